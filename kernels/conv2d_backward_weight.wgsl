@@ -1,0 +1,27 @@
+// part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]
+// One invocation computes one element of part. The plain kernel: any channel count. Splits keep the device busy; conv2d_fold adds them in order.
+#import index
+#import conv2d
+@group(0) @binding(0) var<storage, read> x: array<f32>;          // (N, H, W, C)
+@group(0) @binding(1) var<storage, read> dy: array<f32>;         // (N, OH, OW, O)
+@group(0) @binding(2) var<storage, read_write> part: array<f32>; // (splits, K, K, C, O)
+@group(0) @binding(3) var<uniform> dims: Dims;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count: vec3u) {
+  let i = thread_index(id, count);
+  let weights = dims.K * dims.K * dims.C * dims.O;
+  if (i >= dims.splits * weights) { return; }
+  let o = i % dims.O;
+  let c = i / dims.O % dims.C;
+  let tap = i % weights / (dims.C * dims.O);
+  let pixels = dims.N * dims.OH * dims.OW;
+  let share = (pixels + dims.splits - 1u) / dims.splits;
+  let first = i / weights * share;
+  var sum = 0.0;
+  for (var q = first; q < min(first + share, pixels); q++) {
+    let p = input_pixel(pixel(q, dims.OH, dims.OW), tap / dims.K, tap % dims.K);
+    if (p >= 0) { sum = fma(x[u32(p) * dims.C + c], dy[q * dims.O + o], sum); }
+  }
+  part[i] = sum;
+}

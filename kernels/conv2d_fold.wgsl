@@ -1,0 +1,20 @@
+// dw[kh,kw,C0+c,o] = sum_s part[s,kh,kw,c,o], in the order of s: the same bits on every run
+// One invocation computes one weight's gradient.
+#import index
+#import conv2d
+@group(0) @binding(0) var<storage, read> part: array<f32>;     // (splits, K, K, C, O)
+@group(0) @binding(1) var<storage, read_write> dw: array<f32>; // (K, K, WC, O)
+@group(0) @binding(2) var<uniform> dims: Dims;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count: vec3u) {
+  let i = thread_index(id, count);
+  let rows = dims.C * dims.O;
+  let weights = dims.K * dims.K * rows;
+  if (i >= weights) { return; }
+  var sum = 0.0;
+  for (var s = 0u; s < dims.splits; s++) { sum += part[s * weights + i]; }
+  let j = (i / rows * dims.WC + dims.C0) * dims.O + i % rows;
+  if (dims.accumulate != 0u) { sum += dw[j]; }
+  dw[j] = sum;
+}

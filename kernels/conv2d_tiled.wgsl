@@ -1,0 +1,90 @@
+// TRANSPOSED = false: y = conv(x, w) + bias + per_image + residual, as conv2d_forward; true: dx from dy, as conv2d_backward_input, with w as (K, K, O, C)
+// One workgroup computes 64 pixels x 64 channels, an invocation 8 x 4: an implicit GEMM over k = (kh, kw, channel) with tiles in workgroup memory.
+// The two directions are one GEMM; only the gather of pixels differs. For GPUs; channel counts are multiples of 4. In the transposed direction
+// the names are the GEMM's: x is dy with C = O of the forward, y is dx, and H, W, OH, OW keep the forward's meaning.
+#import index
+#import conv2d
+override TRANSPOSED: bool = false;
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;         // pixels x CIN
+@group(0) @binding(1) var<storage, read> w: array<vec4f>;         // (K, K, WROWS, COUT)
+@group(0) @binding(2) var<storage, read> bias: array<vec4f>;      // (COUT)
+@group(0) @binding(3) var<storage, read> per_image: array<vec4f>; // (N, COUT)
+@group(0) @binding(4) var<storage, read> residual: array<vec4f>;  // pixels x COUT
+@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;   // pixels x COUT
+@group(0) @binding(6) var<uniform> dims: Dims;
+
+const BM = 64u;
+const BN4 = 16u;
+const BK4 = 4u;
+var<workgroup> xs: array<vec4f, 256>; // (BK4, BM): k-major, so that the inner loop's reads are broadcasts
+var<workgroup> ws: array<vec4f, 256>; // (4 BK4, BN4)
+
+@compute @workgroup_size(16, 8)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {
+  // In the transposed direction the weight was cut and turned beforehand: (K, K, O, C) with C0 = 0.
+  let cin4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
+  let cout4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
+  let w_rows = select(dims.WC, dims.O, TRANSPOSED);
+  let w_first = select(dims.C0, 0u, TRANSPOSED);
+  let height = select(dims.OH, dims.H, TRANSPOSED);
+  let width = select(dims.OW, dims.W, TRANSPOSED);
+  let pixels = dims.N * height * width;
+  let column_tiles = (cout4 + BN4 - 1u) / BN4;
+  let tile = workgroup_index(workgroup, count);
+  let row = tile / column_tiles * BM;
+  let column = tile % column_tiles * BN4;
+
+  let q = pixel(row + li % BM, height, width);
+  let taps = dims.K * dims.K;
+  let steps = (taps * cin4 + BK4 - 1u) / BK4;
+  var acc: array<vec4f, 8>;
+  for (var step = 0u; step < steps; step++) {
+    for (var j = 0u; j < 2u; j++) {
+      let k4 = li / BM + 2u * j;
+      let k = step * BK4 + k4;
+      let tap = k / cin4;
+      var p = -1;
+      if (tap < taps) {
+        if (TRANSPOSED) { p = output_pixel(q, tap / dims.K, tap % dims.K); } else { p = input_pixel(q, tap / dims.K, tap % dims.K); }
+      }
+      var value = vec4f(0.0);
+      if (p >= 0) { value = x[u32(p) * cin4 + k % cin4]; }
+      xs[k4 * BM + li % BM] = value;
+    }
+    for (var j = 0u; j < 2u; j++) {
+      let i = li + 128u * j;
+      let k = step * BK4 + i / BN4 / 4u;
+      let tap = k / cin4;
+      let c = column + i % BN4;
+      var value = vec4f(0.0);
+      if (tap < taps && c < cout4) { value = w[(tap * w_rows + w_first + k % cin4 * 4u + i / BN4 % 4u) * cout4 + c]; }
+      ws[i] = value;
+    }
+    workgroupBarrier();
+    for (var k4 = 0u; k4 < BK4; k4++) {
+      let b0 = ws[(k4 * 4u + 0u) * BN4 + l.x];
+      let b1 = ws[(k4 * 4u + 1u) * BN4 + l.x];
+      let b2 = ws[(k4 * 4u + 2u) * BN4 + l.x];
+      let b3 = ws[(k4 * 4u + 3u) * BN4 + l.x];
+      for (var i = 0u; i < 8u; i++) {
+        let a = xs[k4 * BM + l.y * 8u + i];
+        acc[i] = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, acc[i]))));
+      }
+    }
+    workgroupBarrier();
+  }
+
+  let c = column + l.x;
+  if (c >= cout4) { return; }
+  var start = vec4f(0.0);
+  if (dims.has_bias != 0u) { start = bias[c]; }
+  for (var i = 0u; i < 8u; i++) {
+    let p = row + l.y * 8u + i;
+    if (p >= pixels) { break; }
+    var sum = acc[i] + start;
+    if (dims.has_per_image != 0u) { sum += per_image[p / (height * width) * cout4 + c]; }
+    if (dims.has_residual != 0u) { sum += residual[p * cout4 + c]; }
+    if (dims.accumulate != 0u) { sum += y[p * cout4 + c]; }
+    y[p * cout4 + c] = sum;
+  }
+}

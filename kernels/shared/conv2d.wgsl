@@ -1,0 +1,30 @@
+// What all conv2d kernels share. x is (N, H, W, C), w is (K, K, WC, O), y is (N, OH, OW, O); x holds the weight's input channels C0 .. C0 + C - 1,
+// so that a convolution over a skip connection is two dispatches, the second with accumulate, and nothing is concatenated.
+struct Dims {
+  N: u32, H: u32, W: u32, C: u32, OH: u32, OW: u32, O: u32, K: u32, stride: u32, pad_top: u32, pad_left: u32, WC: u32, C0: u32,
+  has_bias: u32, has_per_image: u32, has_residual: u32, accumulate: u32, splits: u32,
+}
+
+struct Pixel { n: u32, y: u32, x: u32 }
+
+fn pixel(p: u32, height: u32, width: u32) -> Pixel {
+  let rows = p / width;
+  return Pixel(rows / height, rows % height, p % width);
+}
+
+// The input pixel that output pixel q meets at tap (kh, kw), as an index into (N, H, W), or -1 in the padding.
+fn input_pixel(q: Pixel, kh: u32, kw: u32) -> i32 {
+  let y = i32(q.y * dims.stride + kh) - i32(dims.pad_top);
+  let x = i32(q.x * dims.stride + kw) - i32(dims.pad_left);
+  let inside = q.n < dims.N && y >= 0 && y < i32(dims.H) && x >= 0 && x < i32(dims.W);
+  return select(-1, (i32(q.n * dims.H) + y) * i32(dims.W) + x, inside);
+}
+
+// The output pixel that input pixel q reached through tap (kh, kw), as an index into (N, OH, OW), or -1 where there is none.
+fn output_pixel(q: Pixel, kh: u32, kw: u32) -> i32 {
+  let y = i32(q.y + dims.pad_top) - i32(kh);
+  let x = i32(q.x + dims.pad_left) - i32(kw);
+  let s = i32(dims.stride);
+  let inside = q.n < dims.N && y >= 0 && x >= 0 && y % s == 0 && x % s == 0 && y / s < i32(dims.OH) && x / s < i32(dims.OW);
+  return select(-1, (i32(q.n * dims.OH) + y / s) * i32(dims.OW) + x / s, inside);
+}

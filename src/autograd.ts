@@ -1,0 +1,134 @@
+// A tape of closures. Ops write gradients; the tape allocates, accumulates and frees them, and walks backwards so that every activation has one point of death.
+import { DdpmError } from './errors.ts';
+import { type Engine, type Scope, buffersIn } from './gpu/engine.ts';
+import { type Slice, grid } from './gpu/kernel.ts';
+import * as k from './gpu/kernels.gen.ts';
+import { ParameterTensor, Tensor } from './tensor.ts';
+
+/** Where an op writes an input's gradient; with `accumulate` it adds to what is there. */
+export interface Destination {
+  readonly slice: Slice;
+  readonly accumulate: 0 | 1;
+}
+
+interface Node {
+  readonly output: Tensor;
+  readonly inputs: readonly (Tensor | null)[];
+  readonly backward: (dy: Slice, out: readonly (Destination | null)[]) => void;
+  readonly saved: readonly Slice[];
+  /** The input whose gradient is dy itself: the tape hands dy over instead of copying it. */
+  readonly passes: number;
+}
+
+const active = new WeakMap<Engine, Tape>();
+
+/**
+ * Puts an op on the active tape. `backward` gets dy and, for each input, where its gradient goes, or null where none is wanted.
+ * `saved` are slices that backward reads and that die with the node; they and y must come from engine.allocate.
+ */
+export function record(y: Tensor, inputs: readonly (Tensor | null)[], backward: Node['backward'], { saved = [], passes = -1 }: { saved?: Slice[]; passes?: number } = {}): Tensor {
+  const tape = active.get(y.engine);
+  if (tape && inputs.some((x) => x?.requiresGrad)) {
+    y.requiresGrad = true;
+    tape.nodes.push({ output: y, inputs, backward, saved, passes });
+  } else if (!tape) for (const slice of saved) y.engine.free(slice);
+  return y;
+}
+
+/** Launches a pointwise kernel over `values` float32 in vec4s of one invocation each. */
+export const pointwise = (values: number) => grid(Math.ceil(values / 256));
+/** Launches one invocation for each of `count` items. */
+export const threads = (count: number) => grid(Math.ceil(count / 64));
+
+export class Tape {
+  readonly engine: Engine;
+  readonly nodes: Node[] = [];
+  readonly #leaves = new Map<Slice, Slice>();
+  #scope: Scope | null = null;
+
+  constructor(engine: Engine) {
+    this.engine = engine;
+  }
+
+  /** Runs fn with every op recorded. What fn allocates lives until backward has passed it. */
+  record<T>(fn: () => T): T {
+    if (active.has(this.engine) || this.#scope) throw new DdpmError('E-ENGINE', 'a tape records once, and one at a time.');
+    this.#scope = this.engine.openScope(true);
+    active.set(this.engine, this);
+    try {
+      return fn();
+    } catch (error) {
+      this.engine.closeScope(this.#scope);
+      this.#scope = null;
+      throw error;
+    } finally {
+      active.delete(this.engine);
+    }
+  }
+
+  /** Writes d loss / d parameter into every parameter's gradient. The loss stays alive; everything else that was recorded is freed. */
+  backward(loss: Tensor, keep: unknown = null): void {
+    const { engine } = this;
+    if (!this.#scope) throw new DdpmError('E-ENGINE', 'backward() without record().');
+    if (loss.size !== 1) throw new DdpmError('E-SHAPE', `backward() starts from one value, not from shape (${loss.shape.join(', ')}).`);
+    const kept = buffersIn([loss, keep]);
+    // Keyed by slice: the views of a tensor share it.
+    const gradients = new Map<Slice, Slice>();
+    const written = new Set<Slice>();
+    const seed = engine.allocate(4);
+    engine.run(k.fill, [1], { y: seed, value: 1 });
+    gradients.set(loss.slice, seed);
+
+    for (const node of this.nodes.reverse()) {
+      const dy = gradients.get(node.output.slice);
+      gradients.delete(node.output.slice);
+      if (dy) {
+        node.backward(dy, node.inputs.map((input, i) => (i === node.passes ? null : this.#destination(input, gradients, written))));
+        if (!this.#hand(dy, node.inputs[node.passes] ?? null, gradients)) engine.free(dy);
+      }
+      for (const slice of node.saved) engine.free(slice);
+      if (!kept.has(node.output.slice.buffer)) engine.free(node.output.slice);
+    }
+    for (const [leaf, slice] of gradients) {
+      this.#leaves.set(leaf, slice);
+      kept.add(slice.buffer);
+    }
+    this.nodes.length = 0;
+    engine.closeScope(this.#scope, kept);
+    this.#scope = null;
+  }
+
+  /** After backward: the gradient of an input that was marked requiresGrad and is not a parameter. The caller frees it. */
+  gradient(x: Tensor): Tensor {
+    const slice = this.#leaves.get(x.slice);
+    if (!slice) throw new DdpmError('E-ENGINE', 'no gradient: the tensor was not marked requiresGrad before the tape recorded, or the loss does not depend on it.');
+    return new Tensor(this.engine, x.shape, slice);
+  }
+
+  #destination(input: Tensor | null, gradients: Map<Slice, Slice>, written: Set<Slice>): Destination | null {
+    if (!input?.requiresGrad) return null;
+    if (input instanceof ParameterTensor) {
+      const accumulate = written.has(input.slice) ? 1 : 0;
+      written.add(input.slice);
+      return { slice: input.grad, accumulate };
+    }
+    const there = gradients.get(input.slice);
+    if (there) return { slice: there, accumulate: 1 };
+    const slice = this.engine.allocate(input.slice.bytes);
+    gradients.set(input.slice, slice);
+    return { slice, accumulate: 0 };
+  }
+
+  /** Makes dy the input's gradient, or adds it; true if dy was taken. */
+  #hand(dy: Slice, input: Tensor | null, gradients: Map<Slice, Slice>): boolean {
+    if (!input?.requiresGrad) return false;
+    if (input instanceof ParameterTensor) throw new DdpmError('E-ENGINE', `${input.name}: a parameter cannot take dy over; its gradient has its own place.`);
+    const there = gradients.get(input.slice);
+    if (!there) {
+      gradients.set(input.slice, dy);
+      return true;
+    }
+    this.engine.run(k.accumulate, pointwise(input.size), { x: dy, y: there, copy: 0 });
+    return false;
+  }
+}

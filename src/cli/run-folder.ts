@@ -1,0 +1,264 @@
+// The folder of a run: its settings, its environment, its metrics, its pictures and its checkpoints.
+
+import { execFileSync } from 'node:child_process';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { cpus, platform, release } from 'node:os';
+import { basename, dirname, join, relative, resolve } from 'node:path';
+import { DdpmError } from '../errors.ts';
+import { writeAtomic } from '../io/files.ts';
+
+/** Marks the config.json of a run, so that it is never taken for a model's config.json; the value is the version of the layout. */
+const MARK = 'ddpm.wgsl';
+const CHECKPOINT = /^step-(\d{7,})$/;
+
+export interface Checkpoint {
+  readonly step: number;
+  readonly path: string;
+}
+
+export class RunFolder {
+  readonly path: string;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  /**
+   * A new run folder out/name with its config.json (what settingsToJson gives) and env.json.
+   *
+   * @throws DdpmError E-FILE if the folder is there already and not empty. With `overwrite` it is deleted first, but only if it is a run.
+   * @throws DdpmError E-USAGE if the name is not the name of a folder.
+   */
+  static async create(
+    out: string,
+    name: string,
+    { config, environment, overwrite = false }: { readonly config: object; readonly environment: object; readonly overwrite?: boolean },
+  ): Promise<RunFolder> {
+    if (name === '' || name !== basename(name) || name === '.' || name === '..') {
+      throw new DdpmError('E-USAGE', `--name "${name}" is not the name of a folder. The run goes to ${join(out, 'NAME')}; say where with --out.`);
+    }
+    const path = join(out, name);
+    if (existsSync(path) && !(statSync(path).isDirectory() && readdirSync(path).length === 0)) {
+      if (!overwrite) {
+        throw new DdpmError(
+          'E-FILE',
+          `${path} is there already, and a run is never written over by itself. Go on with it: --resume ${path}. ` +
+            'Start it again from nothing: --overwrite. Or choose another --name.',
+        );
+      }
+      if (!isRun(path)) {
+        throw new DdpmError(
+          'E-FILE',
+          `${path} is not a run of this program (it has no config.json of one), so --overwrite leaves it alone. Move it away, or choose another --name.`,
+        );
+      }
+      rmSync(path, { recursive: true });
+    }
+    try {
+      mkdirSync(path, { recursive: true });
+    } catch (cause) {
+      throw new DdpmError('E-FILE', `Cannot make the run folder ${path}: ${(cause as Error).message}. Choose another place with --out.`, { cause });
+    }
+    const run = new RunFolder(path);
+    await run.describe({ config, environment });
+    return run;
+  }
+
+  /**
+   * An existing run folder.
+   *
+   * @throws DdpmError E-FILE if it is not one.
+   */
+  static open(path: string): RunFolder {
+    if (!isRun(path)) throw new DdpmError('E-FILE', `${path} is ${existsSync(path) ? 'not a run folder: it has no config.json of a run' : 'not there'}.`);
+    return new RunFolder(path);
+  }
+
+  /**
+   * What `--resume` means: `latest` is the run in `out` whose last checkpoint is the newest; otherwise a run folder, the name of one in `out`,
+   * or one checkpoint of a run.
+   *
+   * @throws DdpmError E-FILE if there is no such run, or no checkpoint in it.
+   */
+  static resume(target: string, out: string): { run: RunFolder; checkpoint: Checkpoint } {
+    if (target === 'latest') {
+      const runs = (existsSync(out) ? readdirSync(out) : [])
+        .map((name) => join(out, name))
+        .filter(isRun)
+        .map((path) => ({ run: new RunFolder(path), checkpoint: new RunFolder(path).latest() }))
+        .filter((r): r is { run: RunFolder; checkpoint: Checkpoint } => r.checkpoint !== null)
+        .sort((a, b) => statSync(b.checkpoint.path).mtimeMs - statSync(a.checkpoint.path).mtimeMs);
+      if (runs.length === 0) {
+        throw new DdpmError('E-FILE', `There is no run with a checkpoint in ${out}/ to go on with. Start one without --resume, or say which: --resume PATH.`);
+      }
+      return runs[0];
+    }
+    const there = [target, join(out, target)].filter((p) => existsSync(p));
+    const path = there.find(isRun) ?? there.at(0);
+    if (path === undefined) throw new DdpmError('E-FILE', `There is no run folder or checkpoint ${target}.${listRuns(out)}`);
+    const step = CHECKPOINT.exec(basename(resolve(path)));
+    const parent = dirname(dirname(resolve(path)));
+    if (step && isRun(parent)) return { run: new RunFolder(relative('', parent) || '.'), checkpoint: { step: Number(step[1]), path } };
+    const run = RunFolder.open(path);
+    run.#recover();
+    const checkpoint = run.latest();
+    if (!checkpoint) {
+      throw new DdpmError('E-FILE', `${path} has no checkpoint to go on from: it stopped before the first was saved. Start it again with --overwrite.`);
+    }
+    return { run, checkpoint };
+  }
+
+  /** A path inside the run. */
+  file(...parts: string[]): string {
+    return join(this.path, ...parts);
+  }
+
+  /** Writes config.json and env.json; again when a run goes on with other settings or on another machine. */
+  async describe({ config, environment }: { readonly config: object; readonly environment: object }): Promise<void> {
+    await writeAtomic(this.file('config.json'), toJson({ [MARK]: 1, ...config }));
+    await writeAtomic(this.file('env.json'), toJson(environment));
+  }
+
+  /** config.json, parsed. */
+  config(): Record<string, unknown> {
+    return JSON.parse(readFileSync(this.file('config.json'), 'utf8')) as Record<string, unknown>;
+  }
+
+  /** samples/step-0001000.png. */
+  samplePath(step: number): string {
+    return this.file('samples', `${stepName(step)}.png`);
+  }
+
+  /** Adds a line to metrics.jsonl. JSON has no NaN: a number that is not finite becomes null, and the line gets "nonfinite": true. */
+  appendMetrics(metrics: Readonly<Record<string, number>>): void {
+    const nonfinite = Object.values(metrics).some((v) => !Number.isFinite(v));
+    appendFileSync(this.file('metrics.jsonl'), JSON.stringify(nonfinite ? { ...metrics, nonfinite } : metrics) + '\n');
+  }
+
+  /** Before going on from `step`: drops the lines of later steps, which will be written again, and a last line that a crash cut short. */
+  async truncateMetrics(step: number): Promise<void> {
+    const path = this.file('metrics.jsonl');
+    if (!existsSync(path)) return;
+    const kept = readFileSync(path, 'utf8').split('\n').filter((line) => (stepOf(line) ?? Infinity) <= step);
+    await writeAtomic(path, kept.map((line) => line + '\n').join(''));
+  }
+
+  /** The complete checkpoints, oldest step first. */
+  checkpoints(): Checkpoint[] {
+    const folder = this.file('checkpoints');
+    if (!existsSync(folder)) return [];
+    return readdirSync(folder)
+      .map((name) => ({ match: CHECKPOINT.exec(name), path: join(folder, name) }))
+      .flatMap(({ match, path }) => (match ? [{ step: Number(match[1]), path }] : []))
+      .sort((a, b) => a.step - b.step);
+  }
+
+  /** The checkpoint that the file `latest` names; the highest step where the file is missing or names one that is gone. */
+  latest(): Checkpoint | null {
+    const all = this.checkpoints();
+    const named = existsSync(this.file('latest')) ? readFileSync(this.file('latest'), 'utf8').trim() : '';
+    return all.find((c) => basename(c.path) === basename(named)) ?? all.at(-1) ?? null;
+  }
+
+  /**
+   * Saves checkpoints/step-0001000/: `write` fills a folder of another name, which is renamed once it is complete; then `latest` changes, and
+   * only then go the oldest checkpoints but `keep` (0 keeps all). A crash at any point leaves a run that can go on.
+   */
+  async saveCheckpoint(step: number, write: (folder: string) => Promise<void> | void, { keep = 0 }: { readonly keep?: number } = {}): Promise<Checkpoint> {
+    const folder = this.file('checkpoints');
+    const path = join(folder, stepName(step));
+    const partial = `${path}.part`, replaced = `${path}.old`;
+    this.#recover();
+    mkdirSync(partial, { recursive: true });
+    try {
+      await write(partial);
+      if (existsSync(path)) renameSync(path, replaced); // saved before, when the run went on from an earlier step
+      renameSync(partial, path);
+    } catch (error) {
+      rmSync(partial, { recursive: true, force: true });
+      throw error;
+    }
+    await writeAtomic(this.file('latest'), `checkpoints/${stepName(step)}\n`);
+    rmSync(replaced, { recursive: true, force: true });
+    if (keep > 0) {
+      // Checkpoints of later steps are from a future that this run has left; they are the first to go.
+      const others = this.checkpoints().filter((c) => c.step !== step);
+      const oldest = [...others.filter((c) => c.step > step), ...others.filter((c) => c.step < step)];
+      for (const c of oldest.slice(0, Math.max(0, others.length + 1 - keep))) rmSync(c.path, { recursive: true });
+    }
+    return { step, path };
+  }
+
+  /** Cleans up after a crash in saveCheckpoint: half a checkpoint goes, a replaced one without its replacement comes back. */
+  #recover(): void {
+    const folder = this.file('checkpoints');
+    for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+      const path = join(folder, name);
+      if (name.endsWith('.old') && !existsSync(path.slice(0, -4))) renameSync(path, path.slice(0, -4));
+      else if (name.endsWith('.old') || name.endsWith('.part')) rmSync(path, { recursive: true });
+    }
+  }
+}
+
+/** Whether a folder is a run: it has a config.json that this program wrote for one. A model's folder has a config.json too. */
+export function isRun(path: string): boolean {
+  try {
+    return Object.hasOwn(JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as object, MARK);
+  } catch {
+    return false;
+  }
+}
+
+/** A name for a run that is free in `out`: 2026-11-22-1815-fashion-mnist, with -2, -3 … in the same minute. */
+export function freeRunName(out: string, data: string, now: Date = new Date()): string {
+  const two = (n: number): string => String(n).padStart(2, '0');
+  const day = `${now.getFullYear()}-${two(now.getMonth() + 1)}-${two(now.getDate())}`;
+  const name = `${day}-${two(now.getHours())}${two(now.getMinutes())}-${basename(resolve(data)).replace(/[^\w.-]+/g, '-')}`;
+  for (let i = 2, free = name; ; free = `${name}-${i++}`) if (!existsSync(join(out, free))) return free;
+}
+
+/** What env.json holds: enough to know later how a run was made. `adapter` is what the engine says about its device. */
+export function describeEnvironment(adapter: object, argv: readonly string[] = process.argv.slice(2)): Record<string, unknown> {
+  const root = join(import.meta.dirname, '..', '..');
+  return {
+    date: new Date().toISOString(),
+    argv,
+    commit: gitCommit(root),
+    node: process.version,
+    webgpu: webgpuVersion(root),
+    platform: `${platform()} ${release()} ${process.arch}`,
+    cpu: `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}`,
+    adapter,
+  };
+}
+
+function gitCommit(root: string): string | null {
+  if (!existsSync(join(root, '.git'))) return null; // installed as a package: git would name the commit of another project
+  try {
+    return execFileSync('git', ['rev-parse', 'HEAD'], { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  } catch {
+    return null;
+  }
+}
+
+function webgpuVersion(root: string): string | null {
+  // In a clone, or beside this package where it is installed.
+  const file = [join(root, 'node_modules'), dirname(root)].map((folder) => join(folder, 'webgpu', 'package.json')).find((path) => existsSync(path));
+  return file ? (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version : null;
+}
+
+function listRuns(out: string): string {
+  const runs = existsSync(out) ? readdirSync(out).filter((name) => isRun(join(out, name))) : [];
+  return runs.length ? ` The runs in ${out}/ are ${runs.slice(-5).join(', ')}.` : ` There are no runs in ${out}/ either.`;
+}
+
+function stepOf(line: string): number | null {
+  try {
+    return (JSON.parse(line) as { step: number }).step;
+  } catch {
+    return null;
+  }
+}
+
+const stepName = (step: number): string => `step-${String(step).padStart(7, '0')}`;
+const toJson = (value: object): string => JSON.stringify(value, null, 2) + '\n';

@@ -1,0 +1,152 @@
+// Every setting of train and sample, in one table each: flags, --help, config files, checks, defaults and types all come from here.
+
+import { SCHEDULES } from '../diffusion/schedule.ts';
+import { PRESET_NAMES } from './presets.ts';
+
+interface Common {
+  readonly group: string;
+  /** One line for --help. */
+  readonly help: string;
+  /** What stands for a `null` default in --help: who decides, or what null means. */
+  readonly unset?: string;
+  /** What stands for the value in --help. */
+  readonly value?: string;
+  /** Belongs to one start only: not accepted in a config file, not written to config.json. */
+  readonly once?: true;
+}
+
+export interface NumberSetting extends Common {
+  readonly type: 'int' | 'float';
+  readonly default: number | null;
+  readonly min?: number;
+  readonly max?: number;
+  /** Like max, itself excluded. */
+  readonly below?: number;
+}
+
+interface SwitchSetting extends Common {
+  readonly type: 'bool';
+  readonly default: boolean | null;
+}
+
+interface TextSetting extends Common {
+  readonly type: 'string' | 'path';
+  readonly default: string | null;
+  /** The value of the flag when it stands alone. */
+  readonly bare?: string;
+}
+
+interface ChoiceSetting extends Common {
+  readonly type: 'choice';
+  readonly default: string | null;
+  readonly choices: readonly string[];
+}
+
+/** One setting. Its key in the table is the flag, in kebab-case. */
+export type Setting = NumberSetting | SwitchSetting | TextSetting | ChoiceSetting;
+
+export type Table = Readonly<Record<string, Setting>>;
+
+/** 'batch-size' → 'batchSize'. */
+export type Camel<S extends string> = S extends `${infer A}-${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;
+
+type Plain<S extends Setting> = S extends { choices: readonly (infer C)[] }
+  ? C
+  : S['type'] extends 'int' | 'float'
+    ? number
+    : S['type'] extends 'bool'
+      ? boolean
+      : string;
+
+/** The values of a table, keys in camelCase; nullable where the default is null. */
+export type Settings<T extends Table> = {
+  -readonly [K in keyof T & string as Camel<K>]: Plain<T[K]> | (T[K]['default'] extends null ? null : never);
+};
+
+const COUNT = { type: 'int', min: 1 } as const;
+const PRESET = { default: null, unset: 'by preset' } as const;
+const GPU = {
+  type: 'string', default: null, value: 'N|NAME', once: true, unset: 'the first hardware adapter',
+  group: 'device', help: 'adapter by number or part of its name',
+} as const;
+const HELP = { type: 'bool', default: false, once: true, group: 'other', help: 'show this text' } as const;
+
+export const TRAIN = {
+  data: { type: 'string', default: 'fashion-mnist', value: 'NAME|PATH', group: 'data', help: 'fashion-mnist, shapes, or a file or folder (IDX, CIFAR-10)' },
+  limit: { ...COUNT, default: null, unset: 'all', group: 'data', help: 'use only the first N images' },
+  flip: { type: 'bool', default: null, unset: 'by data set', group: 'data', help: 'mirror images at random' },
+
+  preset: {
+    type: 'choice', choices: PRESET_NAMES, default: null, unset: 'small on a GPU, tiny without',
+    group: 'model', help: 'model and its training settings',
+  },
+  dropout: { type: 'float', min: 0, below: 1, ...PRESET, group: 'model', help: 'dropout in the residual blocks' },
+
+  timesteps: { type: 'int', min: 2, default: 1000, group: 'diffusion', help: 'number of noise levels T' },
+  schedule: { type: 'choice', choices: SCHEDULES, default: 'linear', group: 'diffusion', help: 'how the noise grows with t' },
+
+  steps: { ...COUNT, ...PRESET, group: 'optimiser', help: 'training steps in all' },
+  'batch-size': { ...COUNT, ...PRESET, group: 'optimiser', help: 'images a step' },
+  lr: { type: 'float', min: 0, ...PRESET, group: 'optimiser', help: 'learning rate' },
+  'lr-schedule': {
+    type: 'choice', choices: ['constant', 'cosine', 'linear'], ...PRESET,
+    group: 'optimiser', help: 'after the warm-up: stay, or fall to 0 at the last step',
+  },
+  warmup: { type: 'int', min: 0, ...PRESET, group: 'optimiser', help: 'steps over which the learning rate rises from 0' },
+  'weight-decay': { type: 'float', min: 0, ...PRESET, group: 'optimiser', help: "AdamW's decoupled weight decay" },
+  'grad-clip': { type: 'float', min: 0, ...PRESET, group: 'optimiser', help: 'longest gradient (global norm); 0 clips nothing' },
+  ema: { type: 'float', min: 0, below: 1, ...PRESET, group: 'optimiser', help: 'decay of the averaged weights, with warm-up; 0 is no average' },
+  seed: { type: 'int', min: 0, max: 0xffffffff, default: 0, group: 'optimiser', help: 'the run is a function of it' },
+
+  out: { type: 'path', default: 'runs', value: 'FOLDER', group: 'run', help: 'where run folders go' },
+  name: { type: 'string', default: null, unset: 'date and data set', once: true, group: 'run', help: 'name of the run folder' },
+  resume: {
+    type: 'path', default: null, bare: 'latest', value: '[latest|PATH]', unset: 'off', once: true,
+    group: 'run', help: 'go on with the newest run, a run folder or a checkpoint',
+  },
+  overwrite: { type: 'bool', default: false, once: true, group: 'run', help: 'delete an existing run of this name first' },
+  config: {
+    type: 'path', default: null, value: 'FILE.json', unset: 'none', once: true,
+    group: 'run', help: 'settings from a file, such as the config.json of a run; flags win',
+  },
+  'log-every': { ...COUNT, default: 10, group: 'run', help: 'steps between lines of metrics.jsonl' },
+  'sample-every': { type: 'int', min: 0, ...PRESET, group: 'run', help: 'steps between sample grids; 0 is never' },
+  'sample-steps': { ...COUNT, default: 50, group: 'run', help: 'DDIM steps of those grids' },
+  samples: { ...COUNT, default: 64, group: 'run', help: 'images in a grid' },
+  'save-every': { type: 'int', min: 0, ...PRESET, group: 'run', help: 'steps between checkpoints; 0 is only the last' },
+  keep: { type: 'int', min: 0, default: 3, group: 'run', help: 'checkpoints to keep; 0 keeps all' },
+
+  gpu: GPU,
+  'list-gpus': { type: 'bool', default: false, once: true, group: 'device', help: 'list the adapters and stop' },
+
+  progress: {
+    type: 'choice', choices: ['auto', 'bar', 'lines', 'none'], default: 'auto', once: true,
+    group: 'other', help: 'auto: a bar on a terminal, lines elsewhere',
+  },
+  'dry-run': { type: 'bool', default: false, once: true, group: 'other', help: 'show settings, model and memory, take one step, write nothing' },
+  help: HELP,
+} as const satisfies Table;
+
+export const SAMPLE = {
+  n: { ...COUNT, default: 64, group: 'sampling', help: 'number of images' },
+  seed: { type: 'int', min: 0, max: 0xffffffff, default: 0, group: 'sampling', help: 'image i of a seed is the same whatever the batch size' },
+  sampler: { type: 'choice', choices: ['ddpm', 'ddim'], default: 'ddim', group: 'sampling', help: 'ddpm takes all timesteps, ddim --sample-steps' },
+  'sample-steps': { ...COUNT, default: 50, group: 'sampling', help: 'steps of ddim' },
+  eta: { type: 'float', min: 0, max: 1, default: 0, group: 'sampling', help: 'fresh noise in ddim: 0 none, 1 as much as ddpm' },
+  'batch-size': { ...COUNT, default: null, unset: 'what fits, at most 64', group: 'sampling', help: 'images at a time' },
+  weights: { type: 'choice', choices: ['ema', 'model'], default: 'ema', group: 'sampling', help: 'averaged weights, or those of the last step' },
+
+  out: { type: 'path', default: 'grid.png', value: 'FILE.png', group: 'files', help: 'the grid' },
+  trajectory: { type: 'path', default: null, value: 'FILE.apng', unset: 'none', group: 'files', help: 'animated PNG of the denoising' },
+  noise: { type: 'path', default: null, value: 'FILE.safetensors', unset: 'drawn', group: 'files', help: 'starting noise: tensor x_T, NCHW float32' },
+  raw: {
+    type: 'path', default: null, value: 'FILE.safetensors', unset: 'none',
+    group: 'files', help: 'the images as numbers: tensor x_0, NCHW float32, unclipped',
+  },
+
+  gpu: GPU,
+  help: HELP,
+} as const satisfies Table;
+
+export type TrainSettings = Settings<typeof TRAIN>;
+export type SampleSettings = Settings<typeof SAMPLE>;

@@ -1,0 +1,34 @@
+// The 64 bytes that the host writes before a step; everything else that a step depends on lies on the device (kernels/shared/clock.wgsl).
+import type { Engine } from './gpu/engine.ts';
+import type { Slice } from './gpu/kernel.ts';
+
+export interface Tick {
+  /** The seed of every random stream. */
+  readonly seed: number;
+  /** Steps done before this one; the third word of Philox's counter. */
+  readonly step?: number;
+  /** Sample id of the batch's first row: a sample is the same whatever the batch it is drawn in. */
+  readonly first?: number;
+  readonly lr?: number;
+  /** 1 - beta^(step + 1): AdamW's bias corrections. */
+  readonly correction1?: number;
+  readonly correction2?: number;
+  readonly emaDecay?: number;
+}
+
+export class Clock {
+  readonly engine: Engine;
+  readonly slice: Slice;
+
+  constructor(engine: Engine) {
+    this.engine = engine;
+    this.slice = engine.allocate(64);
+  }
+
+  set({ seed, step = 0, first = 0, lr = 0, correction1 = 1, correction2 = 1, emaDecay = 0 }: Tick): void {
+    const bytes = new Uint32Array(16);
+    bytes.set([seed >>> 0, step, first, 0]);
+    new Float32Array(bytes.buffer).set([lr, correction1, correction2, emaDecay], 4);
+    this.engine.write(this.slice, bytes);
+  }
+}

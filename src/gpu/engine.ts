@@ -1,0 +1,305 @@
+// The engine: runs typed WGSL kernels on a borrowed GPUDevice, eagerly or captured into a plan.
+import { DdpmError } from '../errors.ts';
+import { type Args, type Grid, grid, type Kernel, type Slice } from './kernel.ts';
+import { fill } from './kernels.gen.ts';
+import { Pipelines } from './pipelines.ts';
+import { type Command, encode, Plan } from './plan.ts';
+import { Pool } from './pool.ts';
+
+/** Allocations made since the scope was opened; `holds` scopes (a tape's) keep what nested scopes would free. */
+export interface Scope {
+  readonly slices: Map<GPUBuffer, Slice>;
+  readonly holds: boolean;
+}
+
+const ARENA_BYTES = 65536;
+/** Eager commands are submitted in batches: a submit costs as much as ten dispatches. */
+const EAGER_BATCH = 256;
+
+/** Subgroup width when it is one number on this device, else 0. */
+function subgroupWidth(device: GPUDevice): number {
+  const info = device.adapterInfo;
+  return device.features.has('subgroups') && info?.subgroupMinSize === info?.subgroupMaxSize ? (info?.subgroupMinSize ?? 0) : 0;
+}
+
+export class Engine {
+  readonly device: GPUDevice;
+  readonly pipelines: Pipelines;
+  /** Lanes of a subgroup where the device has exactly one width and the feature is on; otherwise 0. */
+  readonly subgroupWidth: number;
+  readonly #pool: Pool;
+  readonly #plans = new Set<Plan>();
+  readonly #scopes: Scope[] = [];
+  readonly #dims = new Map<string, GPUBufferBinding>();
+  readonly #alignment: number;
+  #arena: GPUBuffer | null = null;
+  #arenaNext = 0;
+  readonly #arenas: GPUBuffer[] = [];
+  #pending: Command[] = [];
+  #capture: { commands: Command[]; pool: Pool } | null = null;
+  #failure: Error | null = null;
+
+  readonly #poison: boolean;
+
+  /**
+   * Borrows the device: it is never destroyed, nothing is requested from it, and no global handler is set.
+   * With `poison` every allocation is filled with NaN, so that reading what nobody wrote shows; for tests.
+   */
+  constructor(device: GPUDevice, { poison = false } = {}) {
+    this.device = device;
+    this.#poison = poison;
+    this.pipelines = new Pipelines(device);
+    this.subgroupWidth = subgroupWidth(device);
+    this.#pool = new Pool(device);
+    this.#alignment = device.limits.minUniformBufferOffsetAlignment;
+    // A submit that names one bad buffer is dropped whole: any validation error makes everything after it stale.
+    device.addEventListener('uncapturederror', (event) => {
+      this.#failure ??= new DdpmError('E-ENGINE', (event as GPUUncapturedErrorEvent).error.message);
+    });
+    void device.lost.then((info) => {
+      this.#failure ??= new DdpmError('E-DEVICE-LOST', `the GPU device was lost (${info.reason}): ${info.message}`);
+    });
+  }
+
+  /** Resolves when the device is lost. */
+  get lost(): Promise<GPUDeviceLostInfo> {
+    return this.device.lost;
+  }
+
+  get capturing(): boolean {
+    return this.#capture !== null;
+  }
+
+  /** Throws the first error that the device reported. */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  // ---- memory
+
+  /** A new buffer of at least `bytes`, of undefined content, freed with the innermost scope or by `free`. */
+  allocate(bytes: number): Slice {
+    const slice: Slice = { buffer: (this.#capture?.pool ?? this.#pool).take(bytes), offset: 0, bytes };
+    this.#scopes.at(-1)?.slices.set(slice.buffer, slice);
+    if (this.#poison) this.run(fill, grid(Math.ceil(bytes / 1024)), { y: slice, value: NaN });
+    return slice;
+  }
+
+  free(slice: Slice): void {
+    for (let i = this.#scopes.length - 1; i >= 0 && !this.#scopes[i]!.slices.delete(slice.buffer); i--);
+    const pool = this.#capture?.pool.owns(slice.buffer) ? this.#capture.pool : this.#pool;
+    if (this.#capture && pool === this.#pool) throw new DdpmError('E-ENGINE', 'a buffer from outside a capture cannot be freed inside it: the plan would use it after its end.');
+    pool.give(slice.buffer);
+  }
+
+  openScope(holds: boolean): Scope {
+    const scope = { slices: new Map<GPUBuffer, Slice>(), holds };
+    this.#scopes.push(scope);
+    return scope;
+  }
+
+  /** Closes the innermost scope: frees what it allocated except `keep`, which passes to the scope around it. */
+  closeScope(scope: Scope, keep: ReadonlySet<GPUBuffer> = new Set()): void {
+    if (this.#scopes.pop() !== scope) throw new DdpmError('E-ENGINE', 'scopes must be closed in the reverse order of their opening.');
+    for (const [buffer, slice] of scope.slices) {
+      if (keep.has(buffer)) this.#scopes.at(-1)?.slices.set(buffer, slice);
+      else this.free(slice);
+    }
+  }
+
+  /** Runs fn and frees every tensor it made except those it returns. Inside a tape nothing is freed early: backward needs it. */
+  scope<T>(fn: () => T): T {
+    if (this.#scopes.at(-1)?.holds) return fn();
+    const scope = this.openScope(false);
+    let result: T | undefined;
+    try {
+      return (result = fn());
+    } finally {
+      this.closeScope(scope, buffersIn(result));
+    }
+  }
+
+  /** Bytes by where they live; `peak` is the most that eager work and each plan ever held at once. */
+  memory(): { live: number; peak: number; total: number; plans: number } {
+    let plans = 0;
+    for (const plan of this.#plans) plans += plan.pool.totalBytes;
+    return { live: this.#pool.liveBytes, peak: this.#pool.peakBytes, total: this.#pool.totalBytes + plans, plans };
+  }
+
+  // ---- commands
+
+  /** kernel<<<grid>>>(args): records one dispatch. Names are those of the WGSL file; a missing or misspelt one is a type error. */
+  run<K extends Kernel>(kernel: K, [x, y = 1, z = 1]: Grid, args: Args<K>): void {
+    const given = args as unknown as Record<string, number | Slice | undefined>;
+    const limit = this.device.limits.maxComputeWorkgroupsPerDimension;
+    if (x > limit || y > limit || z > limit) throw new DdpmError('E-LIMIT', `${kernel.name}: a grid of ${x} x ${y} x ${z} workgroups; this device allows ${limit} a dimension.`);
+    if (x * y * z === 0) return;
+    const constants: Record<string, number> = {};
+    for (const name in kernel.overrides) constants[name] = this.#number(kernel, name, given[name]);
+    for (const name in kernel.optional) if (given[name] !== undefined) constants[name] = this.#number(kernel, name, given[name]);
+    const pipeline = this.pipelines.get(kernel, constants);
+
+    const entries: GPUBindGroupEntry[] = [];
+    for (const name in kernel.bindings) entries.push({ binding: entries.length, resource: this.#binding(kernel, name, given[name] as Slice) });
+    if (Object.keys(kernel.dims).length) entries.push({ binding: entries.length, resource: this.#uniform(kernel, given) });
+    const bindings = this.device.createBindGroup({ label: pipeline.label, layout: pipeline.layout, entries });
+    this.#record({ kind: 'dispatch', pipeline, bindings, x, y, z });
+  }
+
+  copy(from: Slice, to: Slice): void {
+    if (from.bytes !== to.bytes) throw new DdpmError('E-SHAPE', `copy of ${from.bytes} bytes into ${to.bytes} bytes.`);
+    this.#record({ kind: 'copy', from, to });
+  }
+
+  /** Sets a slice to zero. */
+  clear(slice: Slice): void {
+    this.#record({ kind: 'clear', slice });
+  }
+
+  write(to: Slice, data: Float32Array | Uint32Array | Int32Array | Uint8Array): void {
+    if (this.#capture) throw new DdpmError('E-ENGINE', 'write() inside capture(): a plan holds commands only. Write before or after, into a buffer that the plan reads.');
+    if (data.byteLength > to.bytes) throw new DdpmError('E-SHAPE', `write of ${data.byteLength} bytes into ${to.bytes} bytes.`);
+    this.flush();
+    this.device.queue.writeBuffer(to.buffer, to.offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+  }
+
+  /** The only await: brings a slice back. Everything recorded before is submitted first. */
+  async read(from: Slice): Promise<Float32Array<ArrayBuffer>> {
+    return new Float32Array(await this.readBytes(from));
+  }
+
+  async readBytes(from: Slice): Promise<ArrayBuffer> {
+    if (this.#capture) throw new DdpmError('E-ENGINE', 'read() inside capture(): read the plan\'s result after run().');
+    this.flush();
+    this.check();
+    const size = Math.ceil(from.bytes / 4) * 4;
+    const staging = this.device.createBuffer({ size, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
+    try {
+      const encoder = this.device.createCommandEncoder();
+      encoder.copyBufferToBuffer(from.buffer, from.offset, staging, 0, size);
+      this.submit(encoder);
+      await staging.mapAsync(GPUMapMode.READ);
+      this.check();
+      return staging.getMappedRange().slice(0, from.bytes);
+    } catch (error) {
+      this.check();
+      throw error;
+    } finally {
+      staging.destroy();
+    }
+  }
+
+  /** Submits what eager calls recorded. */
+  flush(): void {
+    if (this.#pending.length === 0) return;
+    const encoder = this.device.createCommandEncoder();
+    const commands = this.#pending;
+    this.#pending = [];
+    encode(this, commands, encoder);
+    this.submit(encoder);
+  }
+
+  submit(encoder: GPUCommandEncoder): void {
+    this.check();
+    this.device.queue.submit([encoder.finish()]);
+  }
+
+  /** Resolves when the device has finished everything submitted so far. */
+  async finished(): Promise<void> {
+    this.flush();
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
+  // ---- capture
+
+  /** Records what fn does without running it. Tensors that fn makes live in the plan's own pool. */
+  capture<T>(fn: () => T): Plan<T> {
+    if (this.#capture) throw new DdpmError('E-ENGINE', 'capture() inside capture().');
+    this.flush();
+    const capture = (this.#capture = { commands: [] as Command[], pool: new Pool(this.device) });
+    // A scope of its own keeps the plan's buffers out of scopes that are open around it.
+    const scope = this.openScope(false);
+    try {
+      const result = fn();
+      const plan = new Plan(this, capture.commands, capture.pool, result);
+      scope.slices.clear();
+      this.#plans.add(plan);
+      return plan;
+    } catch (error) {
+      scope.slices.clear();
+      capture.pool.destroy();
+      throw error;
+    } finally {
+      this.closeScope(scope);
+      this.#capture = null;
+    }
+  }
+
+  /** Destroys a plan's buffers; called by plan.destroy() when the device is done with them. */
+  release(plan: Plan<never> | Plan): void {
+    this.#plans.delete(plan as Plan);
+    plan.pool.destroy();
+  }
+
+  /** Destroys the engine's buffers and plans; the device stays with its owner. */
+  async destroy(): Promise<void> {
+    await this.device.queue.onSubmittedWorkDone();
+    for (const plan of [...this.#plans]) this.release(plan);
+    this.#pool.destroy();
+    for (const arena of this.#arenas) arena.destroy();
+  }
+
+  // ---- private
+
+  #record(command: Command): void {
+    if (this.#capture) this.#capture.commands.push(command);
+    else if (this.#pending.push(command) >= EAGER_BATCH) this.flush();
+  }
+
+  #number(kernel: Kernel, name: string, value: number | Slice | undefined): number {
+    if (typeof value !== 'number' && typeof value !== 'boolean') throw new DdpmError('E-KERNEL', `${kernel.name}: ${name} must be a number.`);
+    return Number(value);
+  }
+
+  #binding(kernel: Kernel, name: string, slice: Slice): GPUBufferBinding {
+    if (!slice?.buffer) throw new DdpmError('E-KERNEL', `${kernel.name}: binding ${name} is missing.`);
+    const limit = this.device.limits.maxStorageBufferBindingSize;
+    if (slice.bytes > limit)
+      throw new DdpmError('E-LIMIT', `${kernel.name}: ${name} is ${slice.bytes} bytes; this device binds at most ${limit}. Use a smaller batch size, or request a larger maxStorageBufferBindingSize.`);
+    for (const pool of [this.#pool, this.#capture?.pool])
+      if (pool?.owns(slice.buffer) && !pool.isLive(slice.buffer)) throw new DdpmError('E-ENGINE', `${kernel.name}: ${name} was freed before.`);
+    return { buffer: slice.buffer, offset: slice.offset, size: Math.min(Math.ceil(slice.bytes / 16) * 16, slice.buffer.size - slice.offset) };
+  }
+
+  /** Dims live in one arena, each distinct set once: they never change, so plans and eager calls share them. */
+  #uniform(kernel: Kernel, given: Record<string, number | Slice | undefined>): GPUBufferBinding {
+    const types = Object.values(kernel.dims);
+    const values = Object.keys(kernel.dims).map((name) => this.#number(kernel, name, given[name]));
+    const key = types.map((type, i) => type[0]! + values[i]!).join();
+    let binding = this.#dims.get(key);
+    if (!binding) {
+      const size = Math.ceil(values.length / 4) * 16;
+      const data = new DataView(new ArrayBuffer(size));
+      types.forEach((type, i) => (type === 'f32' ? data.setFloat32(4 * i, values[i]!, true) : data.setInt32(4 * i, values[i]!, true)));
+      if (!this.#arena || this.#arenaNext + size > ARENA_BYTES) {
+        this.#arena = this.device.createBuffer({ label: 'dims', size: ARENA_BYTES, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+        this.#arenas.push(this.#arena);
+        this.#arenaNext = 0;
+      }
+      this.device.queue.writeBuffer(this.#arena, this.#arenaNext, data.buffer);
+      this.#dims.set(key, (binding = { buffer: this.#arena, offset: this.#arenaNext, size }));
+      this.#arenaNext += Math.ceil(size / this.#alignment) * this.#alignment;
+    }
+    return binding;
+  }
+}
+
+/** The GPU buffers of the tensors in a result: a tensor, or arrays and plain objects of them. */
+export function buffersIn(value: unknown, found = new Set<GPUBuffer>()): Set<GPUBuffer> {
+  if (value === null || typeof value !== 'object') return found;
+  if ('slice' in value && value.slice) found.add((value.slice as Slice).buffer);
+  else if ('buffer' in value && 'offset' in value) found.add((value as Slice).buffer);
+  else if (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype) for (const v of Object.values(value)) buffersIn(v, found);
+  return found;
+}

@@ -1,0 +1,36 @@
+// What a kernel is to the host: the interface that kernels/build.ts reads out of a WGSL file, and the arguments a call must give.
+
+/** A range of a GPUBuffer in bytes; offset is a multiple of 256. */
+export interface Slice {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** One WGSL file: `overrides` specialise the pipeline, `dims` are numbers in a small uniform buffer, so that shapes share pipelines. */
+export interface Kernel {
+  readonly name: string;
+  readonly wgsl: string;
+  readonly subgroups: boolean;
+  readonly bindings: { readonly [name: string]: 'read' | 'read_write' };
+  readonly overrides: { readonly [name: string]: string };
+  readonly optional: { readonly [name: string]: string };
+  readonly dims: { readonly [name: string]: string };
+}
+
+/** What a call of `engine.run` must give: names only, so that kernels with the same interface share their arguments' type. */
+export type Args<K extends Kernel> = ArgsOf<K['bindings'], K['overrides'], K['optional'], K['dims']>;
+
+/** One flat object: a slice for every binding, a number for every override and every field of dims. */
+type ArgsOf<B, O, P, D> = { readonly [N in keyof B]: Slice } & { readonly [N in keyof O | keyof D]: number } & { readonly [N in keyof P]?: number };
+
+/** Workgroups in x, y, z. */
+export type Grid = readonly [x: number, y?: number, z?: number];
+
+/** Workgroups a dimension that every WebGPU device takes. */
+const MAX_WORKGROUPS = 65535;
+
+/** A grid of `count` workgroups, folded into y where x alone cannot hold them; kernels unfold it with workgroup_index() and skip the overhang. */
+export function grid(count: number): Grid {
+  return count <= MAX_WORKGROUPS ? [count] : [MAX_WORKGROUPS, Math.ceil(count / MAX_WORKGROUPS)];
+}

@@ -1,0 +1,98 @@
+// Compute pipelines, cached by kernel and overrides: made lazily one by one, or ahead of time in parallel.
+import { DdpmError } from '../errors.ts';
+import type { Kernel } from './kernel.ts';
+
+/** A pipeline that is compiled when it is first needed, or before by `compile`. */
+export interface Pipeline {
+  /** Kernel and override values, e.g. `group_norm_forward(WG=64)`; also the label that Dawn's messages carry. */
+  readonly label: string;
+  readonly kernel: Kernel;
+  readonly constants: Record<string, number>;
+  readonly layout: GPUBindGroupLayout;
+  compiled: GPUComputePipeline | null;
+}
+
+export class Pipelines {
+  readonly #device: GPUDevice;
+  readonly #byLabel = new Map<string, Pipeline>();
+  readonly #layouts = new Map<string, GPUBindGroupLayout>();
+  readonly #modules = new Map<string, GPUShaderModule>();
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+  }
+
+  get count(): number {
+    return this.#byLabel.size;
+  }
+
+  get(kernel: Kernel, constants: Record<string, number>): Pipeline {
+    const names = Object.keys(constants);
+    const label = names.length ? `${kernel.name}(${names.map((n) => `${n}=${constants[n]}`).join(', ')})` : kernel.name;
+    let entry = this.#byLabel.get(label);
+    if (!entry) {
+      if (kernel.subgroups && !this.#device.features.has('subgroups'))
+        throw new DdpmError('E-LIMIT', `kernel ${kernel.name} needs the device feature "subgroups", which was not requested or does not exist on this adapter.`);
+      entry = { label, kernel, constants, layout: this.#layout(kernel), compiled: null };
+      this.#byLabel.set(label, entry);
+    }
+    return entry;
+  }
+
+  /** Compiles now, blocking; compilation errors come through the device's error event with the pipeline's label. */
+  now(entry: Pipeline): GPUComputePipeline {
+    return (entry.compiled ??= this.#device.createComputePipeline(this.#descriptor(entry)));
+  }
+
+  /** Compiles what is not compiled yet, in parallel. Throws E-KERNEL with the file, the override values and the compiler's line and column. */
+  async ahead(entries: Iterable<Pipeline>, progress?: (done: number, total: number) => void): Promise<void> {
+    const todo = [...new Set(entries)].filter((e) => !e.compiled);
+    let done = 0;
+    await Promise.all(
+      todo.map(async (entry) => {
+        try {
+          entry.compiled = await this.#device.createComputePipelineAsync(this.#descriptor(entry));
+        } catch (error) {
+          throw new DdpmError('E-KERNEL', await this.#explain(entry, error));
+        }
+        progress?.(++done, todo.length);
+      }),
+    );
+  }
+
+  async #explain(entry: Pipeline, error: unknown): Promise<string> {
+    const info = await this.#module(entry.kernel).getCompilationInfo();
+    const lines = entry.kernel.wgsl.split('\n');
+    const found = info.messages.map((m) => `  line ${m.lineNum}:${m.linePos} ${m.type}: ${m.message}\n    ${lines[m.lineNum - 1]?.trim() ?? ''}`);
+    return `kernels/${entry.kernel.name}.wgsl did not compile as ${entry.label}\n${found.length ? `${found.join('\n')}\n(lines count after #import)` : (error as Error).message}`;
+  }
+
+  #descriptor(entry: Pipeline): GPUComputePipelineDescriptor {
+    return {
+      label: entry.label,
+      layout: this.#device.createPipelineLayout({ bindGroupLayouts: [entry.layout] }),
+      compute: { module: this.#module(entry.kernel), entryPoint: 'main', constants: entry.constants },
+    };
+  }
+
+  #module(kernel: Kernel): GPUShaderModule {
+    let module = this.#modules.get(kernel.name);
+    if (!module) this.#modules.set(kernel.name, (module = this.#device.createShaderModule({ label: kernel.name, code: kernel.wgsl })));
+    return module;
+  }
+
+  /** Layouts are explicit and shared: 'auto' layouts drop unused bindings and cannot be shared between pipelines. */
+  #layout(kernel: Kernel): GPUBindGroupLayout {
+    const access = Object.values(kernel.bindings);
+    const uniform = Object.keys(kernel.dims).length > 0;
+    const key = `${access.join()}${uniform}`;
+    let layout = this.#layouts.get(key);
+    if (!layout) {
+      const types: GPUBufferBindingType[] = access.map((a) => (a === 'read' ? 'read-only-storage' : 'storage'));
+      if (uniform) types.push('uniform');
+      layout = this.#device.createBindGroupLayout({ entries: types.map((type, binding) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } })) });
+      this.#layouts.set(key, layout);
+    }
+    return layout;
+  }
+}

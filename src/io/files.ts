@@ -1,0 +1,60 @@
+// Whole-file reading with clear errors, and writing that leaves either the old file or the complete new one, never half.
+
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { DdpmError, type ErrorCode } from '../errors.ts';
+
+/** What a failed system call means, in words, with something to do about it. */
+function reason(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  switch (code) {
+    case 'ENOENT': return 'there is no such file or folder; check the path';
+    case 'EISDIR': return 'it is a folder, not a file';
+    case 'ENOTDIR': case 'EEXIST': return 'a part of the path is a file, not a folder';
+    case 'EACCES': case 'EPERM': return 'permission denied; check who owns it';
+    case 'EROFS': return 'the file system is read-only; choose another folder';
+    case 'ENOSPC': case 'EDQUOT': return 'the disk is full; free some space and try again';
+    case 'ERR_FS_FILE_TOO_LARGE': return 'it is larger than the 2 GiB that can be read at once';
+    default: return message;
+  }
+}
+
+/**
+ * The bytes of the file at `path`.
+ * @param code error code to use, for callers to whom the file means something more special than a file
+ * @throws DdpmError(code, default E-FILE) when it cannot be read, saying why
+ */
+export async function readFileOr(path: string, code: ErrorCode = 'E-FILE'): Promise<Uint8Array> {
+  try {
+    const buffer = await readFile(path);
+    return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.length); // never a Node Buffer, whose slice() is not a copy
+  } catch (error) {
+    throw new DdpmError(code, `cannot read ${path}: ${reason(error)}`, { cause: error });
+  }
+}
+
+let serial = 0; // two writes to one path from one process must not share a temporary name
+
+/**
+ * Writes a file by a temporary name in the same folder, fsync and rename, so that a crash or a full disk never leaves half a file under `path`.
+ * Missing folders are made. Chunks are written one after another without being joined.
+ * @throws DdpmError(E-FILE) when it cannot be written; what was at `path` before is then still there
+ */
+export async function writeAtomic(path: string, bytes: Uint8Array | string | Iterable<Uint8Array>): Promise<void> {
+  const temporary = `${path}.${process.pid}-${++serial}.part`;
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    const file = await open(temporary, 'w');
+    try {
+      const chunks = typeof bytes === 'string' || bytes instanceof Uint8Array ? [bytes] : bytes;
+      for (const chunk of chunks) await file.writeFile(chunk);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw new DdpmError('E-FILE', `cannot write ${path}: ${reason(error)}`, { cause: error });
+  }
+}

@@ -1,0 +1,90 @@
+// Opens a device through Dawn: the only importer of the package 'webgpu'.
+import { DdpmError } from './errors.ts';
+import { Engine } from './gpu/engine.ts';
+import { engineRequirements } from './gpu/requirements.ts';
+
+export interface OpenOptions {
+  /** Part of an adapter's name, as Dawn knows it; default is a hardware adapter if there is one. */
+  readonly gpu?: string;
+  /** 'null' compiles every kernel and computes nothing; for tests only. */
+  readonly backend?: 'vulkan' | 'metal' | 'd3d12' | 'null';
+  /** Features to leave out, to try the paths of lesser devices. */
+  readonly without?: readonly GPUFeatureName[];
+  /** Ask for WebGPU's default limits only. */
+  readonly defaultLimits?: boolean;
+  readonly timestamps?: boolean;
+  /** Fill every allocation with NaN; for tests. */
+  readonly poison?: boolean;
+}
+
+export interface OpenedEngine {
+  readonly engine: Engine;
+  readonly device: GPUDevice;
+  readonly info: GPUAdapterInfo;
+  /** A CPU that plays a GPU (llvmpipe, SwiftShader). */
+  readonly software: boolean;
+  close(): Promise<void>;
+}
+
+// Dawn crashes the process when the object that create() returned is collected while a device lives. One instance a process serves all.
+const held: { instances: Map<string, GPU> } = ((globalThis as { ddpmDawn?: { instances: Map<string, GPU> } }).ddpmDawn ??= { instances: new Map() });
+
+async function instance(options: OpenOptions): Promise<GPU> {
+  const flags = [
+    'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia',
+    // 65 microsecond steps would hide most kernels; WGSL is validated by Tint already.
+    'disable-dawn-features=timestamp_quantization,enable_spirv_validation',
+    ...(options.backend ? [`backend=${options.backend}`] : []),
+    ...(options.gpu ? [`adapter=${options.gpu}`] : []),
+  ];
+  const key = flags.join(' ');
+  let gpu = held.instances.get(key);
+  if (!gpu) {
+    let dawn: typeof import('webgpu');
+    try {
+      dawn = await import('webgpu');
+    } catch (error) {
+      throw new DdpmError('E-NO-ADAPTER', `the package "webgpu" (Dawn for Node) could not be loaded on ${process.platform}-${process.arch}: ${(error as Error).message}. Run npm install webgpu.`);
+    }
+    for (const [name, value] of Object.entries(dawn.globals)) if (!(name in globalThis)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+    held.instances.set(key, (gpu = dawn.create(flags)));
+  }
+  return gpu;
+}
+
+const isSoftware = (info: GPUAdapterInfo): boolean => /llvmpipe|lavapipe|swiftshader|software|basic render/i.test(`${info.vendor} ${info.architecture} ${info.device} ${info.description}`);
+
+/** Opens the best adapter and a device with all that the engine can use. Throws E-NO-ADAPTER where there is none. */
+export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngine> {
+  let adapter: GPUAdapter | null = null;
+  let reason = '';
+  try {
+    adapter = await (await instance(options)).requestAdapter({ powerPreference: 'high-performance' });
+  } catch (error) {
+    if (error instanceof DdpmError) throw error;
+    reason = ` Dawn says: ${(error as Error).message}`;
+  }
+  if (!adapter)
+    throw new DdpmError(
+      'E-NO-ADAPTER',
+      `no WebGPU adapter was found.${reason} Linux needs a Vulkan loader (libvulkan1) and a driver: the vendor's for a GPU (in a container NVIDIA_DRIVER_CAPABILITIES must include "graphics"), ` +
+        'or mesa-vulkan-drivers >= 24 for the CPU. npm run train sets up the latter on Debian and Ubuntu.',
+    );
+  const { requiredLimits, requiredFeatures } = engineRequirements(adapter);
+  const device = await adapter.requestDevice({
+    requiredFeatures: [...requiredFeatures, ...(options.timestamps && adapter.features.has('timestamp-query') ? (['timestamp-query'] as const) : [])].filter((f) => !options.without?.includes(f)),
+    requiredLimits: options.defaultLimits ? {} : requiredLimits,
+  });
+  const engine = new Engine(device, { poison: options.poison ?? false });
+  return {
+    engine,
+    device,
+    info: adapter.info,
+    software: isSoftware(adapter.info),
+    close: async () => {
+      await engine.destroy();
+      device.destroy();
+      await device.lost;
+    },
+  };
+}

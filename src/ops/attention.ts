@@ -1,0 +1,63 @@
+// Scaled dot-product attention over the pixels of an image: GEMM, softmax, GEMM, and their gradients.
+import { record, threads } from '../autograd.ts';
+import { DdpmError } from '../errors.ts';
+import type { Engine } from '../gpu/engine.ts';
+import { type Slice, grid } from '../gpu/kernel.ts';
+import * as k from '../gpu/kernels.gen.ts';
+import { Tensor } from '../tensor.ts';
+
+/** One operand of a batched product: where its rows, images and heads lie, in elements. */
+export interface Operand {
+  readonly slice: Slice;
+  /** Elements from row to row as stored. */
+  readonly ld: number;
+  /** Elements from image to image and from head to head. */
+  readonly outer: number;
+  readonly inner: number;
+  readonly transposed?: boolean;
+}
+
+/** C = alpha op(A) op(B) (+ C) for `batch` matrices, of which `inner` share an image. */
+export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1 } = {}): void {
+  const { alpha = 1, batch = 1, inner = 1, accumulate = 0 } = options;
+  engine.run(k.matmul, grid(Math.ceil(M / 32) * Math.ceil(N / 32) * batch), {
+    a: a.slice, b: b.slice, c: c.slice, M, N, K, batch, inner, alpha, accumulate,
+    trans_a: Number(!!a.transposed), trans_b: Number(!!b.transposed), lda: a.ld, ldb: b.ld, ldc: c.ld,
+    outer_a: a.outer, outer_b: b.outer, outer_c: c.outer, inner_a: a.inner, inner_b: b.inner, inner_c: c.inner,
+  });
+}
+
+/** q, k, v (N, T, C) -> softmax(q k^T / sqrt(C / heads)) v, (N, T, C); head h is channels h C/heads to (h + 1) C/heads - 1. */
+export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number): Tensor {
+  const { engine } = q;
+  const [N, T, C] = q.shape as [number, number, number];
+  if (C % heads) throw new DdpmError('E-SHAPE', `attention: ${C} channels do not divide into ${heads} heads.`);
+  const D = C / heads, alpha = 1 / Math.sqrt(D), batch = N * heads;
+  const heads_ = (slice: Slice): Operand => ({ slice, ld: C, outer: T * C, inner: D });
+  const square = (slice: Slice): Operand => ({ slice, ld: T, outer: heads * T * T, inner: T * T });
+  const turned = (operand: Operand): Operand => ({ ...operand, transposed: true });
+  const shape = { batch, inner: heads };
+
+  const scores = engine.allocate(4 * batch * T * T), p = engine.allocate(4 * batch * T * T);
+  const y = Tensor.empty(engine, q.shape);
+  matmul(engine, T, T, D, heads_(q.slice), turned(heads_(key.slice)), square(scores), { ...shape, alpha });
+  engine.run(k.softmax_forward, threads(batch * T), { x: scores, y: p, rows: batch * T, size: T });
+  engine.free(scores);
+  matmul(engine, T, D, T, square(p), heads_(value.slice), heads_(y.slice), shape);
+
+  return record(
+    y,
+    [q, key, value],
+    (dy, [dq, dk, dv]) => {
+      if (dv) matmul(engine, T, D, T, turned(square(p)), heads_(dy), heads_(dv.slice), { ...shape, accumulate: dv.accumulate });
+      const dp = engine.allocate(4 * batch * T * T), ds = engine.allocate(4 * batch * T * T);
+      matmul(engine, T, T, D, heads_(dy), turned(heads_(value.slice)), square(dp), shape);
+      engine.run(k.softmax_backward, threads(batch * T), { y: p, dy: dp, dx: ds, rows: batch * T, size: T });
+      engine.free(dp);
+      if (dq) matmul(engine, T, D, T, square(ds), heads_(key.slice), heads_(dq.slice), { ...shape, alpha, accumulate: dq.accumulate });
+      if (dk) matmul(engine, T, D, T, turned(square(ds)), heads_(q.slice), heads_(dk.slice), { ...shape, alpha, accumulate: dk.accumulate });
+      engine.free(ds);
+    },
+    { saved: [p] },
+  );
+}

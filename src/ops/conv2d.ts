@@ -1,0 +1,142 @@
+// Convolution, its gradients, and the choice of kernel: plain for few channels, subgroup GEMM on CPUs, tiled GEMM on GPUs.
+import { type Destination, record, threads } from '../autograd.ts';
+import { DdpmError } from '../errors.ts';
+import type { Engine } from '../gpu/engine.ts';
+import { type Args, type Slice, grid } from '../gpu/kernel.ts';
+import * as k from '../gpu/kernels.gen.ts';
+import { Tensor } from '../tensor.ts';
+
+export interface Conv2dOptions {
+  readonly stride?: number;
+  /** [top, bottom, left, right]; default keeps the size for stride 1. DDPM's downsampling is [0, 1, 0, 1]. */
+  readonly padding?: readonly [number, number, number, number];
+  /** (N, O), added to every pixel of an image: the time embedding. */
+  readonly perImage?: Tensor | null;
+  /** (N, OH, OW, O), added to the result: the block's input. */
+  readonly residual?: Tensor | null;
+}
+
+type ConvArgs = Args<typeof k.conv2d_forward>;
+type ConvDims = Omit<Args<typeof k.conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
+
+/** Which family computes a convolution with these channels on this device. */
+export type ConvVariant = 'plain' | 'subgroup' | 'tiled';
+
+export function convVariant(engine: Engine, C: number, O: number): ConvVariant {
+  if (C % 4 || O % 4) return 'plain';
+  return engine.subgroupWidth === 8 ? 'subgroup' : 'tiled';
+}
+
+/**
+ * x (N, H, W, C) * w (K, K, WC, O) + bias (O) -> (N, OH, OW, O). `x` may be two tensors, read as if their channels were concatenated: WC is the sum of theirs.
+ */
+export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: Tensor | null, options: Conv2dOptions = {}): Tensor {
+  const xs: readonly Tensor[] = x instanceof Tensor ? [x] : x;
+  const { engine } = w;
+  const [N, H, W] = xs[0]!.shape as [number, number, number, number];
+  const [K, , WC, O] = w.shape as [number, number, number, number];
+  const { stride = 1, perImage = null, residual = null } = options;
+  const same = (K - 1) / 2;
+  const [top, bottom, left, right] = options.padding ?? [same, same, same, same];
+  const OH = Math.floor((H + top + bottom - K) / stride) + 1, OW = Math.floor((W + left + right - K) / stride) + 1;
+  if (xs.reduce((c, t) => c + t.shape[3]!, 0) !== WC || xs.some((t) => t.shape.length !== 4 || t.shape[0] !== N || t.shape[1] !== H || t.shape[2] !== W))
+    throw new DdpmError('E-SHAPE', `conv2d: inputs ${xs.map((t) => `(${t.shape.join(', ')})`).join(' and ')} do not fit the weight (${w.shape.join(', ')}).`);
+
+  const y = Tensor.empty(engine, [N, OH, OW, O]);
+  let C0 = 0;
+  const parts = xs.map((t, i) => {
+    const C = t.shape[3]!;
+    // The first part brings bias, time embedding and residual; the second adds to it.
+    const dims: ConvDims = {
+      N, H, W, C, OH, OW, O, K, stride, pad_top: top, pad_left: left, WC, C0,
+      has_bias: Number(i === 0 && !!bias), has_per_image: Number(i === 0 && !!perImage), has_residual: Number(i === 0 && !!residual), accumulate: Number(i > 0), splits: 1,
+    };
+    C0 += C;
+    return { x: t, dims };
+  });
+  for (const { x: t, dims } of parts) forward(engine, { ...dims, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? t).slice, residual: (residual ?? t).slice, y: y.slice });
+
+  return record(
+    y,
+    [...xs, w, bias, perImage, residual],
+    (dy, out) => {
+      const [dw, db, dPerImage] = out.slice(xs.length) as (Destination | null)[];
+      parts.forEach(({ x: t, dims }, i) => {
+        const dx = out[i];
+        if (dx) backwardInput(engine, dims, dy, w.slice, dx);
+        if (dw) backwardWeight(engine, dims, t.slice, dy, dw);
+      });
+      if (dPerImage) engine.run(k.sum_pixels, threads(N * O), { x: dy, y: dPerImage.slice, N, P: OH * OW, C: O, accumulate: dPerImage.accumulate });
+      // The bias sums over the images what the time embedding has summed over the pixels.
+      if (db && dPerImage && !dPerImage.accumulate) engine.run(k.sum_pixels, threads(O), { x: dPerImage.slice, y: db.slice, N: 1, P: N, C: O, accumulate: db.accumulate });
+      else if (db) sumRows(engine, dy, N * OH * OW, O, db);
+    },
+    { passes: residual ? xs.length + 3 : -1 },
+  );
+}
+
+/** x (..., C) W^T + b, with W as (1, 1, C, O): a 1 x 1 convolution over rows. */
+export function linear(x: Tensor, w: Tensor, bias: Tensor | null, options: { residual?: Tensor | null } = {}): Tensor {
+  const C = x.shape.at(-1)!, rows = x.size / C, O = w.shape[3]!;
+  const view = x.view([1, rows, 1, C]);
+  const y = conv2d(view, w, bias, { residual: options.residual ? options.residual.view([1, rows, 1, O]) : null });
+  return y.view([...x.shape.slice(0, -1), O]);
+}
+
+/** Launches the family's forward kernel; exported for the tests that compare variants. */
+export function forward(engine: Engine, args: ConvArgs, variant = convVariant(engine, args.C, args.O)): void {
+  const pixels = args.N * args.OH * args.OW;
+  if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * args.O), args);
+  else if (variant === 'subgroup') engine.run(k.conv2d_forward_subgroup, grid(Math.ceil(pixels / 16) * Math.ceil(args.O / 32)), args);
+  else engine.run(k.conv2d_tiled, grid(Math.ceil(pixels / 64) * Math.ceil(args.O / 64)), { ...args, TRANSPOSED: 0 });
+}
+
+export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims.C, dims.O)): void {
+  const pixels = dims.N * dims.H * dims.W;
+  const args = { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate };
+  if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * dims.C), args);
+  else if (variant === 'subgroup') engine.run(k.conv2d_backward_input_subgroup, grid(Math.ceil(pixels / 16) * Math.ceil(dims.C / 32)), args);
+  else {
+    const weights = dims.K * dims.K * dims.C * dims.O;
+    const turned = engine.allocate(4 * weights);
+    engine.run(k.conv2d_turn_weight, threads(weights), { ...dims, w, turned });
+    const epilogue = { has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate };
+    engine.run(k.conv2d_tiled, grid(Math.ceil(pixels / 64) * Math.ceil(dims.C / 64)), {
+      ...dims, ...epilogue, x: dy, w: turned, y: dx.slice, TRANSPOSED: 1, ...dummies(dy),
+    });
+    engine.free(turned);
+  }
+}
+
+/** db[o] = sum over rows of dy[row, o], in two stages: about as many partial sums as rows in each. */
+function sumRows(engine: Engine, dy: Slice, rows: number, O: number, db: Destination): void {
+  let share = Math.ceil(Math.sqrt(rows));
+  while (rows % share) share++;
+  const part = engine.allocate(4 * (rows / share) * O);
+  engine.run(k.sum_pixels, threads((rows / share) * O), { x: dy, y: part, N: rows / share, P: share, C: O, accumulate: 0 });
+  engine.run(k.sum_pixels, threads(O), { x: part, y: db.slice, N: 1, P: rows / share, C: O, accumulate: db.accumulate });
+  engine.free(part);
+}
+
+const dummies = (slice: Slice) => ({ bias: slice, per_image: slice, residual: slice });
+
+/** Workgroups that keep the device busy: about four a core on a CPU, several a multiprocessor on a GPU. */
+const BUSY = { plain: 4096, subgroup: 16, tiled: 512 };
+
+export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, variant = convVariant(engine, dims.C, dims.O)): void {
+  const weights = dims.K * dims.K * dims.C * dims.O;
+  const tiles = {
+    plain: weights,
+    subgroup: dims.K * dims.K * Math.ceil(dims.C / 16) * Math.ceil(dims.O / 32),
+    tiled: Math.ceil((dims.K * dims.K * dims.C) / 64) * Math.ceil(dims.O / 64),
+  }[variant];
+  // A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order.
+  const splits = Math.max(1, Math.min(Math.ceil(BUSY[variant] / tiles), Math.floor((dims.N * dims.OH * dims.OW) / 256)));
+  const part = engine.allocate(4 * splits * weights);
+  const args = { ...dims, splits, x, dy, part };
+  if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
+  else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * tiles), args);
+  else engine.run(k.conv2d_backward_weight_tiled, grid(splits * tiles), args);
+  engine.run(k.conv2d_fold, threads(weights), { ...dims, splits, part, dw: dw.slice, accumulate: dw.accumulate });
+  engine.free(part);
+}

@@ -1,0 +1,37 @@
+// The sinusoidal timestep embedding, as diffusers' get_timestep_embedding.
+import { threads } from '../autograd.ts';
+import type { Engine } from '../gpu/engine.ts';
+import * as k from '../gpu/kernels.gen.ts';
+import { Tensor } from '../tensor.ts';
+
+export interface EmbeddingOptions {
+  readonly size: number;
+  /** cos before sin. */
+  readonly flipSinToCos: boolean;
+  /** Subtracted from the number of frequencies: 1 for DDPM. */
+  readonly freqShift: number;
+}
+
+/** f_i / 2 pi as pairs (high, low) of float32: high has 12 bits, so that t * high is exact for every t below 4096. */
+export function frequencies({ size, freqShift }: EmbeddingOptions): Float32Array {
+  const half = Math.floor(size / 2);
+  const pairs = new Float32Array(2 * half);
+  for (let i = 0; i < half; i++) {
+    const f = Math.exp((-Math.log(10000) * i) / (half - freqShift)) / (2 * Math.PI);
+    const unit = 2 ** (Math.ceil(Math.log2(f)) - 12);
+    pairs[2 * i] = Math.round(f / unit) * unit;
+    pairs[2 * i + 1] = f - pairs[2 * i]!;
+  }
+  return pairs;
+}
+
+/** Uploads the frequencies once; a model keeps the result. */
+export const placeFrequencies = (engine: Engine, options: EmbeddingOptions): Tensor => Tensor.from(engine, [Math.floor(options.size / 2), 2], frequencies(options));
+
+/** t (N, uint32) -> (N, size). */
+export function timestepEmbedding(t: Tensor, freq: Tensor, { size, flipSinToCos }: EmbeddingOptions): Tensor {
+  const N = t.size;
+  const y = Tensor.empty(t.engine, [N, size]);
+  t.engine.run(k.timestep_embedding, threads(y.size), { t: t.slice, freq: freq.slice, y: y.slice, N, half: Math.floor(size / 2), size, flip: Number(flipSinToCos) });
+  return y;
+}

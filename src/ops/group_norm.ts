@@ -1,0 +1,49 @@
+// Group normalisation, alone or followed by SiLU, over one tensor or over two read as one.
+import { record, threads } from '../autograd.ts';
+import { DdpmError } from '../errors.ts';
+import * as k from '../gpu/kernels.gen.ts';
+import { Tensor } from '../tensor.ts';
+
+export interface GroupNormOptions {
+  readonly groups: number;
+  readonly eps?: number;
+  readonly silu?: boolean;
+}
+
+/** x (N, H, W, C), or two such tensors whose channels are read as concatenated -> (N, H, W, C), normalised over the pixels and channels of each group. */
+export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, beta: Tensor, { groups: G, eps = 1e-5, silu = false }: GroupNormOptions): Tensor {
+  const [a, b] = x instanceof Tensor ? [x, null] : x;
+  const { engine } = a;
+  const N = a.shape[0]!, C0 = a.shape.at(-1)!, C1 = b?.shape.at(-1) ?? 0, C = C0 + C1, P = a.size / (N * C0);
+  if (gamma.size !== C || beta.size !== C || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
+  // On a CPU a workgroup is one subgroup: barriers between coroutines cost more than the loads they would share.
+  const WG = engine.subgroupWidth === 8 ? 8 : P >= 256 ? 256 : 64;
+  const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, WG };
+  const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: beta.slice };
+  const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
+  const y = Tensor.empty(engine, [...a.shape.slice(0, -1), C]);
+  const stats = engine.allocate(8 * N * G);
+  engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, y: y.slice, stats });
+
+  return record(
+    y,
+    [a, b, gamma, beta],
+    (dy, [dx, dx2, dgamma, dbeta]) => {
+      const part = engine.allocate(8 * N * C), means = engine.allocate(16 * N * G);
+      engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy, stats, part, means });
+      if (dgamma && dbeta) engine.run(k.group_norm_fold, threads(C), { part, dgamma: dgamma.slice, dbeta: dbeta.slice, N, C, accumulate: dgamma.accumulate });
+      if (dx || dx2) {
+        // A gradient that nobody wants still needs a place: the kernel writes both.
+        const first = dx?.slice ?? engine.allocate(a.slice.bytes), second = dx2?.slice ?? engine.allocate(b?.slice.bytes ?? 16);
+        engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], {
+          ...dims, ...inputs, dy, means, dx: first, dx2: second, accumulate: dx?.accumulate ?? 0, accumulate2: dx2?.accumulate ?? 0,
+        });
+        if (!dx) engine.free(first);
+        if (!dx2) engine.free(second);
+      }
+      engine.free(part);
+      engine.free(means);
+    },
+    { saved: [stats] },
+  );
+}

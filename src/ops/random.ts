@@ -1,0 +1,78 @@
+// Draws from counters: normals, integers, a shuffled order, and the batch that it picks. Nothing here has a gradient or a state.
+import { threads } from '../autograd.ts';
+import type { Clock } from '../clock.ts';
+import { DdpmError } from '../errors.ts';
+import type { Engine } from '../gpu/engine.ts';
+import type { Slice } from '../gpu/kernel.ts';
+import * as k from '../gpu/kernels.gen.ts';
+import { STREAM } from '../philox.ts';
+import { Tensor } from '../tensor.ts';
+
+/** Standard normals, one stream for each row's sample id. */
+export function randomNormal(shape: readonly number[], clock: Clock, stream: number): Tensor {
+  const z = Tensor.empty(clock.engine, shape);
+  const N = shape[0]!, size = z.size / N;
+  clock.engine.run(k.random_normal, threads(N * Math.ceil(size / 4)), { clock: clock.slice, z: z.slice, N, size, stream });
+  return z;
+}
+
+/** N integers (uint32), uniform on {0, ..., high - 1}. */
+export function randomIntegers(N: number, high: number, clock: Clock, stream: number): Tensor {
+  const integers = Tensor.empty(clock.engine, [N]);
+  clock.engine.run(k.random_integers, threads(N), { clock: clock.slice, k: integers.slice, N, high, stream });
+  return integers;
+}
+
+/** The indices (uint32) of step's batch: every image once an epoch, in an order keyed by (seed, epoch). */
+export function shuffleIndices(N: number, count: number, clock: Clock): Tensor {
+  const index = Tensor.empty(clock.engine, [N]);
+  const half = Math.max(1, Math.ceil(Math.log2(count) / 2));
+  clock.engine.run(k.shuffle_indices, threads(N), { clock: clock.slice, index: index.slice, N, count, half, stream: STREAM.order });
+  return index;
+}
+
+/** Images on the device, as bytes: 47 MB for Fashion-MNIST where float32 would take 188. */
+export class DeviceImages {
+  readonly engine: Engine;
+  readonly count: number;
+  readonly shape: readonly [height: number, width: number, channels: number];
+  readonly flip: boolean;
+  readonly #split: number;
+  readonly #parts: readonly [Slice, Slice];
+
+  /** pixels: (count, height, width, channels) uint8. */
+  constructor(engine: Engine, data: { count: number; height: number; width: number; channels: number; pixels: Uint8Array }, flip: boolean) {
+    this.engine = engine;
+    this.count = data.count;
+    this.shape = [data.height, data.width, data.channels];
+    this.flip = flip;
+    const size = data.height * data.width * data.channels;
+    // Whole images a binding, and a length in whole words for the upload.
+    const limit = Math.floor(engine.device.limits.maxStorageBufferBindingSize / size / 4) * 4;
+    this.#split = Math.min(data.count, limit);
+    if (data.count > 2 * limit)
+      throw new DdpmError('E-LIMIT', `${data.count} images of ${size} bytes need more than two bindings of ${engine.device.limits.maxStorageBufferBindingSize} bytes on this device. Use --limit ${2 * limit}.`);
+    const upload = (pixels: Uint8Array): Slice => {
+      const slice = engine.allocate(Math.max(16, Math.ceil(pixels.length / 4) * 4));
+      const whole = pixels.length - (pixels.length % 4);
+      engine.write(slice, pixels.subarray(0, whole));
+      if (whole < pixels.length) {
+        const rest = new Uint8Array(4);
+        rest.set(pixels.subarray(whole));
+        engine.write({ ...slice, offset: slice.offset + whole, bytes: 4 }, rest);
+      }
+      return slice;
+    };
+    this.#parts = [upload(data.pixels.subarray(0, this.#split * size)), upload(data.pixels.subarray(this.#split * size))];
+  }
+
+  /** The images at `index` (N) -> (N, H, W, C) in [-1, 1], flipped at random where the data allows it. */
+  gather(index: Tensor, clock: Clock): Tensor {
+    const N = index.size, [H, W, C] = this.shape;
+    const x = Tensor.empty(this.engine, [N, H, W, C]);
+    const [data, rest] = this.#parts;
+    const dims = { N, H, W, C, split: this.#split, flip: Number(this.flip), stream: STREAM.flip };
+    this.engine.run(k.gather_batch, threads(x.size), { clock: clock.slice, index: index.slice, data, data_rest: rest, x: x.slice, ...dims });
+    return x;
+  }
+}

@@ -1,0 +1,116 @@
+// Float64 twins of the diffusion kernels: batch gather, schedule gather, q_sample, the reverse steps of DDPM and DDIM, and the loss.
+
+type Floats = ArrayLike<number>;
+
+const map = (n: number, f: (i: number) => number): Float64Array => Float64Array.from({ length: n }, (_, i) => f(i));
+const clamp = (v: number): number => Math.min(1, Math.max(-1, v));
+
+/** table (T,K), t (N) → (N,K): the coefficients of each image's own timestep. */
+export const scheduleGather = (table: Floats, t: ArrayLike<number>, K: number): Float64Array =>
+  map(t.length * K, (i) => table[t[Math.floor(i / K)] * K + (i % K)]);
+
+/** Every step below has one row of coefficients an image: coef (N,K), and tensors (N,…) whose elements an image follow from N. */
+function eachElement(x: Floats, coef: Floats, K: number, f: (i: number, row: (k: number) => number, n: number) => number): Float64Array {
+  const size = x.length / (coef.length / K);
+  return map(x.length, (i) => {
+    const n = Math.floor(i / size);
+    return f(i, (k) => coef[n * K + k], n);
+  });
+}
+
+/** coef (N,2) = sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod → x_t = coef₀ x₀ + coef₁ ε */
+export const qSample = (x0: Floats, eps: Floats, coef: Floats): Float64Array =>
+  eachElement(x0, coef, 2, (i, k) => k(0) * x0[i] + k(1) * eps[i]);
+
+/** coef (N,2) = sqrt_recip_alphas_cumprod, sqrt_recipm1_alphas_cumprod → x̂₀ = coef₀ x_t - coef₁ ε, clipped to [-1, 1] on request */
+export const predictStart = (xt: Floats, eps: Floats, coef: Floats, clip = false): Float64Array =>
+  eachElement(xt, coef, 2, (i, k) => {
+    const x0 = k(0) * xt[i] - k(1) * eps[i];
+    return clip ? clamp(x0) : x0;
+  });
+
+/**
+ * One step of the ancestral sampler. coef (N,5) = sqrt_recip_alphas_cumprod, sqrt_recipm1_alphas_cumprod, posterior_mean_coef1,
+ * posterior_mean_coef2, log variance. last[n] != 0 marks an image at t = 0, which gets no noise; without `last` all do.
+ */
+export function posteriorStep(a: { xt: Floats; eps: Floats; z: Floats; coef: Floats; clip: boolean; last?: Floats }): {
+  prev: Float64Array;
+  x0: Float64Array;
+} {
+  const { xt, eps, z, coef, clip, last } = a;
+  const x0 = eachElement(xt, coef, 5, (i, k) => {
+    const v = k(0) * xt[i] - k(1) * eps[i];
+    return clip ? clamp(v) : v;
+  });
+  const prev = eachElement(xt, coef, 5, (i, k, n) => k(2) * x0[i] + k(3) * xt[i] + (last?.[n] ? 0 : Math.exp(0.5 * k(4)) * z[i]));
+  return { prev, x0 };
+}
+
+/**
+ * The (T,5) table of posteriorStep, from β alone. The variance is posterior_variance (fixed_small) or β (fixed_large), both with index 0 replaced
+ * by posterior_variance[1], so that its logarithm is finite.
+ */
+export function posteriorTable(betas: Floats, variance: 'fixed_small' | 'fixed_large'): Float64Array {
+  const T = betas.length, table = new Float64Array(T * 5);
+  const acp = [1]; // acp[t + 1] is alphas_cumprod[t]
+  for (let t = 0; t < T; t++) acp.push(acp[t] * (1 - betas[t]));
+  const posteriorVariance = (t: number) => (betas[t] * (1 - acp[t])) / (1 - acp[t + 1]);
+  for (let t = 0; t < T; t++) {
+    const beta = betas[t], prev = acp[t], now = acp[t + 1];
+    const v = t === 0 ? posteriorVariance(1) : variance === 'fixed_small' ? posteriorVariance(t) : beta;
+    const meanCoef1 = (beta * Math.sqrt(prev)) / (1 - now), meanCoef2 = ((1 - prev) * Math.sqrt(1 - beta)) / (1 - now);
+    table.set([Math.sqrt(1 / now), Math.sqrt(1 / now - 1), meanCoef1, meanCoef2, Math.log(v)], t * 5);
+  }
+  return table;
+}
+
+/** alphas_cumprod at t and at the step after it (1 at the end) → coef (1,5) of ddimStep. */
+export function ddimCoef(acp: number, acpPrev: number, eta: number): Float64Array {
+  const sigma = eta * Math.sqrt(((1 - acpPrev) / (1 - acp)) * (1 - acp / acpPrev));
+  return Float64Array.of(Math.sqrt(1 / acp), Math.sqrt(1 / acp - 1), Math.sqrt(acpPrev), Math.sqrt(Math.max(0, 1 - acpPrev - sigma ** 2)), sigma);
+}
+
+/**
+ * One DDIM step. coef (N,5) = sqrt_recip_alphas_cumprod, sqrt_recipm1_alphas_cumprod, sqrt(acp_prev), sqrt(1 - acp_prev - σ²), σ.
+ * With useClippedModelOutput (diffusers' name) ε is derived again from the clipped x̂₀: without that DDIM at η = 1 is not DDPM. It is diffusers'
+ * default not to.
+ */
+export function ddimStep(a: { xt: Floats; eps: Floats; z: Floats; coef: Floats; clip: boolean; useClippedModelOutput?: boolean }): {
+  prev: Float64Array;
+  x0: Float64Array;
+} {
+  const { xt, eps, z, coef, clip, useClippedModelOutput = true } = a;
+  const x0 = eachElement(xt, coef, 5, (i, k) => {
+    const v = k(0) * xt[i] - k(1) * eps[i];
+    return clip ? clamp(v) : v;
+  });
+  const prev = eachElement(xt, coef, 5, (i, k) => {
+    const direction = useClippedModelOutput ? (k(0) * xt[i] - x0[i]) / k(1) : eps[i];
+    return k(2) * x0[i] + k(3) * direction + k(4) * z[i];
+  });
+  return { prev, x0 };
+}
+
+/** data uint8 (images,H,W,C), indices (N), flips (N; not 0 mirrors left to right) → x (N,H,W,C) = u / 127.5 - 1 */
+export function batchGather(data: Floats, indices: Floats, flips: Floats, H: number, W: number, C: number): Float64Array {
+  const x = new Float64Array(indices.length * H * W * C);
+  for (let n = 0; n < indices.length; n++)
+    for (let h = 0; h < H; h++)
+      for (let w = 0; w < W; w++)
+        for (let c = 0; c < C; c++) {
+          const from = flips[n] ? W - 1 - w : w;
+          x[((n * H + h) * W + w) * C + c] = data[((indices[n] * H + h) * W + from) * C + c] / 127.5 - 1;
+        }
+  return x;
+}
+
+/** The mean over all elements of (pred - target)². */
+export function mse(pred: Floats, target: Floats): number {
+  let sum = 0;
+  for (let i = 0; i < pred.length; i++) sum += (pred[i] - target[i]) ** 2;
+  return sum / pred.length;
+}
+
+/** ∂(scale · mse) / ∂pred */
+export const mseGrad = (pred: Floats, target: Floats, scale = 1): Float64Array =>
+  map(pred.length, (i) => (scale * 2 * (pred[i] - target[i])) / pred.length);
