@@ -245,9 +245,9 @@ const present = fashionMnistFolders().some((place) => ['', '.gz'].some((end) => 
   for (const value of train.pixels) sum += value;
   assert.ok(Math.abs(sum / train.pixels.length / 255 - 0.2860) < 5e-5, `mean ${sum / train.pixels.length / 255}`);
   for (const [{ labels }, each] of [[train, 6000], [test, 1000]] as [Dataset, number][]) {
-    const counts = new Array<number>(10).fill(0);
+    const counts = Array.from({ length: 10 }, () => 0);
     for (const label of labels!) counts[label]!++;
-    assert.equal(counts, new Array(10).fill(each));
+    assert.equal(counts, Array.from({ length: 10 }, () => each));
   }
   assert.equal([...train.labels!.subarray(0, 5)], [9, 0, 0, 3, 0]); // an ankle boot, two T-shirts, a dress, a T-shirt
   const byPath = await loadDataset(train.path, { limit: 10 });
@@ -268,7 +268,7 @@ shapes('image i depends on the seed and i alone, not on the count', () => {
 
 shapes('all kinds come equally often, at all brightnesses, never cut off by the border', () => {
   const { pixels, labels, count } = makeShapes({ count: 2000, size: 20 });
-  const counts = new Array<number>(SHAPE_KINDS.length).fill(0);
+  const counts = SHAPE_KINDS.map(() => 0) as number[];
   for (const label of labels!) counts[label]!++;
   assert.ok(counts.every((n) => Math.abs(n - 400) < 80), counts.join()); // 4.5 standard deviations
   let darkest = 255, brightest = 0;
@@ -287,7 +287,7 @@ shapes('areas are those of the shapes: edges are smooth and unbiased', () => {
   const square = ((0.38 ** 3 - 0.18 ** 3) / 3 / 0.2) * 64 * 64;
   const cross = 4 * 0.95 * 0.3 * 2 - 4 * 0.3 * 0.3;
   const want = [Math.PI, 2, (3 * Math.sqrt(3)) / 4, cross, Math.PI * (1 - 0.25)];
-  const area = new Array<number>(5).fill(0), images = new Array<number>(5).fill(0);
+  const area = [0, 0, 0, 0, 0], images = [0, 0, 0, 0, 0];
   for (let i = 0; i < count; i++) {
     const image = pixels.subarray(i * 4096, (i + 1) * 4096), peak = Math.max(...image);
     area[labels![i]!]! += image.reduce((sum, value) => sum + value, 0) / peak;

@@ -65,6 +65,7 @@ st('round-trips every dtype, shapes with 0 and without dimensions, odd names and
     assert.equal(read.get(name)!.shape, shape, name);
     assert.equal(read.get(name)!.data, data, name);
     assert.is(read.get(name)!.data.constructor, data.constructor, name);
+    assert.is(read.get(name)!.data.buffer, file.buffer, `${name} is aligned and so not copied, although the bytes come first in the header`);
   }
   assert.is(read.get('u64')!.dtype, 'U64');
 });

@@ -5,6 +5,7 @@ import { fill } from './kernels.gen.ts';
 import { Pipelines } from './pipelines.ts';
 import { type Command, encode, Plan } from './plan.ts';
 import { Pool } from './pool.ts';
+import { type KernelTime, profile } from './profile.ts';
 
 /** Allocations made since the scope was opened; `holds` scopes (a tape's) keep what nested scopes would free. */
 export interface Scope {
@@ -40,14 +41,17 @@ export class Engine {
   #failure: Error | null = null;
 
   readonly #poison: boolean;
+  readonly #idle: (() => Promise<void>) | null;
 
   /**
    * Borrows the device: it is never destroyed, nothing is requested from it, and no global handler is set.
    * With `poison` every allocation is filled with NaN, so that reading what nobody wrote shows; for tests.
+   * `idle` is awaited over and over while the engine waits for the device: where waiting itself burns a core, it can sleep.
    */
-  constructor(device: GPUDevice, { poison = false } = {}) {
+  constructor(device: GPUDevice, { poison = false, idle }: { poison?: boolean; idle?: () => Promise<void> } = {}) {
     this.device = device;
     this.#poison = poison;
+    this.#idle = idle ?? null;
     this.pipelines = new Pipelines(device);
     this.subgroupWidth = subgroupWidth(device);
     this.#pool = new Pool(device);
@@ -178,7 +182,7 @@ export class Engine {
       const encoder = this.device.createCommandEncoder();
       encoder.copyBufferToBuffer(from.buffer, from.offset, staging, 0, size);
       this.submit(encoder);
-      await staging.mapAsync(GPUMapMode.READ);
+      await this.settle(staging.mapAsync(GPUMapMode.READ));
       this.check();
       return staging.getMappedRange().slice(0, from.bytes);
     } catch (error) {
@@ -199,6 +203,23 @@ export class Engine {
     this.submit(encoder);
   }
 
+  /** Encodes commands of a plan into an encoder, or submits them by themselves. */
+  encodeInto(encoder: GPUCommandEncoder, commands: readonly Command[]): void {
+    encode(this, commands, encoder);
+  }
+
+  replay(commands: readonly Command[]): void {
+    this.flush();
+    const encoder = this.device.createCommandEncoder();
+    encode(this, commands, encoder);
+    this.submit(encoder);
+  }
+
+  /** Where a plan's time goes, by kernel. */
+  profile(plan: Plan<unknown>): Promise<KernelTime[]> {
+    return profile(this, plan);
+  }
+
   submit(encoder: GPUCommandEncoder): void {
     this.check();
     this.device.queue.submit([encoder.finish()]);
@@ -207,8 +228,20 @@ export class Engine {
   /** Resolves when the device has finished everything submitted so far. */
   async finished(): Promise<void> {
     this.flush();
-    await this.device.queue.onSubmittedWorkDone();
+    await this.settle(this.device.queue.onSubmittedWorkDone());
     this.check();
+  }
+
+  /** Awaits what the device will resolve. */
+  async settle<T>(promise: Promise<T>): Promise<T> {
+    if (!this.#idle) return promise;
+    let done = false;
+    const end = () => {
+      done = true;
+    };
+    promise.then(end, end);
+    while (!done) await this.#idle();
+    return promise;
   }
 
   // ---- capture
@@ -298,8 +331,10 @@ export class Engine {
 /** The GPU buffers of the tensors in a result: a tensor, or arrays and plain objects of them. */
 export function buffersIn(value: unknown, found = new Set<GPUBuffer>()): Set<GPUBuffer> {
   if (value === null || typeof value !== 'object') return found;
-  if ('slice' in value && value.slice) found.add((value.slice as Slice).buffer);
-  else if ('buffer' in value && 'offset' in value) found.add((value as Slice).buffer);
-  else if (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype) for (const v of Object.values(value)) buffersIn(v, found);
+  // Arrays first: they have a `slice` of their own.
+  if (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype) {
+    if ('buffer' in value && 'offset' in value) found.add((value as Slice).buffer);
+    else for (const v of Object.values(value)) buffersIn(v, found);
+  } else if ('slice' in value) found.add((value.slice as Slice).buffer);
   return found;
 }

@@ -49,7 +49,6 @@ export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number):
     y,
     [q, key, value],
     (dy, [dq, dk, dv]) => {
-      if (dv) matmul(engine, T, D, T, turned(square(p)), heads_(dy), heads_(dv.slice), { ...shape, accumulate: dv.accumulate });
       const dp = engine.allocate(4 * batch * T * T), ds = engine.allocate(4 * batch * T * T);
       matmul(engine, T, T, D, heads_(dy), turned(heads_(value.slice)), square(dp), shape);
       engine.run(k.softmax_backward, threads(batch * T), { y: p, dy: dp, dx: ds, rows: batch * T, size: T });
@@ -57,6 +56,8 @@ export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number):
       if (dq) matmul(engine, T, D, T, square(ds), heads_(key.slice), heads_(dq.slice), { ...shape, alpha, accumulate: dq.accumulate });
       if (dk) matmul(engine, T, D, T, turned(square(ds)), heads_(q.slice), heads_(dk.slice), { ...shape, alpha, accumulate: dk.accumulate });
       engine.free(ds);
+      // In the order of the inputs: where two are one tensor, the later one adds to what the earlier one wrote.
+      if (dv) matmul(engine, T, D, T, turned(square(p)), heads_(dy), heads_(dv.slice), { ...shape, accumulate: dv.accumulate });
     },
     { saved: [p] },
   );

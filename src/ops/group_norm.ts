@@ -31,9 +31,14 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
     (dy, [dx, dx2, dgamma, dbeta]) => {
       const part = engine.allocate(8 * N * C), means = engine.allocate(16 * N * G);
       engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy, stats, part, means });
-      if (dgamma && dbeta) engine.run(k.group_norm_fold, threads(C), { part, dgamma: dgamma.slice, dbeta: dbeta.slice, N, C, accumulate: dgamma.accumulate });
+      // A gradient that nobody wants still needs a place: the kernels write both.
+      if (dgamma || dbeta) {
+        const first = dgamma?.slice ?? engine.allocate(gamma.slice.bytes), second = dbeta?.slice ?? engine.allocate(beta.slice.bytes);
+        engine.run(k.group_norm_fold, threads(C), { part, dgamma: first, dbeta: second, N, C, accumulate: (dgamma ?? dbeta)!.accumulate });
+        if (!dgamma) engine.free(first);
+        if (!dbeta) engine.free(second);
+      }
       if (dx || dx2) {
-        // A gradient that nobody wants still needs a place: the kernel writes both.
         const first = dx?.slice ?? engine.allocate(a.slice.bytes), second = dx2?.slice ?? engine.allocate(b?.slice.bytes ?? 16);
         engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], {
           ...dims, ...inputs, dy, means, dx: first, dx2: second, accumulate: dx?.accumulate ?? 0, accumulate2: dx2?.accumulate ?? 0,

@@ -16,8 +16,8 @@ export function silu(x: Tensor): Tensor {
 /** a + b, where b has a's shape, or is (N, C) and is added to every pixel of its image. */
 export function add(a: Tensor, b: Tensor): Tensor {
   const { engine } = a;
-  const N = a.shape[0]!, C = a.shape.at(-1)!, P = a.size / (N * C);
   const perImage = b.size !== a.size;
+  const [N, C] = perImage ? [a.shape[0]!, a.shape.at(-1)!] : [1, a.size], P = a.size / (N * C);
   if (perImage && b.size !== N * C) throw new DdpmError('E-SHAPE', `add: (${b.shape.join(', ')}) cannot be added to (${a.shape.join(', ')}).`);
   const y = Tensor.empty(engine, a.shape);
   engine.run(k.add_forward, threads(a.size), { a: a.slice, b: b.slice, y: y.slice, N, P, C, per_image: Number(perImage) });

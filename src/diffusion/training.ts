@@ -1,0 +1,70 @@
+// The training step as one captured plan: batch choice, flip, t, noise, forward, loss, backward, clip, AdamW, EMA.
+import { Tape } from '../autograd.ts';
+import { Clock } from '../clock.ts';
+import type { Engine } from '../gpu/engine.ts';
+import type { Plan } from '../gpu/plan.ts';
+import type { Parameters } from '../nn/parameters.ts';
+import type { UNet } from '../nn/unet.ts';
+import { type DeviceImages, randomIntegers, shuffleIndices } from '../ops/random.ts';
+import { AdamW, type AdamWOptions, type StepLog } from '../optim/adamw.ts';
+import { emaDecay, learningRate, type LrSchedule } from '../optim/schedules.ts';
+import { STREAM } from '../philox.ts';
+import type { Tensor } from '../tensor.ts';
+import type { GaussianDiffusion } from './gaussian.ts';
+
+export interface TrainingOptions extends AdamWOptions {
+  readonly batchSize: number;
+  readonly steps: number;
+  readonly lr: number;
+  readonly lrSchedule?: LrSchedule;
+  readonly warmup?: number;
+  /** Decay of the weights' moving average, reached through a warm-up. */
+  readonly ema?: number;
+  readonly seed?: number;
+}
+
+export class Training {
+  readonly engine: Engine;
+  readonly options: TrainingOptions;
+  readonly optimizer: AdamW;
+  readonly plan: Plan<Tensor>;
+  readonly #clock: Clock;
+
+  /** Captures the step; nothing runs yet. */
+  constructor(unet: UNet, parameters: Parameters, diffusion: GaussianDiffusion, images: DeviceImages, options: TrainingOptions) {
+    const { engine } = parameters;
+    this.engine = engine;
+    this.options = options;
+    this.optimizer = new AdamW(parameters, options);
+    const clock = (this.#clock = new Clock(engine));
+    this.plan = engine.capture(() => {
+      const tape = new Tape(engine);
+      const loss = tape.record(() => {
+        const x0 = images.gather(shuffleIndices(options.batchSize, images.count, clock), clock);
+        const t = randomIntegers(options.batchSize, diffusion.T, clock, STREAM.time);
+        return diffusion.trainLosses((x, at) => unet.forward(x, at, clock), x0, t, { clock });
+      });
+      tape.backward(loss);
+      this.optimizer.step(loss, clock);
+      return loss;
+    });
+  }
+
+  /** The learning rate of a step (from 0). */
+  lr(step: number): number {
+    const { lr, warmup = 0, steps, lrSchedule = 'constant' } = this.options;
+    return learningRate(step, { lr, warmup, steps, schedule: lrSchedule });
+  }
+
+  /** Submits step number `step` (from 0): a pure function of the parameters, the step and the seed. */
+  run(step: number): void {
+    const { seed = 0, ema = 0.9999 } = this.options;
+    this.#clock.set({ seed, step, lr: this.lr(step), emaDecay: emaDecay(step, ema), ...this.optimizer.tick(step) });
+    this.plan.run();
+  }
+
+  /** What the device logged for steps `from` to `to - 1`. */
+  read(from: number, to: number): Promise<StepLog[]> {
+    return this.optimizer.read(from, to);
+  }
+}

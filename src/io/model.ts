@@ -1,0 +1,50 @@
+// A model as files: config.json and tensors in safetensors, in the layout of diffusers, both ways.
+import { DdpmError } from '../errors.ts';
+import type { UNetFields } from '../nn/config.ts';
+import { readSafetensors, type TensorToWrite } from './safetensors.ts';
+
+/** The names that attention tensors had before diffusers 0.18; google/ddpm-cifar10-32 still has them. */
+const LEGACY: readonly [RegExp, string][] = [
+  [/\.query\./, '.to_q.'],
+  [/\.key\./, '.to_k.'],
+  [/\.value\./, '.to_v.'],
+  [/\.proj_attn\./, '.to_out.0.'],
+];
+
+/** Tensors by today's names, whatever the file's age; 1 x 1 convolutions of attention become matrices. */
+export function modernNames<T extends { readonly shape: readonly number[] }>(tensors: Iterable<readonly [string, T]>): Map<string, T> {
+  const out = new Map<string, T>();
+  for (const [name, tensor] of tensors) {
+    if (!/\.attentions\.\d+\./.test(name)) {
+      out.set(name, tensor);
+      continue;
+    }
+    const modern = LEGACY.reduce((n, [from, to]) => n.replace(from, to), name);
+    const [a, b, kh, kw] = tensor.shape;
+    out.set(modern, kh === 1 && kw === 1 ? { ...tensor, shape: [a!, b!] } : tensor);
+  }
+  return out;
+}
+
+/** The float tensors of a safetensors file, ready for Parameters.write. */
+export function readModel(bytes: Uint8Array, name: string): Map<string, { shape: readonly number[]; data: ArrayLike<number> }> {
+  const { tensors } = readSafetensors(bytes, name);
+  for (const [tensor, { dtype }] of tensors)
+    if (!['F64', 'F32', 'F16', 'BF16'].includes(dtype)) throw new DdpmError('E-MODEL', `${name}: tensor ${tensor} is ${dtype}; weights are floating point.`);
+  return modernNames(tensors as unknown as Map<string, { shape: readonly number[]; data: ArrayLike<number> }>);
+}
+
+/** Parses a config.json; throws E-FILE where it is not JSON or not of a U-Net. */
+export function parseConfig(text: string, name: string): UNetFields {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new DdpmError('E-FILE', `${name} is not JSON: ${(error as Error).message}`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new DdpmError('E-FILE', `${name} is not a JSON object.`);
+  return value as UNetFields;
+}
+
+/** What to write as a safetensors file, with the metadata that PyTorch's loaders expect. */
+export const modelFile = (tensors: Map<string, TensorToWrite>): { tensors: Map<string, TensorToWrite>; metadata: Record<string, string> } => ({ tensors, metadata: { format: 'pt' } });

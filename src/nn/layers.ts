@@ -1,0 +1,152 @@
+// The layers of a U-Net, named as in diffusers.
+import type { Clock } from '../clock.ts';
+import { attention } from '../ops/attention.ts';
+import { conv2d, type Conv2dOptions, linear } from '../ops/conv2d.ts';
+import { groupNorm } from '../ops/group_norm.ts';
+import { dropout, upsample } from '../ops/pointwise.ts';
+import type { Tensor } from '../tensor.ts';
+import { ones, varianceScaling, zeros } from './init.ts';
+import { Module, Parameter } from './parameter.ts';
+
+/** Training adds what is random: the clock that drives it. Without it dropout is off. */
+export interface Mode {
+  readonly clock: Clock | null;
+}
+
+export class Conv2d extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  constructor(inChannels: number, outChannels: number, kernel: 1 | 3, scale = 1) {
+    super();
+    this.weight = new Parameter([outChannels, inChannels, kernel, kernel], 'conv', varianceScaling(scale));
+    this.bias = new Parameter([outChannels], 'plain', zeros);
+  }
+  forward(x: Tensor | readonly [Tensor, Tensor], options?: Conv2dOptions): Tensor {
+    return conv2d(x, this.weight.tensor, this.bias.tensor, options);
+  }
+}
+
+export class Linear extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  constructor(inFeatures: number, outFeatures: number, scale = 1) {
+    super();
+    this.weight = new Parameter([outFeatures, inFeatures], 'linear', varianceScaling(scale));
+    this.bias = new Parameter([outFeatures], 'plain', zeros);
+  }
+  forward(x: Tensor, options?: { residual?: Tensor | null }): Tensor {
+    return linear(x, this.weight.tensor, this.bias.tensor, options);
+  }
+}
+
+export class GroupNorm extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  // Private, so that the walk over fields meets parameters only.
+  readonly #groups: number;
+  readonly #eps: number;
+  constructor(groups: number, channels: number, eps: number) {
+    super();
+    this.weight = new Parameter([channels], 'plain', ones);
+    this.bias = new Parameter([channels], 'plain', zeros);
+    this.#groups = groups;
+    this.#eps = eps;
+  }
+  forward(x: Tensor | readonly [Tensor, Tensor], silu = false): Tensor {
+    return groupNorm(x, this.weight.tensor, this.bias.tensor, { groups: this.#groups, eps: this.#eps, silu });
+  }
+}
+
+export interface BlockOptions {
+  readonly groups: number;
+  readonly eps: number;
+  readonly dropout: number;
+  /** Philox stream of this block's dropout. */
+  readonly stream: number;
+}
+
+/** x + conv2(dropout(silu(norm2(conv1(silu(norm1(x))) + time_emb_proj(silu(temb)))))), x through a 1 x 1 convolution where the width changes. */
+export class ResnetBlock2D extends Module {
+  readonly norm1: GroupNorm;
+  readonly conv1: Conv2d;
+  readonly time_emb_proj: Linear;
+  readonly norm2: GroupNorm;
+  readonly conv2: Conv2d;
+  readonly conv_shortcut?: Conv2d;
+  readonly #dropout: number;
+  readonly #stream: number;
+
+  constructor(inChannels: number, outChannels: number, timeChannels: number, { groups, eps, dropout, stream }: BlockOptions) {
+    super();
+    this.norm1 = new GroupNorm(groups, inChannels, eps);
+    this.conv1 = new Conv2d(inChannels, outChannels, 3);
+    this.time_emb_proj = new Linear(timeChannels, outChannels);
+    this.norm2 = new GroupNorm(groups, outChannels, eps);
+    this.conv2 = new Conv2d(outChannels, outChannels, 3, 0);
+    if (inChannels !== outChannels) this.conv_shortcut = new Conv2d(inChannels, outChannels, 1);
+    this.#dropout = dropout;
+    this.#stream = stream;
+  }
+
+  /** x (N, H, W, C) or the two halves of a skip connection; temb (N, T) with its SiLU applied. */
+  forward(x: Tensor | readonly [Tensor, Tensor], temb: Tensor, { clock }: Mode): Tensor {
+    let h = this.norm1.forward(x, true);
+    h = this.conv1.forward(h, { perImage: this.time_emb_proj.forward(temb) });
+    h = this.norm2.forward(h, true);
+    if (clock && this.#dropout > 0) h = dropout(h, this.#dropout, clock, this.#stream);
+    const residual = this.conv_shortcut ? this.conv_shortcut.forward(x) : (x as Tensor);
+    return this.conv2.forward(h, { residual });
+  }
+}
+
+/** x + to_out(attention(to_q(h), to_k(h), to_v(h))), h = group_norm(x). */
+export class Attention extends Module {
+  readonly group_norm: GroupNorm;
+  readonly to_q: Linear;
+  readonly to_k: Linear;
+  readonly to_v: Linear;
+  readonly to_out: readonly [Linear];
+  readonly #heads: number;
+
+  constructor(channels: number, headDim: number | null, groups: number, eps: number) {
+    super();
+    this.group_norm = new GroupNorm(groups, channels, eps);
+    this.to_q = new Linear(channels, channels);
+    this.to_k = new Linear(channels, channels);
+    this.to_v = new Linear(channels, channels);
+    this.to_out = [new Linear(channels, channels, 0)];
+    this.#heads = headDim === null ? 1 : channels / headDim;
+  }
+
+  forward(x: Tensor): Tensor {
+    const [N, H, W, C] = x.shape as [number, number, number, number];
+    const h = this.group_norm.forward(x).view([N, H * W, C]);
+    const y = attention(this.to_q.forward(h), this.to_k.forward(h), this.to_v.forward(h), this.#heads);
+    return this.to_out[0].forward(y.view([N, H, W, C]), { residual: x });
+  }
+}
+
+export class Downsample2D extends Module {
+  readonly conv: Conv2d;
+  readonly #padding: readonly [number, number, number, number];
+  /** A padding of 0 is DDPM's: nothing at the top and left, one at the bottom and right. */
+  constructor(channels: number, padding: number) {
+    super();
+    this.conv = new Conv2d(channels, channels, 3);
+    this.#padding = padding === 0 ? [0, 1, 0, 1] : [padding, padding, padding, padding];
+  }
+  forward(x: Tensor): Tensor {
+    return this.conv.forward(x, { stride: 2, padding: this.#padding });
+  }
+}
+
+export class Upsample2D extends Module {
+  readonly conv: Conv2d;
+  constructor(channels: number) {
+    super();
+    this.conv = new Conv2d(channels, channels, 3);
+  }
+  forward(x: Tensor): Tensor {
+    return this.conv.forward(upsample(x));
+  }
+}

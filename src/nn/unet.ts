@@ -1,0 +1,175 @@
+// The U-Net of DDPM, configured by the fields and made of the tensor names of diffusers' UNet2DModel.
+import { DdpmError } from '../errors.ts';
+import type { Engine } from '../gpu/engine.ts';
+import { placeFrequencies, timestepEmbedding } from '../ops/embedding.ts';
+import { silu } from '../ops/pointwise.ts';
+import type { Tensor } from '../tensor.ts';
+import { type UNetConfig, type UNetFields, readConfig } from './config.ts';
+import { Attention, type BlockOptions, Conv2d, Downsample2D, GroupNorm, Linear, type Mode, ResnetBlock2D, Upsample2D } from './layers.ts';
+import { Module } from './parameter.ts';
+
+class TimestepEmbedding extends Module {
+  readonly linear_1: Linear;
+  readonly linear_2: Linear;
+  constructor(channels: number, out: number) {
+    super();
+    this.linear_1 = new Linear(channels, out);
+    this.linear_2 = new Linear(out, out);
+  }
+  forward(x: Tensor): Tensor {
+    return this.linear_2.forward(silu(this.linear_1.forward(x)));
+  }
+}
+
+/** One level going down: pairs of resnet and, where the type says so, attention; then half the size. */
+class DownBlock extends Module {
+  readonly attentions?: Attention[];
+  readonly resnets: ResnetBlock2D[];
+  readonly downsamplers?: Downsample2D[];
+  constructor(resnets: ResnetBlock2D[], attentions: Attention[] | null, downsampler: Downsample2D | null) {
+    super();
+    if (attentions) this.attentions = attentions;
+    this.resnets = resnets;
+    if (downsampler) this.downsamplers = [downsampler];
+  }
+  /** Returns every intermediate result that the way up will read. */
+  forward(x: Tensor, temb: Tensor, mode: Mode): Tensor[] {
+    const { engine } = x;
+    const skips: Tensor[] = [];
+    this.resnets.forEach((resnet, i) => {
+      x = engine.scope(() => {
+        const h = resnet.forward(x, temb, mode);
+        return this.attentions ? this.attentions[i]!.forward(h) : h;
+      });
+      skips.push(x);
+    });
+    if (this.downsamplers) skips.push(this.downsamplers[0]!.forward(x));
+    return skips;
+  }
+}
+
+class UpBlock extends Module {
+  readonly attentions?: Attention[];
+  readonly resnets: ResnetBlock2D[];
+  readonly upsamplers?: Upsample2D[];
+  constructor(resnets: ResnetBlock2D[], attentions: Attention[] | null, upsampler: Upsample2D | null) {
+    super();
+    if (attentions) this.attentions = attentions;
+    this.resnets = resnets;
+    if (upsampler) this.upsamplers = [upsampler];
+  }
+  /** Takes its skips from the end of the list. */
+  forward(x: Tensor, skips: Tensor[], temb: Tensor, mode: Mode): Tensor {
+    const { engine } = x;
+    this.resnets.forEach((resnet, i) => {
+      const skip = skips.pop()!;
+      x = engine.scope(() => {
+        const h = resnet.forward([x, skip], temb, mode);
+        return this.attentions ? this.attentions[i]!.forward(h) : h;
+      });
+    });
+    return this.upsamplers ? engine.scope(() => this.upsamplers![0]!.forward(x)) : x;
+  }
+}
+
+class MidBlock extends Module {
+  readonly attentions?: Attention[];
+  readonly resnets: ResnetBlock2D[];
+  constructor(resnets: ResnetBlock2D[], attention: Attention | null) {
+    super();
+    if (attention) this.attentions = [attention];
+    this.resnets = resnets;
+  }
+  forward(x: Tensor, temb: Tensor, mode: Mode): Tensor {
+    let h = this.resnets[0]!.forward(x, temb, mode);
+    if (this.attentions) h = this.attentions[0]!.forward(h);
+    return this.resnets[1]!.forward(h, temb, mode);
+  }
+}
+
+export class UNet extends Module {
+  readonly conv_in: Conv2d;
+  readonly time_embedding: TimestepEmbedding;
+  readonly down_blocks: DownBlock[] = [];
+  readonly mid_block: MidBlock;
+  readonly up_blocks: UpBlock[] = [];
+  readonly conv_norm_out: GroupNorm;
+  readonly conv_out: Conv2d;
+  readonly #config: UNetConfig;
+  readonly #frequencies = new WeakMap<Engine, Tensor>();
+
+  /** From the content of a config.json; throws E-MODEL by name for a field whose value is not implemented. */
+  constructor(fields: UNetFields, { dropout }: { dropout?: number } = {}) {
+    super();
+    const c = (this.#config = readConfig(fields));
+    const widths = c.block_out_channels, groups = c.norm_num_groups, eps = c.norm_eps;
+    const time = 4 * widths[0]!;
+    let blocks = 0;
+    const options = (): BlockOptions => ({ groups, eps, dropout: dropout ?? c.dropout, stream: 256 + blocks++ });
+    const resnet = (from: number, to: number) => new ResnetBlock2D(from, to, time, options());
+    const attention = (channels: number) => new Attention(channels, c.attention_head_dim, c.attn_norm_num_groups ?? groups, eps);
+
+    this.conv_in = new Conv2d(c.in_channels, widths[0]!, 3);
+    this.time_embedding = new TimestepEmbedding(widths[0]!, time);
+    let width = widths[0]!;
+    c.down_block_types.forEach((type, level) => {
+      const to = widths[level]!;
+      const resnets = Array.from({ length: c.layers_per_block }, (_, i) => resnet(i === 0 ? width : to, to));
+      const attentions = type === 'AttnDownBlock2D' ? resnets.map(() => attention(to)) : null;
+      this.down_blocks.push(new DownBlock(resnets, attentions, level < widths.length - 1 ? new Downsample2D(to, c.downsample_padding) : null));
+      width = to;
+    });
+    this.mid_block = new MidBlock([resnet(width, width), resnet(width, width)], c.add_attention ? attention(width) : null);
+    const reversed = [...widths].reverse();
+    c.up_block_types.forEach((type, level) => {
+      const to = reversed[level]!, below = reversed[Math.min(level + 1, reversed.length - 1)]!;
+      const resnets = Array.from({ length: c.layers_per_block + 1 }, (_, i) => resnet((i === 0 ? width : to) + (i === c.layers_per_block ? below : to), to));
+      const attentions = type === 'AttnUpBlock2D' ? resnets.map(() => attention(to)) : null;
+      this.up_blocks.push(new UpBlock(resnets, attentions, level < widths.length - 1 ? new Upsample2D(to) : null));
+      width = to;
+    });
+    this.conv_norm_out = new GroupNorm(groups, widths[0]!, eps);
+    this.conv_out = new Conv2d(widths[0]!, c.out_channels, 3, 0);
+  }
+
+  /** The configuration with every default filled in: what config.json will say. */
+  get config(): UNetConfig {
+    return this.#config;
+  }
+
+  /** Uploads what is not learnt; Parameters.place calls it. */
+  prepare(engine: Engine): void {
+    if (!this.#frequencies.has(engine)) this.#frequencies.set(engine, placeFrequencies(engine, this.#embedding));
+  }
+
+  get #embedding() {
+    const { block_out_channels, flip_sin_to_cos, freq_shift } = this.#config;
+    return { size: block_out_channels[0]!, flipSinToCos: flip_sin_to_cos, freqShift: freq_shift };
+  }
+
+  /** x (N, H, W, in_channels), t (N) uint32 -> (N, H, W, out_channels). With a clock, dropout is on. */
+  forward(x: Tensor, t: Tensor, clock: Mode['clock'] = null): Tensor {
+    const { engine } = x;
+    const [, H, W, C] = x.shape as [number, number, number, number];
+    const factor = 2 ** (this.#config.block_out_channels.length - 1);
+    if (C !== this.#config.in_channels) throw new DdpmError('E-SHAPE', `the model takes ${this.#config.in_channels} channels; the images have ${C}.`);
+    if (H % factor || W % factor) throw new DdpmError('E-SHAPE', `images of ${H} x ${W} do not halve ${this.#config.block_out_channels.length - 1} times: height and width must be multiples of ${factor}.`);
+    const frequencies = this.#frequencies.get(engine);
+    if (!frequencies) throw new DdpmError('E-ENGINE', 'the model is not on this device yet: call Parameters.place(engine, model) first.');
+    const mode: Mode = { clock };
+
+    return engine.scope(() => {
+      // Every block applies SiLU to the same embedding: once is enough.
+      const temb = engine.scope(() => silu(this.time_embedding.forward(timestepEmbedding(t, frequencies, this.#embedding))));
+      let h = this.conv_in.forward(x);
+      const skips = [h];
+      for (const block of this.down_blocks) {
+        skips.push(...block.forward(h, temb, mode));
+        h = skips.at(-1)!;
+      }
+      h = engine.scope(() => this.mid_block.forward(h, temb, mode));
+      for (const block of this.up_blocks) h = block.forward(h, skips, temb, mode);
+      return this.conv_out.forward(this.conv_norm_out.forward(h, true));
+    });
+  }
+}

@@ -1,0 +1,88 @@
+// Gradient clipping, AdamW and the moving average of the weights, recorded once into the training plan.
+import { pointwise } from '../autograd.ts';
+import type { Clock } from '../clock.ts';
+import type { Slice } from '../gpu/kernel.ts';
+import * as k from '../gpu/kernels.gen.ts';
+import type { Parameters } from '../nn/parameters.ts';
+import type { Tensor } from '../tensor.ts';
+
+export interface AdamWOptions {
+  readonly beta1?: number;
+  readonly beta2?: number;
+  readonly eps?: number;
+  readonly weightDecay?: number;
+  /** Largest global gradient norm; 0 turns clipping off. */
+  readonly gradClip?: number;
+}
+
+/** One finished step, as the device logged it. */
+export interface StepLog {
+  readonly step: number;
+  readonly loss: number;
+  /** Global norm before clipping. */
+  readonly gradNorm: number;
+  /** Set where the step was skipped: the first gradient that is not finite, or `loss`, or `gradient norm` where only their sum overflowed. */
+  readonly bad: string | null;
+}
+
+/** Gradients summed by one workgroup. */
+const SHARE = 4096;
+/** Steps whose results wait on the device to be read. */
+const RING = 1024;
+
+export class AdamW {
+  readonly parameters: Parameters;
+  readonly options: Required<AdamWOptions>;
+  readonly #state: Slice;
+  readonly #history: Slice;
+  readonly #part: Slice;
+  readonly #groups: readonly number[];
+
+  /** Moments and averages live in `parameters`; call outside of captures. */
+  constructor(parameters: Parameters, { beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0, gradClip = 1 }: AdamWOptions = {}) {
+    const { engine } = parameters;
+    this.parameters = parameters;
+    this.options = { beta1, beta2, eps, weightDecay, gradClip };
+    this.#groups = parameters.chunks.map((c) => Math.ceil(c.count / SHARE));
+    this.#state = engine.allocate(8);
+    this.#history = engine.allocate(16 * RING);
+    this.#part = engine.allocate(8 * this.#groups.reduce((a, b) => a + b, 0));
+  }
+
+  /** What the clock must say for step `step` (from 0). */
+  tick(step: number): { correction1: number; correction2: number } {
+    const { beta1, beta2 } = this.options;
+    return { correction1: 1 - beta1 ** (step + 1), correction2: 1 - beta2 ** (step + 1) };
+  }
+
+  /** Records: norm of all gradients, clip scale, update, and a line of log. A step with a value that is not finite changes nothing. */
+  step(loss: Tensor, clock: Clock): void {
+    const { engine, chunks } = this.parameters;
+    const { beta1, beta2, eps, weightDecay, gradClip } = this.options;
+    let first = 0, offset = 0;
+    chunks.forEach((chunk, i) => {
+      engine.run(k.sum_squares, [this.#groups[i]!], { g: chunk.slices.grads, part: this.#part, count: chunk.count, share: SHARE, first, offset });
+      first += this.#groups[i]!;
+      offset += chunk.count;
+    });
+    engine.run(k.gradient_norm, [1], { clock: clock.slice, part: this.#part, loss: loss.slice, state: this.#state, history: this.#history, count: first, ring: RING, max_norm: gradClip });
+    for (const { count, slices } of chunks)
+      engine.run(k.adamw, pointwise(count), {
+        clock: clock.slice, state: this.#state, g: slices.grads, w: slices.values, m: slices.m, v: slices.v, e: slices.ema, beta1, beta2, eps, weight_decay: weightDecay,
+      });
+  }
+
+  /** The logs of steps `from` to `to - 1`, at most the last 1,024; waits for the device to finish them. */
+  async read(from: number, to: number): Promise<StepLog[]> {
+    const bytes = await this.parameters.engine.readBytes(this.#history);
+    const words = new Uint32Array(bytes), floats = new Float32Array(bytes);
+    const logs: StepLog[] = [];
+    for (let step = Math.max(from, to - RING); step < to; step++) {
+      const i = (step % RING) * 4;
+      const index = words[i + 2]!;
+      const bad = index === 0xffffffff ? null : index === 0xfffffffe ? 'loss' : index === 0xfffffffd ? 'gradient norm' : `gradient of ${this.parameters.nameAt(index)}`;
+      if (words[i + 3] === step) logs.push({ step, loss: floats[i]!, gradNorm: floats[i + 1]!, bad });
+    }
+    return logs;
+  }
+}

@@ -1,0 +1,116 @@
+// What tests on a device share: one engine a process, every allocation of which is filled with NaN, and gradients through a tape.
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { record, pointwise, Tape } from '../../src/autograd.ts';
+import type { ErrorCode } from '../../src/errors.ts';
+import { DdpmError } from '../../src/errors.ts';
+import type { Engine } from '../../src/gpu/engine.ts';
+import * as k from '../../src/gpu/kernels.gen.ts';
+import { type OpenedEngine, type OpenOptions, openEngine } from '../../src/node.ts';
+import { STREAM } from '../../src/philox.ts';
+import { sizeOf, Tensor } from '../../src/tensor.ts';
+import { normals } from '../ref/random.ts';
+
+type Floats = ArrayLike<number>;
+
+/** DDPM_TEST_LIMITS=default runs the suite as on a device that offers nothing beyond WebGPU's default limits. */
+export const openOptions: OpenOptions =
+  process.env.DDPM_TEST_LIMITS === 'default' ? { poison: true, defaultLimits: true, without: ['subgroups'] } : { poison: true };
+
+let opened: Promise<OpenedEngine> | undefined;
+
+/** The engine of this process. It is opened by the first test that asks, and never closed: test/run.ts ends the process. */
+export const gpu = (): Promise<OpenedEngine> => (opened ??= openEngine(openOptions));
+
+/** A suite whose tests get the shared engine, and whose tensors are freed after each test. Any error that the device reports fails the test. */
+export function gpuSuite(name: string): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
+  const tests = suite(name);
+  const add = (what: string, test: (engine: Engine) => void | Promise<void>): void =>
+    tests(what, async () => {
+      const { engine } = await gpu();
+      const scope = engine.openScope(false);
+      let failed = true;
+      try {
+        await test(engine);
+        await engine.finished();
+        failed = false;
+      } finally {
+        // A test that threw may have left scopes of its own open; they go first, or every later test would fail too.
+        for (let closed = false; !closed; ) {
+          try {
+            engine.closeScope(scope);
+            closed = true;
+          } catch (error) {
+            if (!failed) throw error;
+          }
+        }
+      }
+    });
+  return Object.assign(add, { run: () => tests.run() });
+}
+
+/** Standard normals that are float32 numbers, so that a kernel and its twin start from the same: sample `id` of a stream for tests. */
+export const random = (n: number, id: number): Float32Array =>
+  Float32Array.from(normals({ seed: 11, stream: STREAM.prior, step: 1, samples: [id], count: n }));
+
+/** A tensor on the device; integers (Uint32Array) stay integers. */
+export const upload = (engine: Engine, shape: readonly number[], data: Floats): Tensor =>
+  Tensor.from(engine, shape, data instanceof Float32Array || data instanceof Uint32Array ? data : Float32Array.from(data));
+
+export const readWords = async (tensor: Tensor): Promise<Uint32Array> => new Uint32Array(await tensor.engine.readBytes(tensor.slice));
+
+/** A loss whose gradient by y is dy: sum(dy y), of which only the backward is ever computed. */
+export function given(y: Tensor, dy: Floats): Tensor {
+  const { engine } = y, gradient = upload(engine, y.shape, dy);
+  return record(Tensor.empty(engine, [1]), [y], (_, [d]) => {
+    if (d) engine.run(k.accumulate, pointwise(y.size), { x: gradient.slice, y: d.slice, copy: 1 - d.accumulate });
+  });
+}
+
+/** The op's result, and the gradients by `inputs` of a loss whose gradient by the result is dy. */
+export async function differentiate(inputs: readonly Tensor[], op: () => Tensor, dy: Floats): Promise<{ y: Float32Array; gradients: Float32Array[] }> {
+  const { engine } = inputs[0], tape = new Tape(engine);
+  for (const x of inputs) x.requiresGrad = true;
+  const [loss, y] = tape.record(() => {
+    const result = op();
+    return [given(result, dy), result];
+  });
+  tape.backward(loss, y);
+  const gradients: Float32Array[] = [];
+  for (const x of inputs) gradients.push(await tape.gradient(x).read());
+  return { y: await y.read(), gradients };
+}
+
+/** A tensor that holds `data` already, to see that a kernel adds to it; or one that holds NaN. */
+export const destination = (engine: Engine, shape: readonly number[], data: Floats | null): Tensor =>
+  data ? upload(engine, shape, data) : Tensor.empty(engine, shape);
+
+/** Throws unless fn throws, or rejects with, a DdpmError of this code whose message matches. */
+export async function assertError(fn: () => unknown, code: ErrorCode, message: RegExp): Promise<void> {
+  let error: unknown;
+  try {
+    await fn();
+  } catch (thrown) {
+    error = thrown;
+  }
+  if (error === undefined) assert.unreachable(`nothing was thrown; wanted ${code}: ${message}`);
+  if (!(error instanceof DdpmError)) throw error;
+  assert.is(error.code, code, error.message);
+  assert.match(error.message, message);
+}
+
+export const size = sizeOf;
+
+// ---- how exact WGSL's functions are, on every device (W3C, "Accuracy of concrete floating point expressions")
+
+/** One unit in the last place, relative to the value, at most. Correctly rounded operations are off by half of it. */
+export const ULP = 2 ** -23;
+/** exp(x) is off by at most so many units. */
+export const expUlps = (x: number): number => 3 + 2 * Math.abs(x);
+/** A quotient; a square root or its reciprocal. */
+export const DIVIDE = 2.5 * ULP;
+export const SQRT = 4.5 * ULP;
+/** log(x), absolutely: 2^-21 between 0.5 and 2, else three units. */
+export const logError = (x: number): number => (x >= 0.5 && x <= 2 ? 2 ** -21 : 3 * ULP * Math.abs(Math.log(x)));
+/** 1 / (1 + exp(-x)), relative: the error of exp counts by its share of the sum. */
+export const sigmoidError = (x: number): number => ULP * (expUlps(x) / (1 + Math.exp(x)) + 0.5) + DIVIDE;

@@ -1,0 +1,232 @@
+// Every convolution kernel against its float64 twin: three families forward and backward, on odd sizes and over the edges of their tiles.
+import * as assert from 'uvu/assert';
+import type { Engine } from '../../src/gpu/engine.ts';
+import { grid } from '../../src/gpu/kernel.ts';
+import * as k from '../../src/gpu/kernels.gen.ts';
+import { threads } from '../../src/autograd.ts';
+import { backwardInput, backwardWeight, conv2d, type ConvVariant, convVariant, forward, linear } from '../../src/ops/conv2d.ts';
+import { Tensor } from '../../src/tensor.ts';
+import { abs, assertClose, bound } from '../helpers/close.ts';
+import { assertError, destination, differentiate, gpuSuite, random, upload } from '../helpers/gpu.ts';
+import * as twin from '../ref/conv2d.ts';
+import { linear as linearTwin, linearBackward } from '../ref/matmul.ts';
+import { add } from '../ref/pointwise.ts';
+
+interface Case extends twin.ConvShape {
+  what: string;
+}
+
+const shape = (what: string, N: number, H: number, W: number, C: number, O: number, K: number, options: { stride?: number; pad?: number[]; wC?: number; c0?: number } = {}): Case => {
+  const { stride = 1, pad = Array<number>(4).fill((K - 1) / 2), wC = C, c0 = 0 } = options;
+  const [top, bottom, left, right] = pad;
+  return { what, N, H, W, C, O, K, stride, pad: [top, left], OH: Math.floor((H + top + bottom - K) / stride) + 1, OW: Math.floor((W + left + right - K) / stride) + 1, wC, c0 };
+};
+
+/** Any channel counts: the plain kernels only. */
+const odd: Case[] = [
+  shape('1 to 5 channels', 2, 5, 7, 1, 5, 3),
+  shape('7 to 3 channels over a workgroup', 3, 6, 5, 7, 3, 3),
+  shape('1x1, 5 to 6 channels', 2, 3, 5, 5, 6, 1),
+  shape('stride 2, padded at the bottom and right, odd height', 2, 9, 8, 3, 5, 3, { stride: 2, pad: [0, 1, 0, 1] }),
+  shape('uneven padding', 1, 4, 6, 2, 3, 3, { pad: [2, 0, 1, 2] }),
+  shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
+];
+/** Multiples of 4: every family. The tiles are 16 x 32 and 64 x 64 pixels x channels; the last tile of each row and column is ragged. */
+const fours: Case[] = [
+  shape('one small tile', 1, 3, 3, 4, 4, 3),
+  shape('several tiles, ragged in all directions', 2, 9, 7, 36, 68, 3),
+  shape('more input than output channels', 1, 5, 13, 68, 20, 3),
+  shape('1x1 over several tiles', 3, 5, 5, 72, 36, 1),
+  shape('stride 2, padded at the bottom and right', 2, 10, 10, 20, 36, 3, { stride: 2, pad: [0, 1, 0, 1] }),
+  shape('stride 2, odd height, padded all around', 2, 11, 6, 8, 40, 3, { stride: 2 }),
+  shape('channels 4 to 15 of 20', 2, 5, 6, 12, 24, 3, { wC: 20, c0: 4 }),
+  shape('many pixels, so that the weight gradient is split', 1, 25, 32, 4, 8, 3),
+];
+
+const inputsOf = (s: Case) => ({
+  x: random(s.N * s.H * s.W * s.C, 0),
+  w: random(s.K * s.K * s.wC! * s.O, 1),
+  dy: random(s.N * s.OH * s.OW * s.O, 2),
+  bias: random(s.O, 3),
+  perImage: random(s.N * s.O, 4),
+  residual: random(s.N * s.OH * s.OW * s.O, 5),
+  before: random(Math.max(s.N * s.H * s.W * s.C, s.N * s.OH * s.OW * s.O, s.K * s.K * s.wC! * s.O), 6),
+});
+
+const dimsOf = (s: Case) => ({
+  N: s.N, H: s.H, W: s.W, C: s.C, OH: s.OH, OW: s.OW, O: s.O, K: s.K, stride: s.stride, pad_top: s.pad[0], pad_left: s.pad[1], WC: s.wC!, C0: s.c0!,
+  has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1,
+});
+
+/** Elements of dw (K, K, WC, O) that belong to the input channels of this call. */
+const inSlice = (s: Case) => (i: number): boolean => Math.floor(i / s.O) % s.wC! >= s.c0! && Math.floor(i / s.O) % s.wC! < s.c0! + s.C;
+
+/** Subgroup kernels need one width of 8, as lavapipe has. */
+const available = (engine: Engine, variant: ConvVariant): boolean => variant !== 'subgroup' || engine.subgroupWidth === 8;
+
+const families = gpuSuite('conv2d kernels');
+for (const variant of ['plain', 'subgroup', 'tiled'] as const) {
+  for (const s of variant === 'plain' ? [...odd, ...fours] : fours) {
+    families(`${variant}: ${s.what}`, async (engine) => {
+      if (!available(engine, variant)) return;
+      const { x, w, dy, bias, perImage, residual, before } = inputsOf(s), dims = dimsOf(s), taps = s.K * s.K;
+      const [tx, tw, tdy] = [x, w, dy].map((v) => upload(engine, [v.length], v));
+      const inputs = { x: tx.slice, w: tw.slice, bias: upload(engine, [s.O], bias).slice, per_image: upload(engine, [perImage.length], perImage).slice, residual: upload(engine, [residual.length], residual).slice };
+
+      // Every term of the epilogue alone, since each has its own flag; none; all of them on top of what is there.
+      for (const flags of [[], ['bias'], ['perImage'], ['residual'], ['accumulate'], ['bias', 'perImage', 'residual', 'accumulate']]) {
+        const has = (flag: string): number => Number(flags.includes(flag));
+        const y = destination(engine, [dy.length], has('accumulate') ? before.subarray(0, dy.length) : null);
+        forward(engine, { ...dims, ...inputs, y: y.slice, has_bias: has('bias'), has_per_image: has('perImage'), has_residual: has('residual'), accumulate: has('accumulate') }, variant);
+        const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => {
+          const sum = twin.conv2d({ ...s, x: f(x), w: f(w), bias: has('bias') ? f(bias) : undefined, perImage: has('perImage') ? f(perImage) : undefined, residual: has('residual') ? f(residual) : undefined });
+          return has('accumulate') ? add(sum, f(before)) : sum;
+        };
+        assertClose(await y.read(), compute((v) => v), { atol: bound(taps * s.C + flags.length, compute(abs)), what: `y with ${flags.join(', ') || 'nothing added'}` });
+      }
+
+      for (const accumulate of [0, 1] as const) {
+        const on = accumulate ? ' on top' : '';
+        const dx = destination(engine, [x.length], accumulate ? before.subarray(0, x.length) : null);
+        backwardInput(engine, dims, tdy.slice, tw.slice, { slice: dx.slice, accumulate }, variant);
+        const wantDx = (f: (v: ArrayLike<number>) => ArrayLike<number>) => {
+          const sum = twin.conv2dBackwardInput({ ...s, dy: f(dy), w: f(w) });
+          return accumulate ? add(sum, f(before)) : sum;
+        };
+        assertClose(await dx.read(), wantDx((v) => v), { atol: bound(taps * s.O + 1, wantDx(abs)), what: `dx${on}` });
+
+        // The rest of dw belongs to the other input of a skip connection: it stays as it is.
+        const dw = upload(engine, [w.length], before.subarray(0, w.length)), mine = inSlice(s);
+        if (!accumulate) engine.write(dw.slice, before.subarray(0, w.length).map((v, i) => (mine(i) ? NaN : v)));
+        backwardWeight(engine, dims, tx.slice, tdy.slice, { slice: dw.slice, accumulate }, variant);
+        const wantDw = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.conv2dBackwardWeight({ ...s, x: f(x), dy: f(dy) }).map((v, i) => (accumulate || !mine(i) ? v + f(before)[i] : v));
+        const sizes = abs(before), tolerance = bound(s.N * s.OH * s.OW + 1, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) }).map((v, i) => (accumulate ? v + sizes[i] : v)));
+        assertClose(await dw.read(), wantDw((v) => v), { atol: tolerance.map((v, i) => (mine(i) ? v : 0)), what: `dw${on}` });
+      }
+    });
+  }
+
+  families(`${variant}: weight gradient in more splits than there are pixels for`, async (engine) => {
+    if (!available(engine, variant)) return;
+    const s = fours[1], { x, dy } = inputsOf(s), weights = s.K * s.K * s.C * s.O;
+    const [tx, tdy] = [x, dy].map((v) => upload(engine, [v.length], v));
+    const want = twin.conv2dBackwardWeight({ ...s, x, dy }), atol = bound(s.N * s.OH * s.OW, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) }));
+    for (const splits of [5, 11]) {
+      const part = Tensor.empty(engine, [splits * weights]), dw = Tensor.empty(engine, [weights]);
+      const args = { ...dimsOf(s), splits, x: tx.slice, dy: tdy.slice, part: part.slice };
+      if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
+      else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * s.K * s.K * Math.ceil(s.C / 16) * Math.ceil(s.O / 32)), args);
+      else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.K * s.K * s.C) / 64) * Math.ceil(s.O / 64)), args);
+      engine.run(k.conv2d_fold, threads(weights), { ...args, dw: dw.slice });
+      assertClose(await dw.read(), want, { atol, what: `${splits} splits` });
+    }
+  });
+}
+
+families('conv2d_turn_weight cuts and turns', async (engine) => {
+  const s = shape('', 1, 1, 1, 3, 5, 3, { wC: 7, c0: 2 }), w = random(9 * 7 * 5, 0);
+  const turned = Tensor.empty(engine, [9, 5, 3]);
+  engine.run(k.conv2d_turn_weight, threads(turned.size), { ...dimsOf(s), w: upload(engine, [w.length], w).slice, turned: turned.slice });
+  assert.equal(await turned.read(), Float32Array.from({ length: turned.size }, (_, i) => w[(Math.floor(i / 15) * 7 + 2 + (i % 3)) * 5 + (Math.floor(i / 3) % 5)]));
+});
+
+families('the family follows from the channels and the device', (engine) => {
+  assert.is(convVariant(engine, 1, 16), 'plain');
+  assert.is(convVariant(engine, 16, 3), 'plain');
+  assert.is(convVariant(engine, 16, 4), engine.subgroupWidth === 8 ? 'subgroup' : 'tiled');
+});
+families.run();
+
+// ---------------------------------------------------------------------------------------------------------------------- through the tape
+const ops = gpuSuite('conv2d and linear as ops');
+
+for (const [what, s, second] of [
+  ['plain, everything added', odd[1], 0],
+  ['GEMM, everything added', shape('', 2, 6, 7, 12, 20, 3), 0],
+  ['stride 2', shape('', 2, 7, 6, 8, 12, 3, { stride: 2, pad: [0, 1, 0, 1] }), 0],
+  ['plain over a skip connection', shape('', 2, 5, 4, 5, 3, 3, { wC: 7 }), 2],
+  ['GEMM over a skip connection', shape('', 2, 5, 6, 12, 36, 3, { wC: 20 }), 8],
+  ['GEMM and plain over a skip connection', shape('', 1, 5, 6, 8, 12, 1, { wC: 11 }), 3],
+] as const) {
+  ops(what, async (engine) => {
+    const { x, w, dy, bias, perImage, residual } = inputsOf(s), { N, H, W, C, O, K, OH, OW } = s, taps = K * K;
+    const x2 = random(N * H * W * second, 7), other = { ...s, C: second, c0: C };
+    const t = {
+      x: upload(engine, [N, H, W, C], x), w: upload(engine, [K, K, s.wC!, O], w), bias: upload(engine, [O], bias),
+      perImage: upload(engine, [N, O], perImage), residual: upload(engine, [N, OH, OW, O], residual),
+    };
+    const t2 = second ? upload(engine, [N, H, W, second], x2) : null;
+    const { stride, pad: [top, left] } = s;
+    const padding = [top, stride * (OH - 1) + K - H - top, left, stride * (OW - 1) + K - W - left] as const;
+    const op = () => conv2d(t2 ? [t.x, t2] : t.x, t.w, t.bias, { stride, padding, perImage: t.perImage, residual: t.residual });
+    const { y, gradients } = await differentiate([...Object.values(t), ...(t2 ? [t2] : [])], op, dy);
+
+    const rows = N * OH * OW;
+    const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => {
+      const sum = twin.conv2d({ ...s, x: f(x), w: f(w), bias: f(bias), perImage: f(perImage), residual: f(residual) });
+      const dw = twin.conv2dBackwardWeight({ ...s, x: f(x), dy: f(dy) });
+      return {
+        y: second ? add(sum, twin.conv2d({ ...other, x: f(x2), w: f(w) })) : sum,
+        dx: twin.conv2dBackwardInput({ ...s, dy: f(dy), w: f(w) }),
+        dw: second ? add(dw, twin.conv2dBackwardWeight({ ...other, x: f(x2), dy: f(dy) })) : dw,
+        db: twin.sumRows(f(dy), rows, O),
+        dPerImage: twin.sumPixels(f(dy), N, OH * OW, O),
+        dx2: twin.conv2dBackwardInput({ ...other, dy: f(dy), w: f(w) }),
+      };
+    };
+    const want = compute((v) => v), sizes = compute(abs);
+    assertClose(y, want.y, { atol: bound(taps * s.wC! + 3, sizes.y), what: 'y' });
+    assertClose(gradients[0], want.dx, { atol: bound(taps * O, sizes.dx), what: 'dx' });
+    assertClose(gradients[1], want.dw, { atol: bound(rows, sizes.dw), what: 'dw' });
+    assertClose(gradients[2], want.db, { atol: bound(rows, sizes.db), what: 'dbias' });
+    assertClose(gradients[3], want.dPerImage, { atol: bound(OH * OW, sizes.dPerImage), what: 'dperImage' });
+    assert.equal(gradients[4], dy, 'the gradient of the residual is dy itself');
+    if (second) assertClose(gradients[5], want.dx2, { atol: bound(taps * O, sizes.dx2), what: 'dx2' });
+  });
+}
+
+ops('a bias alone: its gradient is summed in two stages', async (engine) => {
+  for (const [N, H, W] of [[3, 6, 10], [1, 1, 13]]) { // 180 rows are 12 sums of 15; 13, a prime, one of 13
+    const s = shape('', N, H, W, 1, 5, 1), { x, w, dy, bias } = inputsOf(s), rows = N * H * W;
+    const inputs = [upload(engine, [N, H, W, 1], x), upload(engine, [1, 1, 1, 5], w), upload(engine, [5], bias)];
+    const { gradients } = await differentiate(inputs, () => conv2d(inputs[0], inputs[1], inputs[2]), dy);
+    assertClose(gradients[2], twin.sumRows(dy, rows, 5), { atol: bound(rows, twin.sumRows(abs(dy), rows, 5)), what: `dbias of ${rows} rows` });
+  }
+});
+
+ops('without bias or anything else', async (engine) => {
+  const s = fours[0], { x, w, dy } = inputsOf(s);
+  const inputs = [upload(engine, [1, 3, 3, 4], x), upload(engine, [3, 3, 4, 4], w)];
+  const { y, gradients } = await differentiate(inputs, () => conv2d(inputs[0], inputs[1], null), dy);
+  assertClose(y, twin.conv2d({ ...s, x, w }), { atol: bound(36, twin.conv2d({ ...s, x: abs(x), w: abs(w) })), what: 'y' });
+  assertClose(gradients[0], twin.conv2dBackwardInput({ ...s, dy, w }), { atol: bound(36, twin.conv2dBackwardInput({ ...s, dy: abs(dy), w: abs(w) })), what: 'dx' });
+});
+
+for (const [M, I, O] of [[5, 7, 3], [70, 12, 36]]) {
+  ops(`linear: ${M} rows of ${I} to ${O}`, async (engine) => {
+    const x = random(M * I, 0), w = random(I * O, 1), bias = random(O, 2), residual = random(M * O, 3), dy = random(M * O, 4);
+    const rows = [M / 5, 5]; // more than one leading dimension
+    const t = [upload(engine, [...rows, I], x), upload(engine, [1, 1, I, O], w), upload(engine, [O], bias), upload(engine, [...rows, O], residual)];
+    const { y, gradients } = await differentiate(t, () => linear(t[0], t[1], t[2], { residual: t[3] }), dy);
+    // The twin has the weight as PyTorch does, (O, I).
+    const turn = (v: ArrayLike<number>, a: number, b: number) => Float64Array.from({ length: a * b }, (_, i) => v[(i % a) * b + Math.floor(i / a)]);
+    const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => {
+      const wt = turn(f(w), I, O), g = linearBackward(f(x), wt, f(dy), M, I, O);
+      return { y: add(linearTwin(f(x), wt, f(bias), M, I, O), f(residual)), dx: g.dx, dw: turn(g.dw, O, I), db: g.dbias };
+    };
+    const want = compute((v) => v), sizes = compute(abs);
+    assertClose(y, want.y, { atol: bound(I + 2, sizes.y), what: 'y' });
+    assertClose(gradients[0], want.dx, { atol: bound(O, sizes.dx), what: 'dx' });
+    assertClose(gradients[1], want.dw, { atol: bound(M, sizes.dw), what: 'dw' });
+    assertClose(gradients[2], want.db, { atol: bound(M, sizes.db), what: 'dbias' });
+    assert.equal(gradients[3], dy, 'dresidual');
+  });
+}
+
+ops('shapes that do not fit are refused', async (engine) => {
+  const w = Tensor.empty(engine, [3, 3, 8, 4]), x = (shape: number[]) => Tensor.empty(engine, shape);
+  for (const bad of [x([1, 4, 4, 7]), [x([1, 4, 4, 4]), x([1, 4, 5, 4])] as const, [x([1, 4, 4, 4]), x([2, 4, 4, 4])] as const, x([4, 4, 8])])
+    await assertError(() => conv2d(bad, w, null), 'E-SHAPE', /conv2d: inputs .* do not fit the weight \(3, 3, 8, 4\)/);
+});
+
+ops.run();

@@ -1,0 +1,170 @@
+// Group norm against its float64 twin: scalar and vec4 kernels, workgroups of 8, 64 and 256, one input and two, alone and with SiLU.
+import * as assert from 'uvu/assert';
+import { threads } from '../../src/autograd.ts';
+import * as k from '../../src/gpu/kernels.gen.ts';
+import { groupNorm } from '../../src/ops/group_norm.ts';
+import { Tensor } from '../../src/tensor.ts';
+import { abs, assertClose, bound } from '../helpers/close.ts';
+import { assertError, destination, differentiate, gpuSuite, random, upload } from '../helpers/gpu.ts';
+import { type GroupNorm, groupNorm as forwardTwin, groupNormBackward } from '../ref/group_norm.ts';
+import { add, concatChannels, splitChannels } from '../ref/pointwise.ts';
+
+type Floats = ArrayLike<number>;
+
+interface Case {
+  what: string;
+  N: number;
+  P: number;
+  C0: number;
+  C1: number;
+  G: number;
+  /** Added to every x: a mean that is large beside the deviation. */
+  mean?: number;
+}
+
+const cases: Case[] = [
+  { what: 'scalar, odd', N: 2, P: 15, C0: 6, C1: 0, G: 3 },
+  { what: 'scalar, one group', N: 1, P: 70, C0: 5, C1: 0, G: 1 },
+  { what: 'scalar, two inputs, a group across both', N: 2, P: 11, C0: 5, C1: 4, G: 3 },
+  { what: 'vec4', N: 2, P: 35, C0: 16, C1: 0, G: 2 },
+  { what: 'vec4, more pixels than the largest workgroup', N: 1, P: 300, C0: 8, C1: 0, G: 2 },
+  { what: 'vec4, two inputs, a group across both', N: 2, P: 35, C0: 12, C1: 12, G: 3 },
+  { what: 'vec4, two inputs of different width', N: 3, P: 9, C0: 8, C1: 4, G: 1 },
+  { what: 'scalar, mean 1000 at deviation 1', N: 1, P: 20, C0: 6, C1: 0, G: 2, mean: 1000 },
+  { what: 'vec4, mean 1000 at deviation 1', N: 1, P: 20, C0: 8, C1: 0, G: 2, mean: 1000 },
+];
+
+const inputsOf = ({ N, P, C0, C1, mean = 0 }: Case) => ({
+  x: random(N * P * C0, 0).map((v) => v + mean),
+  x2: random(N * P * C1, 1).map((v) => 2 * v + 0.5 + mean),
+  gamma: random(C0 + C1, 2).map((v) => 1 + 0.3 * v),
+  beta: random(C0 + C1, 3),
+  dy: random(N * P * (C0 + C1), 4),
+});
+
+/**
+ * How far each result may be off. The roundings of a computation are those of the largest numbers that it goes through, so a size is propagated
+ * along with every value: that of x - mean is |x| + |mean|; the variance comes from squares about the group's first value, whose mean may be larger than
+ * the variance, and an error of the variance scales xhat. SiLU's first and second derivative stay below 1.1 and 0.5, and its exp is off by 3 + 2 |h| units.
+ * Errors of sums over a group of m values grow as sqrt(m), as in bound().
+ */
+function tolerances(a: GroupNorm, dy: Floats) {
+  const { N, P, C0, C1 = 0, G } = a, C = C0 + C1, D = C / G, m = P * D;
+  const x = a.x2 ? concatChannels(a.x, a.x2, N * P, C0, C1) : a.x, { stats } = forwardTwin(a);
+  const at = (i: number) => {
+    const n = Math.floor(i / (P * C)), g = Math.floor((i % C) / D);
+    return { n, g, mean: stats[2 * (n * G + g)], rstd: stats[2 * (n * G + g) + 1] };
+  };
+  const fill = (f: (i: number, c: number) => number) => Float64Array.from({ length: N * P * C }, (_, i) => f(i, i % C));
+  const groupMean = (v: Floats) => {
+    const means = new Float64Array(N * G);
+    for (let i = 0; i < N * P * C; i++) means[at(i).n * G + at(i).g] += v[i] / m;
+    return fill((i) => means[at(i).n * G + at(i).g]);
+  };
+  const spread = groupMean(fill((i) => ((x[i] - x[at(i).n * P * C + at(i).g * D]) * at(i).rstd) ** 2));
+  const xhat = fill((i) => (x[i] - at(i).mean) * at(i).rstd);
+  const xSize = fill((i) => at(i).rstd * (Math.abs(x[i]) + Math.abs(at(i).mean)) + Math.abs(xhat[i]) * spread[i]);
+  const hSize = fill((i, c) => Math.abs(a.gamma[c]) * xSize[i] + Math.abs(a.beta[c]));
+  const dSize = fill((i, c) => Math.abs(dy[i]) * (a.silu ? 2 + hSize[i] + Math.abs(a.gamma[c] * xhat[i] + a.beta[c]) : 1));
+  const eSize = fill((i, c) => Math.abs(a.gamma[c]) * dSize[i]), meanE = groupMean(eSize), meanEX = groupMean(fill((i) => eSize[i] * xSize[i]));
+  const channelSum = (v: Floats) => {
+    const sums = new Float64Array(C);
+    for (let i = 0; i < N * P * C; i++) sums[i % C] += v[i];
+    return sums;
+  };
+  const [dx, dx2] = splitChannels(fill((i) => at(i).rstd * (eSize[i] + meanE[i] + xSize[i] * meanEX[i])), N * P, C0, C1);
+  return {
+    y: bound(m, hSize),
+    dx: bound(m, dx),
+    dx2: bound(m, dx2),
+    dgamma: bound(N * m, channelSum(fill((i) => dSize[i] * xSize[i]))),
+    dbeta: bound(N * m, channelSum(fill((i) => dSize[i] * (a.silu ? 1 : 0)))).map((v, c) => v + bound(N * P, channelSum(abs(dy)))[c]),
+  };
+}
+
+// -------------------------------------------------------------------------------------------------------------------- the kernels alone
+const kernels = gpuSuite('group norm kernels');
+for (const s of cases) {
+  const { N, P, C0, C1, G } = s, C = C0 + C1, vec4 = s.what.startsWith('vec4');
+  for (const silu of [false, true])
+    kernels(`${s.what}${silu ? ', with SiLU' : ''}`, async (engine) => {
+      const { x, x2, gamma, beta, dy } = inputsOf(s), eps = 1e-5;
+      const a: GroupNorm = { x, x2: C1 ? x2 : undefined, gamma, beta, N, P, C0, C1, G, eps, silu };
+      const want = { ...forwardTwin(a), ...groupNormBackward({ ...a, dy }) }, atol = tolerances(a, dy);
+      const before = { dx: random(x.length, 5), dx2: random(x2.length, 6), dgamma: random(C, 7), dbeta: random(C, 8) };
+      const first = upload(engine, [x.length], x);
+      const inputs = { x: first.slice, x2: C1 ? upload(engine, [x2.length], x2).slice : first.slice, gamma: upload(engine, [C], gamma).slice, beta: upload(engine, [C], beta).slice };
+      const tdy = upload(engine, [dy.length], dy).slice;
+      // A workgroup of 64 is what GPUs use up to 16 x 16 pixels, 256 above, 8 what CPUs use; each must do for any size.
+      for (const WG of s.mean ? [8] : [8, 64, 256]) {
+        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, WG };
+        const y = Tensor.empty(engine, [N * P * C]), stats = Tensor.empty(engine, [2 * N * G]), part = Tensor.empty(engine, [2 * N * C]), means = Tensor.empty(engine, [4 * N * G]);
+        engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, y: y.slice, stats: stats.slice });
+        engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy: tdy, stats: stats.slice, part: part.slice, means: means.slice });
+        assertClose(await y.read(), want.y, { atol: atol.y, what: `WG ${WG}: y` });
+        for (const accumulate of [0, 1]) {
+          const place = (name: keyof typeof before, on: number) => destination(engine, [Math.max(1, before[name].length)], on && before[name].length ? before[name] : null);
+          // The inputs' flags are independent: the second one adds where the first does not.
+          const accumulate2 = 1 - accumulate, dx = place('dx', accumulate), dx2 = place('dx2', accumulate2), dgamma = place('dgamma', accumulate), dbeta = place('dbeta', accumulate);
+          engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], { ...dims, ...inputs, dy: tdy, means: means.slice, dx: dx.slice, dx2: dx2.slice, accumulate, accumulate2 });
+          engine.run(k.group_norm_fold, threads(C), { part: part.slice, dgamma: dgamma.slice, dbeta: dbeta.slice, N, C, accumulate });
+          for (const [name, got, on] of [['dx', dx, accumulate], ['dx2', dx2, accumulate2], ['dgamma', dgamma, accumulate], ['dbeta', dbeta, accumulate]] as const) {
+            if (name === 'dx2' && !C1) continue;
+            const sum = on ? add(want[name], before[name]) : want[name];
+            assertClose(await got.read(), sum, { atol: on ? add(atol[name], bound(1, sum.map(Math.abs))) : atol[name], what: `WG ${WG}: ${name}${on ? ' on top' : ''}` });
+          }
+        }
+      }
+    });
+}
+kernels.run();
+
+// ---------------------------------------------------------------------------------------------------------------------- through the tape
+const ops = gpuSuite('group norm as an op');
+for (const s of [cases[0], cases[2], cases[3], cases[4], cases[5]]) {
+  ops(s.what, async (engine) => {
+    const { N, P, C0, C1, G } = s, C = C0 + C1, { x, x2, gamma, beta, dy } = inputsOf(s), eps = 1e-3;
+    const t = [upload(engine, [N, P, 1, C0], x), upload(engine, [C], gamma), upload(engine, [C], beta)];
+    if (C1) t.push(upload(engine, [N, P, 1, C1], x2));
+    const { y, gradients } = await differentiate(t, () => groupNorm(C1 ? [t[0], t[3]] : t[0], t[1], t[2], { groups: G, eps, silu: true }), dy);
+    const a: GroupNorm = { x, x2: C1 ? x2 : undefined, gamma, beta, N, P, C0, C1, G, eps, silu: true }, want = groupNormBackward({ ...a, dy }), atol = tolerances(a, dy);
+    assertClose(y, forwardTwin(a).y, { atol: atol.y, what: 'y' });
+    (['dx', 'dgamma', 'dbeta', ...(C1 ? ['dx2' as const] : [])] as const).forEach((name, i) => assertClose(gradients[i], want[name], { atol: atol[name], what: name }));
+  });
+}
+
+ops('the gradient by one of two inputs only', async (engine) => {
+  const { N, P, C0, C1, G } = cases[2], { x, x2, gamma, beta, dy } = inputsOf(cases[2]), C = C0 + C1;
+  const [tx, tx2, tg, tb] = [upload(engine, [N, P, C0], x), upload(engine, [N, P, C1], x2), upload(engine, [C], gamma), upload(engine, [C], beta)];
+  const a = { x, x2, gamma, beta, N, P, C0, C1, G, eps: 1e-5 }, want = groupNormBackward({ ...a, dy }), atol = tolerances(a, dy);
+  for (const [wanted, name] of [[tx, 'dx'], [tx2, 'dx2']] as const) {
+    [tx, tx2].forEach((t) => (t.requiresGrad = false));
+    const { gradients } = await differentiate([wanted], () => groupNorm([tx, tx2], tg, tb, { groups: G }), dy);
+    assertClose(gradients[0], want[name], { atol: atol[name], what: name });
+  }
+});
+
+ops('the gradient by gamma or beta only', async (engine) => {
+  const { N, P, C0, G } = cases[0], { x, gamma, beta, dy } = inputsOf(cases[0]);
+  const [tx, tg, tb] = [upload(engine, [N, P, C0], x), upload(engine, [C0], gamma), upload(engine, [C0], beta)];
+  const a = { x, gamma, beta, N, P, C0, G, eps: 1e-5 }, want = groupNormBackward({ ...a, dy }), atol = tolerances(a, dy);
+  for (const [wanted, name] of [[tg, 'dgamma'], [tb, 'dbeta']] as const) {
+    [tg, tb].forEach((t) => (t.requiresGrad = false));
+    const { gradients } = await differentiate([wanted], () => groupNorm(tx, tg, tb, { groups: G }), dy);
+    assertClose(gradients[0], want[name], { atol: atol[name], what: name });
+  }
+});
+
+ops('a constant group is normalised to beta, and its rstd stays finite', async (engine) => {
+  const x = upload(engine, [1, 4, 8], new Float32Array(32).fill(3)), gamma = upload(engine, [8], random(8, 0)), beta = random(8, 1);
+  const y = groupNorm(x, gamma, upload(engine, [8], beta), { groups: 2 });
+  assert.equal(await y.read(), Float32Array.from({ length: 32 }, (_, i) => beta[i % 8]));
+});
+
+ops('shapes that do not fit are refused', async (engine) => {
+  const t = (...shape: number[]) => Tensor.empty(engine, shape), message = /groupNorm: 8 channels, \d groups and \d weights do not go together/;
+  await assertError(() => groupNorm(t(1, 4, 8), t(8), t(8), { groups: 3 }), 'E-SHAPE', message);
+  await assertError(() => groupNorm(t(1, 4, 8), t(4), t(4), { groups: 2 }), 'E-SHAPE', message);
+  await assertError(() => groupNorm([t(1, 4, 4), t(1, 4, 4)], t(8), t(4), { groups: 2 }), 'E-SHAPE', message);
+});
+ops.run();
