@@ -2,6 +2,7 @@
 // One workgroup does one group of one image, from the means of group_norm_backward_sums; dx and dx2 are the two inputs' gradients.
 // The plain kernel: any channel counts.
 override WG: u32 = 64u;
+override TWO: bool = true;
 struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;         // (N, P, C0)
 @group(0) @binding(1) var<storage, read> x2: array<f32>;        // (N, P, C1)
@@ -15,7 +16,7 @@ struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, acc
 
 fn load(row: u32, c: u32) -> f32 {
   let C0 = dims.C0;
-  if (c < C0) { return x[row * C0 + c]; }
+  if (!TWO || c < C0) { return x[row * C0 + c]; }
   return x2[row * (dims.C1) + c - C0];
 }
 
@@ -39,7 +40,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
       let xhat = (load(row + p, c) - m.x) * m.y;
       let dh = through_silu(dy[(row + p) * (C0 + C1) + c], gamma[c] * xhat + beta[c]);
       var d = m.y * (dh * gamma[c] - m.z - xhat * m.w);
-      if (c < C0) {
+      if (!TWO || c < C0) {
         let i = (row + p) * C0 + c;
         if (dims.accumulate != 0u) { d += dx[i]; }
         dx[i] = d;

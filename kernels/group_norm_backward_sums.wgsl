@@ -2,6 +2,7 @@
 // One workgroup sums one group of one image, channel by channel; dh is the gradient by h = gamma xhat + beta, SiLU undone where set.
 // The plain kernel: any channel counts.
 override WG: u32 = 64u;
+override TWO: bool = true;
 struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;             // (N, P, C0)
 @group(0) @binding(1) var<storage, read> x2: array<f32>;            // (N, P, C1)
@@ -17,7 +18,7 @@ var<workgroup> sums: array<vec2f, WG>;
 
 fn load(row: u32, c: u32) -> f32 {
   let C0 = dims.C0;
-  if (c < C0) { return x[row * C0 + c]; }
+  if (!TWO || c < C0) { return x[row * C0 + c]; }
   return x2[row * (dims.C1) + c - C0];
 }
 

@@ -1,7 +1,9 @@
 // y = silu(gamma (x - mean) / sqrt(var + eps) + beta), moments over the pixels and channels of a group (Wu and He, 2018); silu only where set
 // One workgroup normalises one group of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
 // Four channels at a time: C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
+// TWO is off where there is no x2: CPUs run both sides of a branch.
 override WG: u32 = 64u;
+override TWO: bool = true;
 struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32 }
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;           // (N, P, C0)
 @group(0) @binding(1) var<storage, read> x2: array<vec4f>;          // (N, P, C1); anything where C1 = 0
@@ -15,7 +17,7 @@ var<workgroup> sums: array<vec2f, WG>;
 
 fn load(row: u32, c: u32) -> vec4f {
   let C0 = dims.C0 / 4u;
-  if (c < C0) { return x[row * C0 + c]; }
+  if (!TWO || c < C0) { return x[row * C0 + c]; }
   return x2[row * (dims.C1 / 4u) + c - C0];
 }
 

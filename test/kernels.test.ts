@@ -10,7 +10,7 @@ import { type OpenedEngine, openEngine } from '../src/node.ts';
 import { normal4, philox4x32, unit } from '../src/philox.ts';
 import { Tensor } from '../src/tensor.ts';
 import { assertClose } from './helpers/close.ts';
-import { assertError, gpuSuite, logError, random, readWords, SQRT, ULP, upload } from './helpers/gpu.ts';
+import { assertError, gpuSuite, normalError, random, readWords, upload } from './helpers/gpu.ts';
 
 const all: Kernel[] = Object.values(generated);
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -220,11 +220,7 @@ philox('gives the words of Random123 and those of src/philox.ts bit for bit, and
   const want = new Float64Array(4 * N), atol = new Float64Array(4 * N);
   for (let i = 0; i < 4 * N; i += 4) {
     want.set(normal4([...got.subarray(i, i + 4)]), i);
-    for (let j = 0; j < 4; j++) {
-      // r = sqrt(-2 log u): an error e of its square is e / 2r, but at most sqrt(e); turn() adds three roundings of numbers up to 1.
-      const u = unit(got[i + (j & 2)]), r = Math.sqrt(-2 * Math.log(u)), e = 2 * logError(u);
-      atol[i + j] = Math.min(e / (2 * r), Math.sqrt(e)) + r * (SQRT + 2 * ULP);
-    }
+    for (let j = 0; j < 4; j++) atol[i + j] = normalError(got[i + (j & 2)]);
   }
   assertClose(await values.read(), want, { atol, what: 'normal4' });
 });

@@ -129,10 +129,10 @@ export class RunFolder {
     return this.file('samples', `${stepName(step)}.png`);
   }
 
-  /** Adds a line to metrics.jsonl. JSON has no NaN: a number that is not finite becomes null, and the line gets "nonfinite": true. */
-  appendMetrics(metrics: Readonly<Record<string, number>>): void {
-    const nonfinite = Object.values(metrics).some((v) => !Number.isFinite(v));
-    appendFileSync(this.file('metrics.jsonl'), JSON.stringify(nonfinite ? { ...metrics, nonfinite } : metrics) + '\n');
+  /** Adds a line to metrics.jsonl. JSON has no NaN: a number that is not finite becomes null, and the line gets "nonfinite": true unless it says what was not. */
+  appendMetrics(metrics: Readonly<Record<string, number | string>>): void {
+    const nonfinite = Object.values(metrics).some((v) => typeof v === 'number' && !Number.isFinite(v));
+    appendFileSync(this.file('metrics.jsonl'), JSON.stringify(nonfinite ? { nonfinite, ...metrics } : metrics) + '\n');
   }
 
   /** Before going on from `step`: drops the lines of later steps, which will be written again, and a last line that a crash cut short. */

@@ -109,9 +109,9 @@ export const TRAIN = {
     type: 'path', default: null, value: 'FILE.json', unset: 'none', once: true,
     group: 'run', help: 'settings from a file, such as the config.json of a run; flags win',
   },
-  'log-every': { ...COUNT, default: 10, group: 'run', help: 'steps between lines of metrics.jsonl' },
+  'log-every': { ...COUNT, default: 10, group: 'run', help: 'steps between lines of progress; losses are read back as often' },
   'sample-every': { type: 'int', min: 0, ...PRESET, group: 'run', help: 'steps between sample grids; 0 is never' },
-  'sample-steps': { ...COUNT, default: 50, group: 'run', help: 'DDIM steps of those grids' },
+  'sample-steps': { ...COUNT, default: 50, group: 'run', help: 'DDIM steps of those grids; the last grid takes twice as many' },
   samples: { ...COUNT, default: 64, group: 'run', help: 'images in a grid' },
   'save-every': { type: 'int', min: 0, ...PRESET, group: 'run', help: 'steps between checkpoints; 0 is only the last' },
   keep: { type: 'int', min: 0, default: 3, group: 'run', help: 'checkpoints to keep; 0 keeps all' },
@@ -123,7 +123,7 @@ export const TRAIN = {
     type: 'choice', choices: ['auto', 'bar', 'lines', 'none'], default: 'auto', once: true,
     group: 'other', help: 'auto: a bar on a terminal, lines elsewhere',
   },
-  'dry-run': { type: 'bool', default: false, once: true, group: 'other', help: 'show settings, model and memory, take one step, write nothing' },
+  'dry-run': { type: 'bool', default: false, once: true, group: 'other', help: 'show settings, model and memory, train and write nothing' },
   help: HELP,
 } as const satisfies Table;
 

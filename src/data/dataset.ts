@@ -23,7 +23,7 @@ export interface Dataset {
   pixels: Uint8Array;
   /** (count), the class of each image. */
   labels?: Uint8Array;
-  /** Whether a mirrored image is as good as the original, so that training may flip by default. */
+  /** Whether a mirrored image is as good as the original, so that training may flip by default; not so for Fashion-MNIST, whose shoes all face one way. */
   flip: boolean;
 }
 
@@ -72,7 +72,7 @@ async function loadFashionMnist(split: 'train' | 'test', folders: readonly strin
   const [images, labels] = (split === 'train' ? FASHION_MNIST_FILES.slice(0, 2) : FASHION_MNIST_FILES.slice(2)) as [string, string];
   for (const folder of folders) {
     const path = plainOrGzip(join(folder, images)), labelsPath = plainOrGzip(join(folder, labels));
-    if (path && labelsPath) return { ...(await loadIdx(path, labelsPath)), name: 'fashion-mnist', flip: true };
+    if (path && labelsPath) return { ...(await loadIdx(path, labelsPath)), name: 'fashion-mnist' };
   }
   throw new DdpmError('E-DATA', [
     `Fashion-MNIST was not found: ${images} and ${labels} (plain or .gz) lie together in none of its folders.`,
@@ -130,7 +130,7 @@ async function loadIdx(path: string, labelsPath: string | undefined): Promise<Da
     throw new DdpmError('E-DATA', `${path} has the sizes ${shape.join(' × ')}, and images need count × height × width, or these × 1 or 3 channels.${hint}`);
   }
   if (data.length === 0) throw new DdpmError('E-DATA', `${path} holds no images: its sizes are ${shape.join(' × ')}.`);
-  const dataset: Dataset = { name: basename(dirname(resolve(path))), path, count, height, width, channels, pixels: data, flip: /fashion/i.test(path) };
+  const dataset: Dataset = { name: basename(dirname(resolve(path))), path, count, height, width, channels, pixels: data, flip: false };
   if (labelsPath === undefined) return dataset;
   const labels = parseIdx(await readFileOr(labelsPath, 'E-DATA'), labelsPath);
   if (labels.shape.length !== 1 || labels.data.length !== count) {

@@ -18,7 +18,7 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   if (gamma.size !== C || beta.size !== C || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
   // On a CPU a workgroup is one subgroup: barriers between coroutines cost more than the loads they would share.
   const WG = engine.subgroupWidth === 8 ? 8 : P >= 256 ? 256 : 64;
-  const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, WG };
+  const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, WG, TWO: Number(b !== null) };
   const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: beta.slice };
   const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
   const y = Tensor.empty(engine, [...a.shape.slice(0, -1), C]);

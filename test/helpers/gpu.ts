@@ -1,15 +1,15 @@
 // What tests on a device share: one engine a process, every allocation of which is filled with NaN, and gradients through a tape.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { record, pointwise, Tape } from '../../src/autograd.ts';
-import type { ErrorCode } from '../../src/errors.ts';
-import { DdpmError } from '../../src/errors.ts';
+import { pointwise, record, Tape } from '../../src/autograd.ts';
+import { Clock, type Tick } from '../../src/clock.ts';
+import { DdpmError, type ErrorCode } from '../../src/errors.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { type OpenedEngine, type OpenOptions, openEngine } from '../../src/node.ts';
-import { STREAM } from '../../src/philox.ts';
-import { sizeOf, Tensor } from '../../src/tensor.ts';
-import { normals } from '../ref/random.ts';
+import { STREAM, unit } from '../../src/philox.ts';
+import { Tensor } from '../../src/tensor.ts';
+import { type Draw, normals, words } from '../ref/random.ts';
 
 type Floats = ArrayLike<number>;
 
@@ -57,6 +57,12 @@ export const random = (n: number, id: number): Float32Array =>
 export const upload = (engine: Engine, shape: readonly number[], data: Floats): Tensor =>
   Tensor.from(engine, shape, data instanceof Float32Array || data instanceof Uint32Array ? data : Float32Array.from(data));
 
+export function clockAt(engine: Engine, tick: Tick): Clock {
+  const clock = new Clock(engine);
+  clock.set(tick);
+  return clock;
+}
+
 export const readWords = async (tensor: Tensor): Promise<Uint32Array> => new Uint32Array(await tensor.engine.readBytes(tensor.slice));
 
 /** A loss whose gradient by y is dy: sum(dy y), of which only the backward is ever computed. */
@@ -99,8 +105,6 @@ export async function assertError(fn: () => unknown, code: ErrorCode, message: R
   assert.match(error.message, message);
 }
 
-export const size = sizeOf;
-
 // ---- how exact WGSL's functions are, on every device (W3C, "Accuracy of concrete floating point expressions")
 
 /** One unit in the last place, relative to the value, at most. Correctly rounded operations are off by half of it. */
@@ -114,3 +118,18 @@ export const SQRT = 4.5 * ULP;
 export const logError = (x: number): number => (x >= 0.5 && x <= 2 ? 2 ** -21 : 3 * ULP * Math.abs(Math.log(x)));
 /** 1 / (1 + exp(-x)), relative: the error of exp counts by its share of the sum. */
 export const sigmoidError = (x: number): number => ULP * (expUlps(x) / (1 + Math.exp(x)) + 0.5) + DIVIDE;
+
+/** A standard normal whose radius r = sqrt(-2 log u) comes from this word: an error e of r^2 is e / 2r, but at most sqrt(e); turn() rounds numbers up to 1. */
+export function normalError(word: number): number {
+  const r = Math.sqrt(-2 * Math.log(unit(word))), e = 2 * logError(unit(word));
+  return Math.min(e / (2 * r), Math.sqrt(e)) + r * (SQRT + 2 * ULP);
+}
+
+/** normalError of all that normals(draw) gives: the first word of each pair makes the radius. */
+export function normalErrors(draw: Draw): Float64Array {
+  const bits = words({ ...draw, count: draw.count + 1 }); // an odd count ends in half a pair
+  return Float64Array.from({ length: draw.samples.length * draw.count }, (_, i) => {
+    const j = i % draw.count;
+    return normalError(bits[Math.floor(i / draw.count) * (draw.count + 1) + j - (j & 1)]);
+  });
+}

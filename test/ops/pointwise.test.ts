@@ -1,14 +1,12 @@
 // Ops without a sum against their float64 twins: SiLU, both additions, dropout, upsampling, fill and accumulate.
 import * as assert from 'uvu/assert';
 import { pointwise, threads } from '../../src/autograd.ts';
-import { Clock } from '../../src/clock.ts';
-import type { Engine } from '../../src/gpu/engine.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { add, dropout, silu, upsample } from '../../src/ops/pointwise.ts';
 import { STREAM } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
-import { assertError, destination, differentiate, DIVIDE, gpuSuite, random, sigmoidError, ULP, upload } from '../helpers/gpu.ts';
+import { assertError, clockAt, destination, differentiate, DIVIDE, gpuSuite, random, sigmoidError, ULP, upload } from '../helpers/gpu.ts';
 import { sumPixels } from '../ref/conv2d.ts';
 import * as twin from '../ref/pointwise.ts';
 import { words } from '../ref/random.ts';
@@ -74,12 +72,6 @@ pointwiseOps('sum_pixels on top of what is there', async (engine) => {
   const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.add(sumPixels(f(x), N, P, C), f(before));
   assertClose(await y.read(), compute((v) => v), { atol: bound(P + 1, compute(abs)), what: 'y' });
 });
-
-function clockAt(engine: Engine, tick: { seed: number; step?: number; first?: number }): Clock {
-  const clock = new Clock(engine);
-  clock.set(tick);
-  return clock;
-}
 
 for (const [N, size, p] of [[3, 7, 0.1], [2, 128, 0.5], [5, 33, 0], [1, 1, 0.9]])
   pointwiseOps(`dropout of ${size} values of ${N} samples, p = ${p}`, async (engine) => {

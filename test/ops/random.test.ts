@@ -1,24 +1,17 @@
 // Draws on the device against their twins: normals, integers, the shuffled order, and the batches that it picks.
 import * as assert from 'uvu/assert';
 import { threads } from '../../src/autograd.ts';
-import { Clock } from '../../src/clock.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { DeviceImages, randomIntegers, randomNormal, shuffleIndices } from '../../src/ops/random.ts';
-import { STREAM, unit } from '../../src/philox.ts';
+import { STREAM } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { assertClose } from '../helpers/close.ts';
-import { assertError, gpuSuite, logError, readWords, SQRT, ULP, upload } from '../helpers/gpu.ts';
+import { assertError, clockAt, gpuSuite, normalErrors, readWords, ULP, upload } from '../helpers/gpu.ts';
 import { batchGather } from '../ref/diffusion.ts';
 import { coins, normals, permute, uniformInts, words } from '../ref/random.ts';
 
 const draws = gpuSuite('random');
-
-function clockAt(engine: Engine, tick: { seed: number; step?: number; first?: number }): Clock {
-  const clock = new Clock(engine);
-  clock.set(tick);
-  return clock;
-}
 
 const ids = (N: number, first: number): number[] => Array.from({ length: N }, (_, n) => first + n);
 
@@ -26,14 +19,7 @@ for (const [N, size] of [[1, 1], [3, 7], [2, 64], [70, 5]])
   draws(`normals (${N}, ${size})`, async (engine) => {
     const draw = { seed: 0xdeadbeef, stream: STREAM.noise, step: 41, samples: ids(N, 1000), count: size };
     const z = await randomNormal([N, size], clockAt(engine, { seed: draw.seed, step: 41, first: 1000 }), STREAM.noise).read();
-    const bits = words(draw), want = normals(draw);
-    // r = sqrt(-2 log u): an error e of its square is e / 2r, but at most sqrt(e). u is the first word of each pair.
-    const atol = want.map((_, i) => {
-      const n = Math.floor(i / size), j = i % size, u = unit(words({ ...draw, samples: [draw.samples[n]], count: j + 1 })[j - (j & 1)] ?? bits[i]);
-      const r = Math.sqrt(-2 * Math.log(u)), e = 2 * logError(u);
-      return Math.min(e / (2 * r), Math.sqrt(e)) + r * (SQRT + 2 * ULP);
-    });
-    assertClose(z, want, { atol, what: 'z' });
+    assertClose(z, normals(draw), { atol: normalErrors(draw), what: 'z' });
   });
 
 draws('normals have the moments of a normal', async (engine) => {
