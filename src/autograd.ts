@@ -68,10 +68,23 @@ export class Tape {
 
   /** Writes d loss / d parameter into every parameter's gradient. The loss stays alive; everything else that was recorded is freed. */
   backward(loss: Tensor, keep: unknown = null): void {
-    const { engine } = this;
     if (!this.#scope) throw new DdpmError('E-ENGINE', 'backward() without record().');
+    const scope = this.#scope, kept = buffersIn([loss, keep]);
+    try {
+      this.#walk(loss, kept);
+    } catch (error) {
+      kept.clear();
+      throw error;
+    } finally {
+      this.nodes.length = 0;
+      this.#scope = null;
+      this.engine.closeScope(scope, kept);
+    }
+  }
+
+  #walk(loss: Tensor, kept: Set<GPUBuffer>): void {
+    const { engine } = this;
     if (loss.size !== 1) throw new DdpmError('E-SHAPE', `backward() starts from one value, not from shape (${loss.shape.join(', ')}).`);
-    const kept = buffersIn([loss, keep]);
     // Keyed by slice: the views of a tensor share it.
     const gradients = new Map<Slice, Slice>();
     const written = new Set<Slice>();
@@ -93,9 +106,6 @@ export class Tape {
       this.#leaves.set(leaf, slice);
       kept.add(slice.buffer);
     }
-    this.nodes.length = 0;
-    engine.closeScope(this.#scope, kept);
-    this.#scope = null;
   }
 
   /** After backward: the gradient of an input that was marked requiresGrad and is not a parameter. The caller frees it. */

@@ -4,7 +4,7 @@ import { Engine } from './gpu/engine.ts';
 import { engineRequirements } from './gpu/requirements.ts';
 
 export interface OpenOptions {
-  /** Part of an adapter's name, as Dawn knows it; default is a hardware adapter if there is one. */
+  /** Part of an adapter's name, or its number in listAdapters(); default is a hardware adapter if there is one. */
   readonly gpu?: string;
   /** 'null' compiles every kernel and computes nothing; for tests only. */
   readonly backend?: 'vulkan' | 'metal' | 'd3d12' | 'null';
@@ -29,23 +29,55 @@ export interface OpenedEngine {
 // Dawn crashes the process when the object that create() returned is collected while a device lives. One instance a process serves all.
 const held: { instances: Map<string, GPU> } = ((globalThis as { ddpmDawn?: { instances: Map<string, GPU> } }).ddpmDawn ??= { instances: new Map() });
 
+async function loadDawn(): Promise<typeof import('webgpu')> {
+  try {
+    return await import('webgpu');
+  } catch (error) {
+    throw new DdpmError('E-NO-ADAPTER', `the package "webgpu" (Dawn for Node) could not be loaded on ${process.platform}-${process.arch}: ${(error as Error).message}. Run npm install webgpu.`);
+  }
+}
+
+export interface AdapterName {
+  readonly backend: string;
+  readonly name: string;
+}
+
+/** The adapters that `gpu` chooses from, hardware and software. */
+export async function listAdapters(): Promise<AdapterName[]> {
+  const dawn = await loadDawn();
+  // Dawn for Node has no call for this; what it says when a name fits none is the list.
+  let said = '';
+  const gpu = held.instances.get('list') ?? dawn.create(['adapter=no adapter is called this']);
+  held.instances.set('list', gpu);
+  try {
+    await gpu.requestAdapter();
+  } catch (error) {
+    said = (error as Error).message;
+  }
+  return [...said.matchAll(/backend: '(.*?)', name: '(.*)'/g)].map(([, backend, name]) => ({ backend: backend!, name: name! }));
+}
+
+/** The adapter's name that a number or a part of a name, in whatever case, stands for. */
+async function findAdapter(gpu: string): Promise<string> {
+  const adapters = await listAdapters();
+  const found = /^\d+$/.test(gpu) ? adapters[Number(gpu)] : adapters.find(({ name }) => name.toLowerCase().includes(gpu.toLowerCase()));
+  if (found) return found.name;
+  const list = adapters.map(({ backend, name }, i) => `\n  ${i}  ${name} (${backend})`).join('');
+  throw new DdpmError('E-NO-ADAPTER', adapters.length ? `there is no adapter "${gpu}". There ${adapters.length === 1 ? 'is' : 'are'}:${list}` : `there is no adapter "${gpu}", nor any other.`);
+}
+
 async function instance(options: OpenOptions): Promise<GPU> {
   const flags = [
     'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia',
     // 65 microsecond steps would hide most kernels; WGSL is validated by Tint already.
     'disable-dawn-features=timestamp_quantization,enable_spirv_validation',
     ...(options.backend ? [`backend=${options.backend}`] : []),
-    ...(options.gpu ? [`adapter=${options.gpu}`] : []),
+    ...(options.gpu ? [`adapter=${await findAdapter(options.gpu)}`] : []),
   ];
   const key = flags.join(' ');
   let gpu = held.instances.get(key);
   if (!gpu) {
-    let dawn: typeof import('webgpu');
-    try {
-      dawn = await import('webgpu');
-    } catch (error) {
-      throw new DdpmError('E-NO-ADAPTER', `the package "webgpu" (Dawn for Node) could not be loaded on ${process.platform}-${process.arch}: ${(error as Error).message}. Run npm install webgpu.`);
-    }
+    const dawn = await loadDawn();
     for (const [name, value] of Object.entries(dawn.globals)) if (!(name in globalThis)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
     held.instances.set(key, (gpu = dawn.create(flags)));
   }

@@ -19,7 +19,7 @@ const NAME = 'gaussian-diffusion-T1000.safetensors';
 const { tensors } = readSafetensors(readFileSync(new URL(`golden/${NAME}`, import.meta.url)), NAME);
 const golden = (name: string): Float64Array => Float64Array.from(tensors.get(name)!.data as ArrayLike<number>, Number);
 
-/** The images of the file: (4, 3, 8, 8) there, (4, 8, 8, 3) here. Twice float64 in one turn would lose digits, so the turn is done on indices. */
+/** The images of the file: (4, 3, 8, 8) there, (4, 8, 8, 3) here. Indices are turned, since nchwToNhwc would round the float64 values. */
 const N = 4, SIZE = 192, SHAPE = [N, 8, 8, 3];
 const turned = nchwToNhwc(Float32Array.from({ length: N * SIZE }, (_, i) => i), [N, 3, 8, 8]);
 const images = (name: string): Float64Array => {

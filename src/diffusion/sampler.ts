@@ -51,6 +51,7 @@ export class Sampler {
   readonly #row: Tensor;
   readonly #x: Tensor;
   readonly #x0: Tensor;
+  readonly #table: Tensor | null;
   readonly #start: Plan;
   readonly #step: Plan;
 
@@ -65,6 +66,8 @@ export class Sampler {
     this.engine = engine;
     this.shape = shape;
     this.timesteps = method === 'ddpm' ? Array.from({ length: T }, (_, i) => T - 1 - i) : timesteps(T, options.steps ?? 50, options.spacing, options);
+    // Before anything is allocated: it throws where eta is out of range.
+    const rows = method === 'ddpm' ? [] : ddimTable(diffusion.schedule, this.timesteps, options).flatMap((r) => [r.sqrtRecipAcp, r.sqrtRecipm1Acp, r.sqrtAcpPrev, r.dirCoef, r.sigma]);
     this.#clock = new Clock(engine);
     this.#t = Tensor.empty(engine, [N]);
     this.#row = Tensor.empty(engine, [N]);
@@ -76,11 +79,11 @@ export class Sampler {
       engine.copy(noise.slice, this.#x.slice);
     });
     if (method === 'ddpm') {
+      this.#table = null;
       this.#step = engine.capture(() => engine.scope(() => diffusion.posteriorStep(this.#x, model(this.#x, this.#t), this.#t, this.#x0, { clipDenoised, clock: this.#clock })));
       return;
     }
-    const rows = ddimTable(diffusion.schedule, this.timesteps, options).flatMap((r) => [r.sqrtRecipAcp, r.sqrtRecipm1Acp, r.sqrtAcpPrev, r.dirCoef, r.sigma]);
-    const table = Tensor.from(engine, [this.timesteps.length, 5], Float32Array.from(rows));
+    const table = (this.#table = Tensor.from(engine, [this.timesteps.length, 5], Float32Array.from(rows)));
     this.#step = engine.capture(() =>
       engine.scope(() => {
         const eps = model(this.#x, this.#t);
@@ -101,6 +104,11 @@ export class Sampler {
     await this.#step.compile(progress);
   }
 
+  /** Dispatches of one step. */
+  get dispatches(): number {
+    return this.#step.dispatches;
+  }
+
   /** Bytes that the sampler holds on the device. */
   get bytes(): number {
     return this.#start.pool.totalBytes + this.#step.pool.totalBytes;
@@ -113,6 +121,7 @@ export class Sampler {
   async sample({ seed, firstId = 0, noise, onStep }: { seed: number; firstId?: number; noise?: Float32Array; onStep?: (step: SampleStep) => void | Promise<void> }): Promise<Float32Array<ArrayBuffer>> {
     const { engine } = this;
     const N = this.shape[0], steps = this.timesteps.length;
+    if (noise && noise.length !== this.#x.size) throw new DdpmError('E-SHAPE', `${noise.length} values of noise for samples of shape (${this.shape.join(', ')}).`);
     this.#clock.set({ seed, first: firstId });
     if (noise) engine.write(this.#x.slice, noise);
     else this.#start.run();
@@ -130,9 +139,7 @@ export class Sampler {
   async destroy(): Promise<void> {
     await this.#start.destroy();
     await this.#step.destroy();
-    for (const tensor of [this.#t, this.#row, this.#x, this.#x0]) tensor.free();
-    engine_free(this.#clock);
+    for (const tensor of [this.#t, this.#row, this.#x, this.#x0, this.#table]) tensor?.free();
+    this.engine.free(this.#clock.slice);
   }
 }
-
-const engine_free = (clock: Clock) => clock.engine.free(clock.slice);

@@ -252,14 +252,16 @@ export class Engine {
     this.flush();
     const capture = (this.#capture = { commands: [] as Command[], pool: new Pool(this.device) });
     // A scope of its own keeps the plan's buffers out of scopes that are open around it.
-    const scope = this.openScope(false);
+    const scope = this.openScope(false), depth = this.#scopes.length;
     try {
       const result = fn();
+      if (this.#scopes.length !== depth) throw new DdpmError('E-ENGINE', 'capture() ended with a tape or scope still open inside it.');
       const plan = new Plan(this, capture.commands, capture.pool, result);
       scope.slices.clear();
       this.#plans.add(plan);
       return plan;
     } catch (error) {
+      this.#scopes.length = depth; // what fn left open goes with its buffers
       scope.slices.clear();
       capture.pool.destroy();
       throw error;

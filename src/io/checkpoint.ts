@@ -56,8 +56,8 @@ type Tensors = Map<string, { readonly shape: readonly number[]; readonly data: F
  */
 export async function saveCheckpoint(folder: string, { unet, parameters, schedule, variance = 'fixed_small', state }: CheckpointContent): Promise<void> {
   const finite = (tensors: Tensors, what: string): Tensors => {
-    for (const [name, { data }] of tensors)
-      if (!data.every(Number.isFinite)) throw new DdpmError('E-NONFINITE', `the ${what} of ${name} are not finite after step ${state.step}, so no checkpoint was saved. Try a lower --lr.`);
+    const bad = [...tensors].find(([, { data }]) => !data.every(Number.isFinite));
+    if (bad) throw new DdpmError('E-NONFINITE', `the ${what} of ${bad[0]} are not finite after step ${state.step}, so no checkpoint was saved.`);
     return tensors;
   };
   const write = async (file: string, tensors: Map<string, TensorToWrite>): Promise<void> => {
@@ -67,9 +67,10 @@ export async function saveCheckpoint(folder: string, { unet, parameters, schedul
   // One buffer after another: the copies of a large model need not be in memory together.
   await write(EMA, finite(await parameters.read('ema'), 'averaged weights'));
   await write(MODEL, finite(await parameters.read('values'), 'weights'));
-  const moments: [string, TensorToWrite][] = [];
-  for (const which of ['m', 'v'] as const) for (const [name, tensor] of finite(await parameters.read(which), "optimiser's moments")) moments.push([`${which}.${name}`, tensor]);
-  await write(OPTIMIZER, new Map(moments));
+  const moments = new Map<string, TensorToWrite>();
+  for (const which of ['m', 'v'] as const)
+    for (const [name, tensor] of finite(await parameters.read(which), "optimiser's moments")) moments.set(`${which}.${name}`, tensor);
+  await write(OPTIMIZER, moments);
   await writeAtomic(join(folder, CONFIG), json(unet.config));
   await writeAtomic(join(folder, SCHEDULER), json(schedulerConfig(schedule, variance)));
   await writeAtomic(join(folder, STATE), json({ format: FORMAT, ...state, parameters: parameters.count }));
@@ -94,10 +95,12 @@ export async function loadCheckpoint(folder: string, { parameters }: { readonly 
 
 async function readState(path: string): Promise<TrainingState> {
   const state = await readJson(path);
-  if (typeof state['format'] === 'number' && state['format'] > FORMAT)
-    throw new DdpmError('E-FILE', `${path} has the format ${state['format']}, and this version reads up to ${FORMAT}: it was written by a newer one. Update to go on.`);
+  const { format } = state;
+  if (typeof format === 'number' && format > FORMAT)
+    throw new DdpmError('E-FILE', `${path} has the format ${format}, and this version reads up to ${FORMAT}: it was written by a newer one. Update to go on.`);
   const whole = (name: string): boolean => Number.isSafeInteger(state[name]) && (state[name] as number) >= 0;
-  if (state['format'] !== FORMAT || !whole('step') || !whole('seed')) throw new DdpmError('E-FILE', `${path} is not the state of a checkpoint: it needs format, step and seed as whole numbers.`);
+  if (format !== FORMAT || !whole('step') || !whole('seed'))
+    throw new DdpmError('E-FILE', `${path} is not the state of a checkpoint: it needs format, step and seed as whole numbers.`);
   return state as unknown as TrainingState;
 }
 
@@ -163,7 +166,8 @@ export function readScheduler(fields: UNetFields, name = SCHEDULER): Scheduler {
     if (!good(value)) refuse(`${field} = ${JSON.stringify(value)} is not implemented; ${wanted}.`);
     return value as T;
   };
-  const oneOf = <T>(field: string, values: readonly T[]): T => take(field, values[0]!, (v) => values.includes(v as T), `it is ${values.map((v) => JSON.stringify(v)).join(' or ')} here`);
+  const oneOf = <T>(field: string, values: readonly T[]): T =>
+    take(field, values[0]!, (v) => values.includes(v as T), `it is ${values.map((v) => JSON.stringify(v)).join(' or ')} here`);
   const number = (field: string, usual: number): number => take(field, usual, (v) => typeof v === 'number' && Number.isFinite(v) && v >= 0, 'it is a number of at least 0');
   const flag = (field: string, usual: boolean): boolean => take(field, usual, (v) => typeof v === 'boolean', 'it is true or false');
 
@@ -171,7 +175,8 @@ export function readScheduler(fields: UNetFields, name = SCHEDULER): Scheduler {
   for (const field of IGNORED) left.delete(field);
   const T = number('num_train_timesteps', 1000), betaStart = number('beta_start', 1e-4), betaEnd = number('beta_end', 0.02);
   const named = oneOf('beta_schedule', BETA_SCHEDULES.map(([, theirs]) => theirs));
-  const trained = take<number[] | null>('trained_betas', null, (v) => v === null || (Array.isArray(v) && v.every((b) => typeof b === 'number')), 'it is a list of numbers or null');
+  const isList = (v: unknown): boolean => Array.isArray(v) && v.every((b) => typeof b === 'number');
+  const trained = take<number[] | null>('trained_betas', null, (v) => v === null || isList(v), 'it is a list of numbers or null');
   const settings = {
     variance: oneOf<Variance>('variance_type', VARIANCES),
     clipSample: flag('clip_sample', true),

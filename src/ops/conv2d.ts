@@ -19,14 +19,19 @@ export interface Conv2dOptions {
 type ConvArgs = Args<typeof k.conv2d_forward>;
 type ConvDims = Omit<Args<typeof k.conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
 
-/** Which family computes a convolution: `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for the subgroup GEMM. */
+/** Which family computes a convolution: `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM. */
 export type ConvVariant = 'plain' | 'subgroup' | 'tiled' | 'padded';
 
-/** The family for these channels on this device. On a CPU padding 1 channel to 4 costs a tenth of what the plain kernels do; on a GPU they are the faster ones. */
-export function convVariant(engine: Engine, C: number, O: number): ConvVariant {
-  const whole = C % 4 === 0 && O % 4 === 0;
-  if (engine.subgroupWidth === 8) return whole ? 'subgroup' : 'padded';
-  return whole ? 'tiled' : 'plain';
+/** The GEMM of this device: by subgroup broadcasts on CPUs (llvmpipe is 8 wide), by tiles in workgroup memory on GPUs. */
+const gemm = (engine: Engine) => (engine.subgroupWidth === 8 ? 'subgroup' : 'tiled');
+
+/**
+ * The family for these channels on this device. Where an image has 1 or 3 channels a CPU pads them to 4 at a tenth of the plain kernels' cost; a GPU does so
+ * for the weight's gradient only, which the plain kernel takes 31 ms for where the GEMM takes less than one (H100, 128 x 32 x 32, 3 -> 128).
+ */
+export function convVariant(engine: Engine, C: number, O: number, direction: 'forward' | 'input' | 'weight'): ConvVariant {
+  if (C % 4 === 0 && O % 4 === 0) return gemm(engine);
+  return direction === 'weight' || engine.subgroupWidth === 8 ? 'padded' : 'plain';
 }
 
 /**
@@ -108,7 +113,7 @@ function padWeight(engine: Engine, { K, C, O, WC, C0 }: ConvDims, w: Slice): Sli
 const evenDims = (dims: ConvDims): ConvDims => ({ ...dims, C: even(dims.C), O: even(dims.O), WC: even(dims.C), C0: 0 });
 
 /** Launches the family's forward kernel; exported for the tests that compare variants. */
-export function forward(engine: Engine, args: ConvArgs, variant = convVariant(engine, args.C, args.O)): void {
+export function forward(engine: Engine, args: ConvArgs, variant = convVariant(engine, args.C, args.O, 'forward')): void {
   const { N, H, W, C, O } = args;
   const pixels = N * args.OH * args.OW;
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
@@ -124,7 +129,7 @@ export function forward(engine: Engine, args: ConvArgs, variant = convVariant(en
       residual: args.has_residual ? pad(engine, args.residual, pixels, O, wide) : engine.allocate(16),
       y: engine.allocate(4 * pixels * wide),
     };
-    forward(engine, { ...args, ...evenDims(args), ...parts, accumulate: 0 }, 'subgroup');
+    forward(engine, { ...args, ...evenDims(args), ...parts, accumulate: 0 }, gemm(engine));
     cut(engine, parts.y, args.y, pixels, O, wide, args.accumulate as 0 | 1);
     for (const slice of Object.values(parts)) engine.free(slice);
   }
@@ -135,16 +140,16 @@ function cut(engine: Engine, x: Slice, y: Slice, rows: number, width: number, pa
   engine.run(k.copy_columns, threads(rows * width), { x, y, rows, width, x_stride: padded, x_first: 0, y_stride: stride, y_first: first, y_width: width, accumulate });
 }
 
-export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims.C, dims.O)): void {
+export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims.C, dims.O, 'input')): void {
   const pixels = dims.N * dims.H * dims.W;
   const args = { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * dims.C), args);
   else if (variant === 'subgroup') engine.run(k.conv2d_backward_input_subgroup, grid(Math.ceil(pixels / 32) * Math.ceil(dims.C / 16)), args);
   else if (variant === 'padded') {
-    // The subgroup kernel takes any C: only O is padded.
-    const { N, OH, OW, O, K, WC } = dims;
-    const wide = { dy: pad(engine, dy, N * OH * OW, O, even(O)), w: pad(engine, w, K * K * WC, O, even(O)) };
-    backwardInput(engine, { ...dims, O: even(O) }, wide.dy, wide.w, dx, 'subgroup');
+    const { N, OH, OW, C, O } = dims;
+    const wide = { dy: pad(engine, dy, N * OH * OW, O, even(O)), w: padWeight(engine, dims, w), dx: engine.allocate(4 * pixels * even(C)) };
+    backwardInput(engine, evenDims(dims), wide.dy, wide.w, { slice: wide.dx, accumulate: 0 }, gemm(engine));
+    cut(engine, wide.dx, dx.slice, pixels, C, even(C), dx.accumulate);
     for (const slice of Object.values(wide)) engine.free(slice);
   } else {
     const weights = dims.K * dims.K * dims.C * dims.O;
@@ -161,13 +166,13 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
 /** Workgroups that keep the device busy: several a core on a CPU, several a multiprocessor on a GPU. */
 const BUSY = { plain: 4096, subgroup: 16, tiled: 512 };
 
-export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, variant = convVariant(engine, dims.C, dims.O)): void {
+export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, variant = convVariant(engine, dims.C, dims.O, 'weight')): void {
   const { N, H, W, C, O, K, WC, C0 } = dims;
   const pixels = N * dims.OH * dims.OW;
   if (variant === 'padded') {
     const wide = { x: pad(engine, x, N * H * W, C, even(C)), dy: pad(engine, dy, pixels, O, even(O)) };
     const dwWide = engine.allocate(4 * K * K * even(C) * even(O)), narrow = engine.allocate(4 * K * K * even(C) * O);
-    backwardWeight(engine, evenDims(dims), wide.x, wide.dy, { slice: dwWide, accumulate: 0 }, 'subgroup');
+    backwardWeight(engine, evenDims(dims), wide.x, wide.dy, { slice: dwWide, accumulate: 0 }, gemm(engine));
     cut(engine, dwWide, narrow, K * K * even(C), O, even(O), 0);
     cut(engine, narrow, dw.slice, K * K, C * O, even(C) * O, dw.accumulate, WC * O, C0 * O);
     for (const slice of [wide.x, wide.dy, dwWide, narrow]) engine.free(slice);

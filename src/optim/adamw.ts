@@ -46,6 +46,8 @@ export class AdamW {
     this.#groups = parameters.chunks.map((c) => Math.ceil(c.count / SHARE));
     this.#state = engine.allocate(8);
     this.#history = engine.allocate(16 * RING);
+    // A new buffer reads as a finished step 0, and one out of the pool as an older run's.
+    engine.write(this.#history, new Uint32Array(4 * RING).fill(0xffffffff));
     this.#part = engine.allocate(8 * this.#groups.reduce((a, b) => a + b, 0));
   }
 

@@ -22,6 +22,20 @@ let opened: Promise<OpenedEngine> | undefined;
 /** The engine of this process. It is opened by the first test that asks, and never closed: test/run.ts ends the process. */
 export const gpu = (): Promise<OpenedEngine> => (opened ??= openEngine(openOptions));
 
+function succeeds(fn: () => void): boolean {
+  try {
+    fn();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** An error of the device is final: the tests after it get another engine. */
+function replaceBroken(engine: Engine): void {
+  if (!succeeds(() => engine.check())) opened = undefined;
+}
+
 /** A suite whose tests get the shared engine, and whose tensors are freed after each test. Any error that the device reports fails the test. */
 export function gpuSuite(name: string): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
   const tests = suite(name);
@@ -29,22 +43,17 @@ export function gpuSuite(name: string): { (what: string, test: (engine: Engine) 
     tests(what, async () => {
       const { engine } = await gpu();
       const scope = engine.openScope(false);
-      let failed = true;
+      const close = () => engine.closeScope(scope);
       try {
         await test(engine);
         await engine.finished();
-        failed = false;
-      } finally {
-        // A test that threw may have left scopes of its own open; they go first, or every later test would fail too.
-        for (let closed = false; !closed; ) {
-          try {
-            engine.closeScope(scope);
-            closed = true;
-          } catch (error) {
-            if (!failed) throw error;
-          }
-        }
+      } catch (error) {
+        replaceBroken(engine);
+        // The test may have left scopes of its own open; they go first, or every later test would fail too.
+        for (let tries = 10, closed = false; !closed && tries > 0; tries--) closed = succeeds(close);
+        throw error;
       }
+      close();
     });
   return Object.assign(add, { run: () => tests.run() });
 }

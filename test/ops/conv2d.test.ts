@@ -22,7 +22,7 @@ const shape = (what: string, N: number, H: number, W: number, C: number, O: numb
   return { what, N, H, W, C, O, K, stride, pad: [top, left], OH: Math.floor((H + top + bottom - K) / stride) + 1, OW: Math.floor((W + left + right - K) / stride) + 1, wC, c0 };
 };
 
-/** Any channel counts: the plain kernels only. */
+/** Any channel counts: the plain kernels, and the GEMM on padded copies. */
 const odd: Case[] = [
   shape('1 to 5 channels', 2, 5, 7, 1, 5, 3),
   shape('7 to 3 channels over a workgroup', 3, 6, 5, 7, 3, 3),
@@ -31,7 +31,7 @@ const odd: Case[] = [
   shape('uneven padding', 1, 4, 6, 2, 3, 3, { pad: [2, 0, 1, 2] }),
   shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
 ];
-/** Multiples of 4: every family. The tiles are 16 x 32 and 64 x 64 pixels x channels; the last tile of each row and column is ragged. */
+/** Multiples of 4: every family. Tiles are 32 x 16 pixels x channels (subgroup) and 64 x 64 (tiled); the last tile of each row and column is ragged. */
 const fours: Case[] = [
   shape('one small tile', 1, 3, 3, 4, 4, 3),
   shape('several tiles, ragged in all directions', 2, 9, 7, 36, 68, 3),
@@ -65,8 +65,8 @@ const inSlice = (s: Case) => (i: number): boolean => Math.floor(i / s.O) % s.wC!
 const available = (engine: Engine, variant: ConvVariant): boolean => variant !== 'subgroup' || engine.subgroupWidth === 8;
 
 const families = gpuSuite('conv2d kernels');
-for (const variant of ['plain', 'subgroup', 'tiled'] as const) {
-  for (const s of variant === 'plain' ? [...odd, ...fours] : fours) {
+for (const variant of ['plain', 'subgroup', 'tiled', 'padded'] as const) {
+  for (const s of { plain: [...odd, ...fours], subgroup: fours, tiled: fours, padded: odd }[variant]) {
     families(`${variant}: ${s.what}`, async (engine) => {
       if (!available(engine, variant)) return;
       const { x, w, dy, bias, perImage, residual, before } = inputsOf(s), dims = dimsOf(s), taps = s.K * s.K;
@@ -106,6 +106,7 @@ for (const variant of ['plain', 'subgroup', 'tiled'] as const) {
     });
   }
 
+  if (variant === 'padded') continue;
   families(`${variant}: weight gradient in more splits than there are pixels for`, async (engine) => {
     if (!available(engine, variant)) return;
     const s = fours[1], { x, dy } = inputsOf(s), weights = s.K * s.K * s.C * s.O;
@@ -115,7 +116,7 @@ for (const variant of ['plain', 'subgroup', 'tiled'] as const) {
       const part = Tensor.empty(engine, [splits * weights]), dw = Tensor.empty(engine, [weights]);
       const args = { ...dimsOf(s), splits, x: tx.slice, dy: tdy.slice, part: part.slice };
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
-      else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * s.K * s.K * Math.ceil(s.C / 16) * Math.ceil(s.O / 32)), args);
+      else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.K * s.K * s.C) / 32) * Math.ceil(s.O / 16)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.K * s.K * s.C) / 64) * Math.ceil(s.O / 64)), args);
       engine.run(k.conv2d_fold, threads(weights), { ...args, dw: dw.slice });
       assertClose(await dw.read(), want, { atol, what: `${splits} splits` });
@@ -130,10 +131,22 @@ families('conv2d_turn_weight cuts and turns', async (engine) => {
   assert.equal(await turned.read(), Float32Array.from({ length: turned.size }, (_, i) => w[(Math.floor(i / 15) * 7 + 2 + (i % 3)) * 5 + (Math.floor(i / 3) % 5)]));
 });
 
+families('copy_columns pads, cuts and adds', async (engine) => {
+  const x = random(3 * 5, 0), run = (y: Tensor, dims: Record<'width' | 'x_stride' | 'x_first' | 'y_stride' | 'y_first' | 'y_width' | 'accumulate', number>) =>
+    engine.run(k.copy_columns, threads(3 * dims.y_width), { x: upload(engine, [15], x).slice, y: y.slice, rows: 3, ...dims });
+  const wide = Tensor.empty(engine, [3, 8]);
+  run(wide, { width: 5, x_stride: 5, x_first: 0, y_stride: 8, y_first: 0, y_width: 8, accumulate: 0 });
+  assert.equal(await wide.read(), Float32Array.from({ length: 24 }, (_, i) => (i % 8 < 5 ? x[Math.floor(i / 8) * 5 + (i % 8)] : 0)));
+  // Columns 1 to 3 of x on top of columns 2 to 4 of 6, the others as they were.
+  const before = random(18, 1), some = upload(engine, [3, 6], before);
+  run(some, { width: 3, x_stride: 5, x_first: 1, y_stride: 6, y_first: 2, y_width: 3, accumulate: 1 });
+  assert.equal(await some.read(), before.map((v, i) => (i % 6 >= 2 && i % 6 < 5 ? v + x[Math.floor(i / 6) * 5 + (i % 6) - 1] : v)));
+});
+
 families('the family follows from the channels and the device', (engine) => {
-  assert.is(convVariant(engine, 1, 16), 'plain');
-  assert.is(convVariant(engine, 16, 3), 'plain');
-  assert.is(convVariant(engine, 16, 4), engine.subgroupWidth === 8 ? 'subgroup' : 'tiled');
+  const [whole, odd] = engine.subgroupWidth === 8 ? ['subgroup', 'padded'] : ['tiled', 'plain'];
+  assert.equal([convVariant(engine, 1, 16, 'forward'), convVariant(engine, 16, 3, 'input'), convVariant(engine, 16, 4, 'forward')], [odd, odd, whole]);
+  assert.equal([convVariant(engine, 1, 16, 'weight'), convVariant(engine, 16, 4, 'weight')], ['padded', whole]);
 });
 families.run();
 
@@ -227,6 +240,7 @@ ops('shapes that do not fit are refused', async (engine) => {
   const w = Tensor.empty(engine, [3, 3, 8, 4]), x = (shape: number[]) => Tensor.empty(engine, shape);
   for (const bad of [x([1, 4, 4, 7]), [x([1, 4, 4, 4]), x([1, 4, 5, 4])] as const, [x([1, 4, 4, 4]), x([2, 4, 4, 4])] as const, x([4, 4, 8])])
     await assertError(() => conv2d(bad, w, null), 'E-SHAPE', /conv2d: inputs .* do not fit the weight \(3, 3, 8, 4\)/);
+  await assertError(() => conv2d(x([1, 4, 4, 8]), w, null, { stride: 3 }), 'E-SHAPE', /conv2d: a stride of 3; 1 and 2 are implemented/);
 });
 
 ops.run();

@@ -97,7 +97,8 @@ for (const s of cases) {
       const tdy = upload(engine, [dy.length], dy).slice;
       // A workgroup of 64 is what GPUs use up to 16 x 16 pixels, 256 above, 8 what CPUs use; each must do for any size.
       for (const WG of s.mean ? [8] : [8, 64, 256]) {
-        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, WG };
+        // TWO only leaves out a branch: it may stand on without a second input.
+        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, WG, TWO: Number(C1 > 0 || WG > 8) };
         const y = Tensor.empty(engine, [N * P * C]), stats = Tensor.empty(engine, [2 * N * G]), part = Tensor.empty(engine, [2 * N * C]), means = Tensor.empty(engine, [4 * N * G]);
         engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, y: y.slice, stats: stats.slice });
         engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy: tdy, stats: stats.slice, part: part.slice, means: means.slice });

@@ -59,6 +59,14 @@ for (const [what, lengths, share] of [
     }
   });
 
+optim('a tiny norm is clipped with the 1e-6 that keeps the quotient finite', async (engine) => {
+  const g = random(100, 0).map((v) => 1e-7 * v), want = twin.globalNorm(g), { norm, scale } = await gradientNorm(engine, [g], { maxNorm: 1e-6 });
+  const rtol = bound(100, [1])[0] / 2 + SQRT;
+  assertClose([norm], [want], { rtol, what: 'norm' });
+  assertClose([scale], [twin.clipScale(want, 1e-6)], { rtol: rtol + DIVIDE + ULP, what: 'scale' });
+  assert.is((await gradientNorm(engine, [new Float32Array(9)])).scale, 1, 'no gradient at all');
+});
+
 optim('partial sums, one chunk after the other', async (engine) => {
   const chunks = [random(150, 0), random(70, 1)], { part, count } = sumSquares(engine, chunks, 64), words = await readWords(part);
   assert.is(count, 5);

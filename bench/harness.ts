@@ -1,0 +1,133 @@
+// Measures: each case is checked against the plain kernel first, then timed on the device; the device's own peak is measured, not looked up.
+import type { Engine } from '../src/gpu/engine.ts';
+import type { Slice } from '../src/gpu/kernel.ts';
+import type { Plan } from '../src/gpu/plan.ts';
+
+/** One thing to time: `run` records dispatches; what it writes is compared with what `reference` writes. */
+export interface Case {
+  /** family/shape/variant, e.g. `conv2d_forward/16x28x28 16->16 k3/subgroup`. */
+  readonly name: string;
+  readonly flops: number;
+  /** Bytes read and written if every tensor crosses memory once. */
+  readonly bytes: number;
+  readonly output: Slice;
+  /** Products in the sum behind one output: how far two orders of summation may differ. */
+  readonly terms?: number;
+  run(): void;
+  reference?(): void;
+}
+
+export interface Row {
+  readonly name: string;
+  /** Milliseconds of one run: median, smallest, median absolute deviation. */
+  readonly ms: number;
+  readonly min: number;
+  readonly mad: number;
+  readonly samples: number;
+  readonly gflops: number;
+  readonly gbs: number;
+  /** Relative L2 distance from the plain kernel; null where it is the plain kernel. */
+  readonly error: number | null;
+  /** Timestamps of the device, or the host's clock where there are none. */
+  readonly clock: 'gpu' | 'wall';
+}
+
+/** Values in [-1, 1) without a pattern that a kernel's order of summation could meet (xorshift). */
+export function noise(count: number): Float32Array {
+  const out = new Float32Array(count);
+  let state = 0x9e3779b9;
+  for (let i = 0; i < count; i++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    out[i] = state / 2 ** 31;
+  }
+  return out;
+}
+
+const median = (values: readonly number[]): number => {
+  const sorted = [...values].sort((a, b) => a - b), half = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
+};
+
+/** Times one replay of a plan in milliseconds. */
+async function time(engine: Engine, plan: Plan<unknown>): Promise<number> {
+  const { device } = engine;
+  if (!device.features.has('timestamp-query')) {
+    const start = performance.now();
+    plan.run();
+    await engine.finished();
+    return performance.now() - start;
+  }
+  const queries = device.createQuerySet({ type: 'timestamp', count: 2 });
+  const resolved = device.createBuffer({ size: 16, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
+  const staging = device.createBuffer({ size: 16, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
+  const encoder = device.createCommandEncoder();
+  encoder.beginComputePass({ timestampWrites: { querySet: queries, beginningOfPassWriteIndex: 0 } }).end();
+  plan.encode(encoder);
+  encoder.beginComputePass({ timestampWrites: { querySet: queries, endOfPassWriteIndex: 1 } }).end();
+  encoder.resolveQuerySet(queries, 0, 2, resolved, 0);
+  encoder.copyBufferToBuffer(resolved, 0, staging, 0, 16);
+  engine.submit(encoder);
+  await engine.settle(staging.mapAsync(GPUMapMode.READ));
+  const [start, end] = new BigInt64Array(staging.getMappedRange());
+  const ms = Number(end! - start!) / 1e6;
+  for (const it of [staging, resolved, queries]) it.destroy();
+  return ms;
+}
+
+async function difference(engine: Engine, item: Case): Promise<number | null> {
+  if (!item.reference) return null;
+  item.reference();
+  const want = await engine.read(item.output);
+  engine.clear(item.output);
+  item.run();
+  const got = await engine.read(item.output);
+  let d = 0, s = 0;
+  for (let i = 0; i < want.length; i++) {
+    d += (got[i]! - want[i]!) ** 2;
+    s += want[i]! ** 2;
+  }
+  return Math.sqrt(d / (s || 1));
+}
+
+/** Checks, warms up, and takes `samples` times of as many runs as fill `minMs`. Throws where the check fails. */
+export async function measure(engine: Engine, item: Case, { samples = 12, minMs = 5 } = {}): Promise<Row> {
+  const error = await difference(engine, item);
+  // A running sum of k random products is off by about sqrt(k) 2^-24 of its size; twice that, since the plain kernel is off as well.
+  if (error !== null && !(error < Math.sqrt(item.terms ?? 1) * 2 ** -23 + 2 ** -22)) throw new Error(`${item.name}: differs from the plain kernel by ${error} (relative L2)`);
+  const capture = async (runs: number) => {
+    const plan = engine.capture(() => {
+      for (let i = 0; i < runs; i++) item.run();
+    });
+    await plan.compile();
+    return plan;
+  };
+  const once = await capture(1);
+  await time(engine, once);
+  const single = await time(engine, once);
+  const runs = Math.max(1, Math.min(200, Math.round(minMs / Math.max(single, 1e-3))));
+  const plan = await capture(runs);
+  await time(engine, plan);
+  const times: number[] = [];
+  for (let i = 0; i < samples; i++) times.push((await time(engine, plan)) / runs);
+  await once.destroy();
+  await plan.destroy();
+  const ms = median(times);
+  return {
+    name: item.name, ms, min: Math.min(...times), mad: median(times.map((t) => Math.abs(t - ms))), samples,
+    gflops: item.flops / ms / 1e6, gbs: item.bytes / ms / 1e6, error, clock: engine.device.features.has('timestamp-query') ? 'gpu' : 'wall',
+  };
+}
+
+/** Two-sided p of the Mann-Whitney U test by its normal approximation: whether two sets of times differ. */
+export function mannWhitney(a: readonly number[], b: readonly number[]): number {
+  const all = [...a.map((v) => ({ v, first: true })), ...b.map((v) => ({ v, first: false }))].sort((x, y) => x.v - y.v);
+  let rankSum = 0;
+  all.forEach(({ first }, i) => first && (rankSum += i + 1));
+  const u = rankSum - (a.length * (a.length + 1)) / 2, mean = (a.length * b.length) / 2;
+  const z = Math.abs(u - mean) / Math.sqrt((a.length * b.length * (a.length + b.length + 1)) / 12);
+  // Abramowitz and Stegun 7.1.26
+  const t = 1 / (1 + 0.3275911 * (z / Math.SQRT2));
+  return t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * Math.exp((-z * z) / 2);
+}

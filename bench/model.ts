@@ -1,0 +1,50 @@
+// A preset's model, data and training step as the benchmarks need them, and the kernel shapes that its step is made of.
+import { modelConfig, PRESETS, type PresetName } from '../src/cli/presets.ts';
+import { makeShapes } from '../src/data/shapes.ts';
+import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
+import { makeSchedule } from '../src/diffusion/schedule.ts';
+import { Training } from '../src/diffusion/training.ts';
+import type { Engine } from '../src/gpu/engine.ts';
+import { Parameters } from '../src/nn/parameters.ts';
+import { UNet } from '../src/nn/unet.ts';
+import { DeviceImages } from '../src/ops/random.ts';
+
+export const imageOf = (preset: PresetName) => (preset === 'ddpm-cifar10' ? { size: 32, channels: 3 as const } : { size: 28, channels: 1 as const });
+
+export function place(engine: Engine, preset: PresetName) {
+  const { size, channels } = imageOf(preset);
+  const unet = new UNet({ ...modelConfig(preset, { channels, height: size, width: size }) }, { dropout: PRESETS[preset].dropout });
+  return { unet, parameters: Parameters.place(engine, unet), diffusion: new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 1000 })), size, channels };
+}
+
+/** The training step of a preset on synthetic images: the same dispatches as on any others. */
+export function trainingOf(engine: Engine, preset: PresetName, batchSize: number) {
+  const model = place(engine, preset);
+  const images = new DeviceImages(engine, makeShapes({ count: 2048, size: model.size, channels: model.channels }), false);
+  const { lr, ema, gradClip } = PRESETS[preset];
+  const training = new Training(model.unet, model.parameters, model.diffusion, images, { batchSize, steps: 1000, lr, ema, gradClip });
+  return { ...model, images, training };
+}
+
+export type Shape = Readonly<Record<string, number>>;
+
+/** The distinct shapes of every kernel in a plan-making function, with how often each occurs. */
+export function shapesIn(engine: Engine, capture: () => unknown): Map<string, { readonly args: Shape; calls: number }[]> {
+  const found = new Map<string, Map<string, { readonly args: Shape; calls: number }>>();
+  const { run } = engine;
+  engine.run = ((kernel, grid, args) => {
+    const numbers = Object.fromEntries(Object.entries(args).filter(([, v]) => typeof v === 'number')) as Shape;
+    const key = JSON.stringify(numbers);
+    const shapes = found.get(kernel.name) ?? new Map();
+    const shape = shapes.get(key) ?? { args: numbers, calls: 0 };
+    shape.calls++;
+    found.set(kernel.name, shapes.set(key, shape));
+    run.call(engine, kernel, grid, args);
+  }) as Engine['run'];
+  try {
+    capture();
+  } finally {
+    engine.run = run;
+  }
+  return new Map([...found].map(([kernel, shapes]) => [kernel, [...shapes.values()]]));
+}

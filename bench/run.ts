@@ -1,0 +1,114 @@
+// npm run bench [-- FILTER]: kernels at the shapes of the presets; `step`, `scale` and `startup` for the whole; --json and --compare for the record.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { PRESET_NAMES, PRESETS, type PresetName } from '../src/cli/presets.ts';
+import { DdpmError } from '../src/errors.ts';
+import { openEngine } from '../src/node.ts';
+import { conv2dCases } from './conv2d.ts';
+import { attentionCases, groupNormCases } from './group_norm.ts';
+import { type Case, measure, type Row } from './harness.ts';
+import { shapesIn, trainingOf } from './model.ts';
+import { peak } from './peak.ts';
+import { samplingStep, type StepResult, trainingStep } from './step.ts';
+
+const HELP = `npm run bench [-- FILTER ...] [flags]
+
+  FILTER          kernels whose name contains it (conv2d, group_norm, attention, backward_weight, k3 ...); or one of
+  step            the whole training step and sampling step: images/s, dispatches, host microseconds, memory
+  scale           the training step against batch size
+  startup         a fresh process up to its first finished step
+
+  --preset NAME   tiny, small or ddpm-cifar10: whose shapes (default: tiny on a CPU, ddpm-cifar10 on a GPU)
+  --batch-size N  default: the preset's
+  --all           every variant of a kernel, not only the one that the engine chooses
+  --seconds N     how long a step is timed (default 3)
+  --profile       time by kernel within a step
+  --json FILE     results in Google Benchmark's schema
+  --compare FILE  against such a file: the change of each row
+`;
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      preset: { type: 'string' }, 'batch-size': { type: 'string' }, all: { type: 'boolean' }, seconds: { type: 'string' }, profile: { type: 'boolean' },
+      json: { type: 'string' }, compare: { type: 'string' }, help: { type: 'boolean' },
+    },
+  });
+  if (values.help) return void console.log(HELP);
+  if (values.preset && !PRESET_NAMES.includes(values.preset as PresetName)) throw new DdpmError('E-USAGE', `there is no preset "${values.preset}"; the presets are ${PRESET_NAMES.join(', ')}.`);
+  const opened = await openEngine({ timestamps: true });
+  const { engine, info, software } = opened;
+  const preset = (values.preset as PresetName | undefined) ?? (software ? 'tiny' : 'ddpm-cifar10');
+  const batch = Number(values['batch-size'] ?? PRESETS[preset].batchSize);
+  const seconds = Number(values.seconds ?? 3);
+  console.log(`${info.description || info.device || info.vendor} · ${info.architecture} · ${engine.device.features.has('timestamp-query') ? 'device timestamps' : 'wall clock'} · ${preset}, batch ${batch}`);
+  const mode = positionals[0];
+  const benchmarks: object[] = [];
+  if (mode === 'step' || mode === 'scale') {
+    const report = (r: StepResult) => {
+      console.log(
+        `${r.name.padEnd(22)} batch ${String(r.batch).padStart(4)} ${r.ms.toFixed(2).padStart(10)} ms (min ${r.min.toFixed(2)}) ${r.imagesPerSecond.toFixed(1).padStart(9)} images/s  ` +
+          `${r.dispatches} dispatches  ${r.hostMicrosecondsPerDispatch ? `${r.hostMicrosecondsPerDispatch.toFixed(1)} us each on the host  ` : ''}${r.planMiB.toFixed(0)} MiB`,
+      );
+      const name = `${r.name}/${r.batch}`;
+      benchmarks.push({ ...r, name, run_name: name, run_type: 'iteration', iterations: 1, real_time: r.ms, cpu_time: r.ms, time_unit: 'ms' });
+    };
+    if (mode === 'step') {
+      report(await trainingStep(opened, preset, batch, seconds, values.profile));
+      for (const n of [1, 64]) report(await samplingStep(opened, preset, n, seconds));
+    } else for (let n = 1; n <= batch; n *= 4) report(await trainingStep(opened, preset, n, seconds));
+  } else if (mode === 'startup') {
+    const start = performance.now();
+    const child = spawnSync(process.execPath, ['--import', 'tsx', fileURLToPath(new URL('startup.ts', import.meta.url)), preset, String(batch)], { encoding: 'utf8' });
+    if (child.status !== 0) throw new Error(child.stderr);
+    console.log(`${child.stdout.trim()}\n${((performance.now() - start) / 1000).toFixed(2)} s in all, from spawn to exit`);
+  } else await kernels(positionals);
+
+  async function kernels(filters: string[]): Promise<void> {
+    const top = await peak(engine, software);
+    console.log(`measured peak: ${top.gflops.toFixed(0)} GFLOP/s of FMAs, ${top.gbs.toFixed(1)} GB/s of copying\n`);
+    const old = values.compare ? (JSON.parse(readFileSync(values.compare, 'utf8')) as { benchmarks: { name: string; real_time: number }[] }).benchmarks : [];
+    const wanted = (name: string) => filters.every((f) => name.includes(f));
+    const report = (r: Row) => {
+      const before = old.find((o) => o.name === r.name)?.real_time;
+      console.log(
+        `${r.name.padEnd(62)} ${r.ms.toFixed(3).padStart(9)} ms ±${((100 * r.mad) / r.ms).toFixed(1).padStart(4)} % ${r.gflops.toFixed(1).padStart(9)} GFLOP/s ${r.gbs.toFixed(1).padStart(7)} GB/s ` +
+          `${Math.max((100 * r.gflops) / top.gflops, (100 * r.gbs) / top.gbs).toFixed(0).padStart(3)} % of peak${before ? `  ${(before / r.ms).toFixed(2)}x as fast as before` : ''}`,
+      );
+      benchmarks.push({ name: r.name, run_name: r.name, run_type: 'iteration', iterations: r.samples, real_time: r.ms, cpu_time: r.ms, time_unit: 'ms', gflops: r.gflops, gbs: r.gbs, min: r.min, mad: r.mad, error: r.error });
+    };
+    const seen = new Set<string>();
+    const run = async (cases: Iterable<Case>) => {
+      for (const item of cases) {
+        if (!wanted(item.name) || seen.has(item.name)) continue;
+        seen.add(item.name);
+        report(await measure(engine, item));
+      }
+    };
+    const shapes = shapesIn(engine, () => trainingOf(engine, preset, batch));
+    const conv = [...shapes].filter(([kernel]) => kernel.startsWith('conv2d_forward') || kernel === 'conv2d_tiled').flatMap(([, found]) => found.filter((s) => !s.args.TRANSPOSED));
+    const unique = new Map(conv.map((s) => [[s.args.N, s.args.H, s.args.W, s.args.C, s.args.O, s.args.K, s.args.stride].join(), s.args]));
+    for (const args of [...unique.values()].sort((a, b) => b.H! - a.H! || a.C! - b.C!)) if (args.H! > 1 && args.W! > 1) await run(conv2dCases(engine, args, values.all ?? false));
+    for (const [kernel, found] of shapes) if (kernel.startsWith('group_norm_forward')) for (const { args } of found) await run(groupNormCases(engine, args));
+    const heads = new Set<string>();
+    for (const { args } of shapes.get('softmax_forward') ?? []) {
+      const T = args.size!, h = args.rows! / T / batch, C = PRESETS[preset].model.block_out_channels.at(-1)!;
+      if (!heads.has(`${T}`)) await run(attentionCases(engine, [batch, T, C, h]));
+      heads.add(`${T}`);
+    }
+  }
+
+  if (values.json)
+    writeFileSync(values.json, `${JSON.stringify({ context: { date: new Date().toISOString(), device: info.description || info.device, architecture: info.architecture, node: process.version, command: process.argv.slice(2).join(' ') }, benchmarks }, null, 1)}\n`);
+}
+
+main().then(
+  () => process.exit(0),
+  (error: Error) => {
+    console.error(error instanceof DdpmError ? `${error.code}  ${error.message}` : error);
+    process.exit(error instanceof DdpmError ? error.exitCode : 1);
+  },
+);

@@ -1,0 +1,66 @@
+// The whole training step and the whole sampling step of a preset: images/s, dispatches, host time, memory.
+import type { PresetName } from '../src/cli/presets.ts';
+import { Sampler } from '../src/diffusion/sampler.ts';
+import type { OpenedEngine } from '../src/node.ts';
+import { place, trainingOf } from './model.ts';
+
+const MiB = 2 ** 20;
+const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
+
+export interface StepResult {
+  readonly name: string;
+  readonly batch: number;
+  readonly ms: number;
+  readonly min: number;
+  readonly imagesPerSecond: number;
+  readonly dispatches: number;
+  readonly hostMicrosecondsPerDispatch: number;
+  readonly planMiB: number;
+  readonly parameters: number;
+}
+
+/** Times `steps` training steps in groups that are submitted without waiting, after a burn-in. */
+export async function trainingStep({ engine }: OpenedEngine, preset: PresetName, batch: number, seconds: number, profile = false): Promise<StepResult> {
+  const { training, parameters } = trainingOf(engine, preset, batch);
+  await training.plan.compile();
+  let step = 0;
+  const group = async (count: number) => {
+    const start = performance.now();
+    for (let i = 0; i < count; i++) training.run(step++);
+    const host = performance.now() - start;
+    await engine.finished();
+    return { ms: (performance.now() - start) / count, host: host / count };
+  };
+  await group(2);
+  const single = await group(1);
+  const count = Math.max(1, Math.min(10, Math.round(200 / single.ms)));
+  const times: { ms: number; host: number }[] = [];
+  const end = performance.now() + 1000 * seconds;
+  while (times.length < 3 || performance.now() < end) times.push(await group(count));
+  if (profile) for (const row of (await engine.profile(training.plan)).slice(0, 16)) console.log(`    ${row.kernel.padEnd(34)} ${String(row.calls).padStart(5)} calls ${row.ms.toFixed(2).padStart(9)} ms`);
+  const ms = median(times.map((t) => t.ms)), { dispatches } = training.plan;
+  return {
+    name: `train/${preset}`, batch, ms, min: Math.min(...times.map((t) => t.ms)), imagesPerSecond: (1000 * batch) / ms, dispatches,
+    hostMicrosecondsPerDispatch: (1000 * median(times.map((t) => t.host))) / dispatches, planMiB: training.plan.pool.totalBytes / MiB, parameters: parameters.count,
+  };
+}
+
+/** Times DDIM steps at one batch size. */
+export async function samplingStep({ engine }: OpenedEngine, preset: PresetName, batch: number, seconds: number): Promise<StepResult> {
+  const { unet, parameters, diffusion, size, channels } = place(engine, preset);
+  const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [batch, size, size, channels], { method: 'ddim', steps: 50 });
+  await sampler.compile();
+  await sampler.sample({ seed: 0 });
+  const times: number[] = [];
+  const end = performance.now() + 1000 * seconds;
+  while (times.length < 2 || performance.now() < end) {
+    const start = performance.now();
+    await sampler.sample({ seed: 0 });
+    times.push((performance.now() - start) / sampler.timesteps.length);
+  }
+  const ms = median(times);
+  return {
+    name: `sample/${preset}`, batch, ms, min: Math.min(...times), imagesPerSecond: (1000 * batch) / ms, dispatches: sampler.dispatches,
+    hostMicrosecondsPerDispatch: 0, planMiB: sampler.bytes / MiB, parameters: parameters.count,
+  };
+}

@@ -1,0 +1,76 @@
+// What the commands share: how they end, how they name devices and sizes, and how they draw samples.
+
+import type { SampleStep, Sampler } from '../diffusion/sampler.ts';
+import { DdpmError } from '../errors.ts';
+import { imageGrid, type Picture, toBytes } from '../io/png.ts';
+import type { OpenedEngine } from '../node.ts';
+
+/** Runs a command to its exit code. What a user can do something about is one line with its code; anything else is a bug and shows where it is. */
+export async function runCommand(command: () => Promise<number>): Promise<void> {
+  let code = 1;
+  try {
+    code = await command();
+  } catch (error) {
+    if (error instanceof DdpmError) {
+      process.stderr.write(`${error.code} ${error.message}\n`);
+      code = error.exitCode;
+    } else process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  }
+  // Native handles would keep the process alive; the empty write waits for what a pipe has not taken yet.
+  process.stdout.write('', () => process.exit(code));
+}
+
+/** `llvmpipe: Mesa 25.0.7 (LLVM 15.0.6) · subgroups(8)`. */
+export function describeDevice({ engine, device, info }: OpenedEngine): string {
+  const name = [info.vendor, info.architecture, info.device].filter(Boolean).join(' ');
+  const features = (['subgroups', 'shader-f16', 'timestamp-query'] as const)
+    .filter((f) => device.features.has(f))
+    .map((f) => (f === 'subgroups' && engine.subgroupWidth ? `subgroups(${engine.subgroupWidth})` : f));
+  return [info.description || name, ...(features.length ? [features.join(' ')] : [])].join(' · ');
+}
+
+export const mebibytes = (bytes: number): string => {
+  const mib = bytes / 2 ** 20;
+  return mib.toFixed(mib < 10 ? 1 : 0);
+};
+
+/** A path as it can be pasted into a shell. */
+export const quoted = (path: string): string => (/^[\w./:@%+=-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
+
+/** One step of one batch: rows `first` to `first + rows - 1` of all samples are the first `rows` of the step's tensors. */
+export interface BatchStep extends SampleStep {
+  readonly first: number;
+  readonly rows: number;
+}
+
+export interface DrawOptions {
+  /** How many samples: ids 0 to n - 1 of the seed. */
+  readonly n: number;
+  readonly seed: number;
+  /** Starting noise (n, H, W, C) in place of drawn. */
+  readonly noise?: Float32Array | undefined;
+  readonly onStep?: ((step: BatchStep) => void | Promise<void>) | undefined;
+}
+
+/** Draws n samples in batches of the sampler's size, (n, H, W, C), not clipped. The last batch is filled up and the surplus dropped: one plan serves all. */
+export async function drawSamples(sampler: Sampler, { n, seed, noise, onStep }: DrawOptions): Promise<Float32Array<ArrayBuffer>> {
+  const [batch, ...image] = sampler.shape;
+  const size = image.reduce((a, b) => a * b, 1);
+  const samples = new Float32Array(n * size);
+  for (let first = 0; first < n; first += batch) {
+    const rows = Math.min(batch, n - first);
+    const start = noise && new Float32Array(batch * size);
+    start?.set(noise!.subarray(first * size, (first + rows) * size));
+    const watch = onStep && ((step: SampleStep) => onStep({ ...step, first, rows }));
+    const x = await sampler.sample({ seed, firstId: first, ...(start && { noise: start }), ...(watch && { onStep: watch }) });
+    samples.set(x.subarray(0, rows * size), first * size);
+  }
+  return samples;
+}
+
+/** Samples in [-1, 1], (n, H, W, C), as one picture, as square as n allows. Small images are enlarged, or the grid of 64 is a thumbnail. */
+export function sampleGrid(samples: Float32Array, [height, width, channels]: readonly [number, number, number], onNaN?: (count: number) => void): Picture {
+  const n = samples.length / (height * width * channels);
+  const scale = Math.max(1, Math.floor(64 / Math.max(height, width)));
+  return imageGrid(toBytes(samples, onNaN), n, height, width, channels, Math.ceil(Math.sqrt(n)), { scale });
+}

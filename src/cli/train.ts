@@ -1,0 +1,247 @@
+// npm run train: from flags to a run folder with metrics, pictures and checkpoints.
+
+import { readFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { loadDataset } from '../data/dataset.ts';
+import { GaussianDiffusion } from '../diffusion/gaussian.ts';
+import { Sampler } from '../diffusion/sampler.ts';
+import { makeSchedule, type ScheduleSpec } from '../diffusion/schedule.ts';
+import { Training } from '../diffusion/training.ts';
+import { DdpmError } from '../errors.ts';
+import { loadCheckpoint, saveCheckpoint, type TrainingState } from '../io/checkpoint.ts';
+import { writeAtomic } from '../io/files.ts';
+import { encodePng } from '../io/png.ts';
+import { listAdapters, openEngine, type OpenedEngine } from '../node.ts';
+import { type BufferName, Parameters } from '../nn/parameters.ts';
+import { UNet } from '../nn/unet.ts';
+import { DeviceImages } from '../ops/random.ts';
+import { describeDevice, drawSamples, mebibytes, quoted, runCommand, sampleGrid } from './command.ts';
+import { type Command, helpText, parseFlags, settingsToJson } from './flags.ts';
+import { modelConfig, resolveSettings, type ResolvedSettings } from './presets.ts';
+import { Progress } from './progress.ts';
+import { type Checkpoint, describeEnvironment, freeRunName, RunFolder } from './run-folder.ts';
+import { TRAIN, type TrainSettings } from './settings.ts';
+import { trainLoop } from './train-loop.ts';
+
+const COMMAND: Command = { name: 'train', help: 'Trains a model, or goes on training one, and keeps all of it in a run folder.' };
+
+/** Samples drawn at a time. */
+const BATCH = 64;
+/** npm passes a Ctrl-C on that its child has had already: a second one this soon is not a second one. */
+const SAME_KEY_MS = 500;
+
+const INTERRUPTED = new Error('interrupted');
+
+/** A line of the header. */
+const say = (label: string, text: string): void => void process.stderr.write(`${label.padEnd(9)}${text}\n`);
+
+async function train(): Promise<number> {
+  const parse = (base?: { json: unknown; source: string }) => parseFlags(TRAIN, COMMAND, process.argv.slice(2), { env: process.env, ...(base && { base }) });
+  let { settings } = parse();
+  if (settings.help) {
+    process.stdout.write(`${helpText(TRAIN, COMMAND)}\n`);
+    return 0;
+  }
+  if (settings.listGpus) {
+    const adapters = await listAdapters();
+    process.stdout.write(adapters.length ? adapters.map(({ backend, name }, i) => `${i}  ${name} (${backend})\n`).join('') : 'no adapter was found\n');
+    return 0;
+  }
+  const resumed = settings.resume === null ? null : RunFolder.resume(settings.resume, settings.out);
+  if (resumed) ({ settings } = parse({ json: resumed.run.config(), source: resumed.run.file('config.json') }));
+  const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
+  const code = await trainOn(opened, settings, resumed);
+  // Not after an error: a lost device has nothing to wait for, and the process ends in any case.
+  await opened.close();
+  return code;
+}
+
+async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { run: RunFolder; checkpoint: Checkpoint } | null): Promise<number> {
+  const { engine, software } = opened;
+  process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
+  say('device', describeDevice(opened));
+  const data = await loadDataset(given.data, given.limit === null ? {} : { limit: given.limit });
+  const settings = resolveSettings(given, { software, flip: data.flip });
+  if (software) say('warning', softwareWarning(opened, settings));
+
+  const unet = new UNet({ ...modelConfig(settings.preset, data), dropout: settings.dropout });
+  const parameters = Parameters.place(engine, unet, { seed: settings.seed });
+  const images = new DeviceImages(engine, data, settings.flip);
+  const schedule: ScheduleSpec = { name: settings.schedule, T: settings.timesteps };
+  const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule));
+  const { batchSize, steps, lr, lrSchedule, warmup, ema, seed, gradClip, weightDecay } = settings;
+  const training = new Training(unet, parameters, diffusion, images, { batchSize, steps, lr, lrSchedule, warmup, ema, seed, gradClip, weightDecay });
+
+  say('data', `${data.name}  ${data.count} × ${data.height}×${data.width}×${data.channels}  flip ${settings.flip ? 'on' : 'off'}  ${data.path}`);
+  const { block_out_channels, layers_per_block } = unet.config;
+  const blocks = `${layers_per_block} ${layers_per_block === 1 ? 'block' : 'blocks'}`;
+  say('model', `${settings.preset}  channels ${block_out_channels.join(', ')} × ${blocks}  dropout ${settings.dropout}  ${parameters.count} parameters`);
+  say('train', trainLine(settings, data.count));
+  say('memory', memoryLine(parameters, training.plan.pool.totalBytes, data.pixels.length));
+
+  const config = settingsToJson(TRAIN, settings as TrainSettings);
+  if (given.dryRun) {
+    await compile(training);
+    process.stdout.write(`${JSON.stringify({ settings: config, model: unet.config, parameters: parameters.count }, null, 2)}\n`);
+    say('dry run', 'nothing was trained or written');
+    return 0;
+  }
+
+  let state: TrainingState | null = null;
+  if (resumed) {
+    state = await loadCheckpoint(resumed.checkpoint.path, { parameters });
+    if (state.step >= steps) {
+      const more = `npm run train -- --resume ${quoted(resumed.run.path)} --steps ${2 * state.step}`;
+      throw new DdpmError('E-USAGE', `${resumed.run.path} has done its ${steps} steps. To go on with it, give more: ${more}`);
+    }
+  }
+  const environment = describeEnvironment(adapterFacts(opened));
+  const run = resumed?.run ?? (await RunFolder.create(settings.out, given.name ?? freeRunName(settings.out, settings.data), { config, environment, overwrite: given.overwrite }));
+  say('run', run.path);
+  const from = state?.step ?? 0;
+  if (state) {
+    await run.describe({ config, environment });
+    await run.truncateMetrics(from);
+    say('resumed', `step ${from} of ${steps} from ${resumed!.checkpoint.path} (model, ema, adam, seed and data order)`);
+    if (state.seed !== seed) say('warning', `the seed was ${state.seed} and is ${seed}: from here on the run is another one`);
+    if (state.data?.count !== data.count) say('warning', `the data were ${state.data?.count} images and are ${data.count}: the order goes on differently`);
+  }
+  await compile(training);
+
+  const progress = new Progress(process.stderr, { total: steps, mode: settings.progress as 'auto', every: settings.logEvery });
+  const stop = catchSignals((text) => progress.event(text));
+  let saved: Checkpoint | null = resumed?.checkpoint ?? null;
+  let lastGood = from; // the last step that changed the weights
+
+  const save = async (step: number): Promise<void> => {
+    const start = performance.now();
+    const content = { unet, parameters, schedule, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
+    saved = await run.saveCheckpoint(step, (folder) => saveCheckpoint(folder, content), { keep: settings.keep });
+    progress.event(`  checkpoint → ${relative(run.path, saved.path)} (${seconds(start)})`);
+  };
+
+  let sampler: { readonly sampler: Sampler; readonly steps: number } | null = null;
+  const draw = async (path: string, sampleSteps: number): Promise<boolean> => {
+    const start = performance.now(), n = settings.samples;
+    if (sampler?.steps !== sampleSteps) {
+      await sampler?.sampler.destroy();
+      const shape = [Math.min(n, BATCH), ...images.shape] as const;
+      const make = (): Sampler => new Sampler((x, t) => unet.forward(x, t), diffusion, shape, { method: 'ddim', steps: sampleSteps });
+      sampler = { steps: sampleSteps, sampler: parameters.use('ema', make) };
+      await sampler.sampler.compile();
+    }
+    try {
+      const onStep = (): void => {
+        if (stop.requested) throw INTERRUPTED;
+      };
+      const samples = await drawSamples(sampler.sampler, { n, seed, onStep });
+      const onNaN = (count: number): void => progress.event(`  warning: ${count} values of the samples are not numbers, and black in the picture`);
+      await writeAtomic(path, encodePng(sampleGrid(samples, images.shape, onNaN)));
+    } catch (error) {
+      if (error === INTERRUPTED) return false;
+      throw error;
+    }
+    progress.event(`  samples → ${relative(run.path, path)} (${n}, ema, ddim ${sampleSteps}, ${seconds(start)})`);
+    return true;
+  };
+
+  let done: number;
+  try {
+    done = await trainLoop({
+      training, images: data.count, from, logEvery: settings.logEvery, sampleEvery: settings.sampleEvery, saveEvery: settings.saveEvery, stop, save,
+      onMetrics: (line) => {
+        run.appendMetrics(line);
+        if (!('nonfinite' in line)) lastGood = line['step'] as number;
+      },
+      onProgress: (report) => progress.update(report),
+      onEvent: (text) => progress.event(text),
+      sample: async (step) => void (await draw(run.samplePath(step), settings.sampleSteps)),
+    });
+    if (done > from) await save(done);
+  } catch (error) {
+    progress.finish();
+    throw withAdvice(error, { run, lastGood, lr });
+  }
+  if (done === steps) {
+    const final = run.file('samples', 'final.png');
+    if (await draw(final, Math.min(settings.timesteps, 2 * settings.sampleSteps))) {
+      progress.finish();
+      process.stdout.write(`samples  ${final}\nmore     npm run sample -- ${quoted(run.path)}\n`);
+      return 0;
+    }
+  }
+  progress.finish();
+  if (done === steps) process.stderr.write(`saved ${saved!.path}.  The training is done; for pictures:  npm run sample -- ${quoted(run.path)}\n`);
+  else if (saved) process.stderr.write(`saved ${saved.path}.  go on with:  ${resumeCommand(run.path)}\n`);
+  else process.stderr.write('stopped before the first step: there is nothing to save\n');
+  return 130;
+}
+
+async function compile(training: Training): Promise<void> {
+  const start = performance.now();
+  const tty = process.stderr.isTTY;
+  await training.plan.compile((done, total) => tty && process.stderr.write(`\r\x1b[2Kkernels  ${done} of ${total}`));
+  if (tty) process.stderr.write('\r\x1b[2K');
+  say('kernels', `${training.engine.pipelines.count} pipelines compiled in ${seconds(start)}`);
+}
+
+/** The first Ctrl-C asks the loop to end after its step, the second ends the process at once. */
+function catchSignals(event: (text: string) => void): { requested: boolean } {
+  const stop = { requested: false };
+  let first = 0;
+  const onSignal = (): void => {
+    if (stop.requested) {
+      if (performance.now() - first > SAME_KEY_MS) process.exit(130);
+      return;
+    }
+    stop.requested = true;
+    first = performance.now();
+    event('^C  finishing the step and saving … press again to stop at once');
+  };
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, onSignal);
+  return stop;
+}
+
+const resumeCommand = (path: string): string => `npm run train -- --resume ${quoted(path)}`;
+
+/** The error of a run that was under way, with what is left of the run and what to type. */
+function withAdvice(error: unknown, { run, lastGood, lr }: { run: RunFolder; lastGood: number; lr: number }): unknown {
+  if (!(error instanceof DdpmError)) return error;
+  const diverged = error.code === 'E-NONFINITE';
+  // Weights whose every next step failed are finite and of no use: only a checkpoint from before the last step that worked will go on.
+  const good = diverged ? run.checkpoints().filter(({ step }) => step < lastGood).at(-1) : run.latest();
+  const path = good && (good.step === run.latest()?.step ? run.path : good.path);
+  const lower = diverged ? ` --lr ${Number((lr / 3).toPrecision(1))}` : '';
+  const next = path ? `Go on from it${lower && ' at a lower rate'}: ${resumeCommand(path)}${lower}` : `Start again${lower && ` at a lower rate:${lower}`}, with --overwrite or another --name.`;
+  return new DdpmError(error.code, `${error.message}\n${good ? `The last good checkpoint is ${good.path}.` : 'There is no good checkpoint yet.'} ${next}`, { cause: error });
+}
+
+function softwareWarning({ info }: OpenedEngine, { preset }: ResolvedSettings): string {
+  const name = info.description.split(':')[0] || info.device;
+  const slow = `preset ${preset} is made for a GPU and takes days here; --preset tiny takes minutes`;
+  return `${name} is a CPU that plays a GPU: ${preset === 'tiny' ? 'expect a few steps a second, and pictures after some ten minutes' : slow}`;
+}
+
+function trainLine(s: ResolvedSettings, images: number): string {
+  const epochs = ((s.steps * s.batchSize) / images).toPrecision(3);
+  const rate = `lr ${s.lr} (warm-up ${s.warmup}, ${s.lrSchedule})`;
+  return `batch ${s.batchSize}, ${rate}, clip ${s.gradClip || 'off'}, ema ${s.ema}, ${s.schedule} T ${s.timesteps}, seed ${s.seed}, ${s.steps} steps = ${epochs} epochs`;
+}
+
+function memoryLine(parameters: Parameters, activations: number, data: number): string {
+  const bytes = (name: BufferName): number => parameters.chunks.reduce((sum, chunk) => sum + chunk.slices[name].bytes, 0);
+  const parts = { weights: bytes('values'), grads: bytes('grads'), Adam: bytes('m') + bytes('v'), EMA: bytes('ema'), activations, data };
+  const sum = Object.values(parts).reduce((a, b) => a + b, 0);
+  return `${Object.entries(parts).map(([name, part]) => `${name} ${mebibytes(part)}`).join(' + ')} = ${mebibytes(sum)} MiB`;
+}
+
+function adapterFacts({ device, info, software }: OpenedEngine): object {
+  const { vendor, architecture, device: name, description, subgroupMinSize, subgroupMaxSize } = info;
+  return { vendor, architecture, device: name, description, software, subgroups: [subgroupMinSize, subgroupMaxSize], features: [...device.features].sort() };
+}
+
+const packageVersion = (): string => (JSON.parse(readFileSync(join(import.meta.dirname, '..', '..', 'package.json'), 'utf8')) as { version: string }).version;
+
+const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`;
+
+await runCommand(train);

@@ -1,0 +1,43 @@
+// The public API for embedders: bring a GPUDevice; nothing here imports Node or opens a device (src/node.ts does that for Node).
+
+export { DdpmError, type ErrorCode } from './errors.ts';
+
+export { Engine, type Scope } from './gpu/engine.ts';
+export { type Args, type Grid, grid, type Kernel, type Slice } from './gpu/kernel.ts';
+export type { Command, Plan } from './gpu/plan.ts';
+export type { KernelTime } from './gpu/profile.ts';
+export { engineRequirements } from './gpu/requirements.ts';
+/** Every kernel as `engine.run` takes it; `kernels.silu_forward.wgsl` is its source. */
+export * as kernels from './gpu/kernels.gen.ts';
+
+export { type Destination, record, Tape } from './autograd.ts';
+export { Clock, type Tick } from './clock.ts';
+export { STREAM } from './philox.ts';
+export { nchwToNhwc, nhwcToNchw, ParameterTensor, sizeOf, Tensor } from './tensor.ts';
+
+export { attention, matmul, type Operand } from './ops/attention.ts';
+export { conv2d, type Conv2dOptions, linear } from './ops/conv2d.ts';
+export { type EmbeddingOptions, placeFrequencies, timestepEmbedding } from './ops/embedding.ts';
+export { groupNorm, type GroupNormOptions } from './ops/group_norm.ts';
+export { mse } from './ops/loss.ts';
+export { add, dropout, silu, upsample } from './ops/pointwise.ts';
+export { DeviceImages, randomIntegers, randomNormal, shuffleIndices } from './ops/random.ts';
+
+export { readConfig, type UNetConfig, type UNetFields } from './nn/config.ts';
+export { type Init, ones, varianceScaling, zeros } from './nn/init.ts';
+export { Attention, Conv2d, Downsample2D, GroupNorm, Linear, ResnetBlock2D, Upsample2D } from './nn/layers.ts';
+export { type Layout, Module, Parameter, parametersOf } from './nn/parameter.ts';
+export { type BufferName, type NamedTensors, Parameters } from './nn/parameters.ts';
+export { UNet } from './nn/unet.ts';
+
+export { type EpsModel, GaussianDiffusion, type MeanVariance, type Variance, VARIANCES } from './diffusion/gaussian.ts';
+export { Sampler, type SamplerName, type SamplerOptions, SAMPLERS, type SampleStep } from './diffusion/sampler.ts';
+export { type BetaOptions, makeBetas, makeSchedule, type Schedule, type ScheduleName, type ScheduleSpec, SCHEDULES } from './diffusion/schedule.ts';
+export { type DdimOptions, type DdimRow, ddimTable, type Spacing, SPACINGS, timesteps } from './diffusion/spacing.ts';
+export { Training, type TrainingOptions } from './diffusion/training.ts';
+
+export { AdamW, type AdamWOptions, type StepLog } from './optim/adamw.ts';
+export { emaDecay, learningRate, LR_SCHEDULES, type LrSchedule } from './optim/schedules.ts';
+
+export { modernNames, parseConfig, readModel } from './io/model.ts';
+export { type Dtype, readSafetensors, type SafeTensor, type SafeTensors, safetensorsChunks, type TensorData, type TensorToWrite, writeSafetensors } from './io/safetensors.ts';

@@ -1,0 +1,117 @@
+// Who may import whom: the layers as a table, no cycles, and nothing of Node in what a browser loads.
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+
+const src = fileURLToPath(new URL('../src', import.meta.url));
+
+/** From the bottom up. A file imports from its own layer and from those above it in this list, which are below it in the building. */
+const LAYERS: readonly (readonly string[])[] = [
+  ['errors.ts', 'philox.ts'],
+  ['gpu/'],
+  ['tensor.ts'],
+  ['clock.ts', 'autograd.ts'],
+  ['ops/'],
+  ['nn/'],
+  ['optim/'],
+  ['diffusion/'], // the training step binds model and optimizer together
+  ['io/'],
+  ['data/'], // its files are checked and read as io's are
+  ['node.ts'], // opens a device for the command line; a library user may bring one
+  ['cli/'],
+  ['index.ts'], // says what is public; nobody inside goes through it
+];
+
+interface Import {
+  readonly of: string;
+  readonly typeOnly: boolean;
+}
+
+/** What a source imports, statically or not. */
+function importsOf(source: string): Import[] {
+  const found: Import[] = [];
+  for (const [, type, of] of source.matchAll(/^\s*(?:import|export)\s+(type\s)?[^;'"]*?from\s+['"]([^'"]+)['"]/gm)) found.push({ of: of!, typeOnly: !!type });
+  for (const [, of] of source.matchAll(/^\s*import\s+['"]([^'"]+)['"]/gm)) found.push({ of: of!, typeOnly: false });
+  for (const [, of] of source.matchAll(/\bimport\(\s*['"]([^'"]+)['"]\s*\)/g)) found.push({ of: of!, typeOnly: false });
+  return found;
+}
+
+const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
+  .map((f) => f.replaceAll('\\', '/'))
+  .filter((f) => /\.(ts|mjs)$/.test(f));
+const imports = new Map(files.map((f) => [f, importsOf(readFileSync(join(src, f), 'utf8'))]));
+
+const layerOf = (file: string): number => LAYERS.findIndex((entries) => entries.some((entry) => (entry.endsWith('/') ? file.startsWith(entry) : file === entry)));
+/** The file that an import means, or null where it is a package's. */
+const target = (file: string, of: string): string | null => (of.startsWith('.') ? normalize(join(dirname(file), of)).replaceAll('\\', '/') : null);
+
+const architecture = suite('architecture');
+
+architecture('imports are found, of every form', () => {
+  const source = "import a from './a.ts';\nimport {\n  b,\n} from './b.ts';\nimport type { C } from './c.ts';\nexport * from './d.ts';\nexport type { E } from './e.ts';\nimport './f.ts';\nconst g = await import('./g.ts');\nconst s = 'from';\n";
+  assert.equal(importsOf(source).map((i) => i.of).sort(), ['a', 'b', 'c', 'd', 'e', 'f', 'g'].map((f) => `./${f}.ts`));
+  assert.equal(importsOf(source).filter((i) => i.typeOnly).map((i) => i.of), ['./c.ts', './e.ts']);
+  assert.ok(imports.get('ops/conv2d.ts')?.some((i) => i.of === '../autograd.ts'));
+});
+
+architecture('every file belongs to a layer, and imports exist', () => {
+  for (const [file, list] of imports) {
+    assert.ok(layerOf(file) >= 0, `src/${file} is in no layer: put it into the table of test/architecture.test.ts`);
+    for (const { of } of list) {
+      const to = target(file, of);
+      if (to) assert.ok(imports.has(to), `src/${file} imports ${of}, which is no file of src/`);
+    }
+  }
+});
+
+architecture('imports go one way', () => {
+  for (const [file, list] of imports)
+    for (const { of } of list) {
+      const to = target(file, of);
+      if (to) assert.ok(layerOf(to) <= layerOf(file), `src/${file} (layer ${LAYERS[layerOf(file)].join(', ')}) imports src/${to} of a higher layer`);
+    }
+});
+
+architecture('no file depends on itself, types apart', () => {
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]): void => {
+    assert.not(path.includes(file), `a cycle: ${[...path.slice(path.indexOf(file)), file].join(' -> ')}`);
+    if (done.has(file)) return;
+    for (const { of, typeOnly } of imports.get(file) ?? []) {
+      const to = target(file, of);
+      if (to && !typeOnly) visit(to, [...path, file]);
+    }
+    done.add(file);
+  };
+  for (const file of files) visit(file, []);
+});
+
+architecture('src/index.ts and all that it reaches need neither Node nor a package', () => {
+  // Without it, the layers that it will be made of.
+  const roots = existsSync(join(src, 'index.ts')) ? ['index.ts'] : files.filter((f) => layerOf(f) <= layerOf('diffusion/'));
+  const from = new Map<string, string>(roots.map((f) => [f, '']));
+  for (const file of from.keys())
+    for (const { of } of imports.get(file) ?? []) {
+      const to = target(file, of), way = `${from.get(file)}${file} -> `;
+      assert.ok(to, `${way}${of}: a browser has neither Node's modules nor packages`);
+      if (to && !from.has(to)) from.set(to, way);
+    }
+  assert.ok(from.size > 15, 'it reaches the library');
+  for (const file of from.keys()) assert.not.match(readFileSync(join(src, file), 'utf8'), /\b(process|Buffer)\.\w/, `src/${file} uses a global of Node's`);
+});
+
+architecture("only src/node.ts imports 'webgpu'", () => {
+  const importers = [...imports].filter(([, list]) => list.some((i) => i.of === 'webgpu')).map(([file]) => file);
+  assert.equal(importers, ['node.ts']);
+});
+
+architecture('packages are those that package.json ships', () => {
+  const { dependencies, peerDependencies } = JSON.parse(readFileSync(join(src, '../package.json'), 'utf8')) as Record<'dependencies' | 'peerDependencies', Record<string, string>>;
+  const shipped = [...Object.keys(dependencies), ...Object.keys(peerDependencies)];
+  for (const [file, list] of imports)
+    for (const { of } of list) if (!of.startsWith('.') && !of.startsWith('node:')) assert.ok(shipped.includes(of), `src/${file} imports ${of}`);
+});
+
+architecture.run();

@@ -1,0 +1,209 @@
+// Checkpoints: five steps, saved, loaded and five more are ten steps bit for bit; folders of others; and files that are wrong.
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { makeShapes } from '../src/data/shapes.ts';
+import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
+import { makeBetas, makeSchedule, type ScheduleSpec } from '../src/diffusion/schedule.ts';
+import { Training } from '../src/diffusion/training.ts';
+import type { Engine } from '../src/gpu/engine.ts';
+import { loadCheckpoint, loadModelFolder, readScheduler, saveCheckpoint, schedulerConfig } from '../src/io/checkpoint.ts';
+import { readSafetensors, type SafeTensor, writeSafetensors } from '../src/io/safetensors.ts';
+import type { UNetFields } from '../src/nn/config.ts';
+import { type BufferName, Parameters } from '../src/nn/parameters.ts';
+import { UNet } from '../src/nn/unet.ts';
+import { DeviceImages } from '../src/ops/random.ts';
+import { assertError, gpuSuite } from './helpers/gpu.ts';
+
+const CONFIG: UNetFields = {
+  sample_size: 8, in_channels: 1, out_channels: 1, block_out_channels: [8, 8], down_block_types: ['DownBlock2D', 'AttnDownBlock2D'], up_block_types: ['AttnUpBlock2D', 'UpBlock2D'],
+  layers_per_block: 1, norm_num_groups: 4, attention_head_dim: 4, dropout: 0.1, downsample_padding: 0, flip_sin_to_cos: false, freq_shift: 1,
+};
+const SCHEDULE: ScheduleSpec = { name: 'linear', T: 40 };
+const STATE = { step: 5, seed: 3, data: { name: 'shapes', count: 20 }, settings: { lr: 1e-3 } };
+
+function setUp(engine: Engine, config = CONFIG) {
+  const unet = new UNet(config);
+  const parameters = Parameters.place(engine, unet, { seed: 3 });
+  const images = new DeviceImages(engine, makeShapes({ count: 20, size: 8 }), true);
+  const diffusion = new GaussianDiffusion(engine, makeSchedule(SCHEDULE));
+  const training = new Training(unet, parameters, diffusion, images, { batchSize: 4, steps: 10, lr: 1e-3, warmup: 3, lrSchedule: 'cosine', weightDecay: 0.01, ema: 0.99, seed: 3 });
+  return { unet, parameters, training, save: (folder: string, state = STATE) => saveCheckpoint(folder, { unet, parameters, schedule: SCHEDULE, state }) };
+}
+
+async function inFolder(f: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'ddpm-checkpoint-'));
+  try {
+    await f(folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+async function assertSameBits(a: Parameters, b: Parameters): Promise<void> {
+  for (const buffer of ['values', 'm', 'v', 'ema'] as BufferName[]) {
+    const x = await a.read(buffer), y = await b.read(buffer);
+    for (const [name, { data }] of x) assert.equal(new Uint32Array(data.buffer), new Uint32Array(y.get(name)!.data.buffer), `${buffer} of ${name}`);
+  }
+}
+
+const test = gpuSuite('checkpoint: tensors');
+
+test('five steps, save, load and five more are ten steps, bit for bit', (engine) =>
+  inFolder(async (folder) => {
+    const through = setUp(engine), first = setUp(engine);
+    for (let step = 0; step < 10; step++) through.training.run(step);
+    for (let step = 0; step < 5; step++) first.training.run(step);
+    await first.save(folder);
+
+    const second = setUp(engine);
+    // Whatever was there before must not matter.
+    for (let step = 0; step < 2; step++) second.training.run(step);
+    const state = await loadCheckpoint(folder, second);
+    assert.equal(state, { format: 1, ...STATE, parameters: second.parameters.count } as unknown as typeof state);
+    await assertSameBits(first.parameters, second.parameters);
+    for (let step = state.step; step < 10; step++) second.training.run(step);
+    await assertSameBits(through.parameters, second.parameters);
+    assert.equal(await through.training.read(8, 10), await second.training.read(8, 10));
+    for (const { training } of [through, first, second]) await training.plan.destroy();
+  }));
+
+test('the folder is a model of diffusers: averaged weights under its name, config and scheduler', (engine) =>
+  inFolder(async (folder) => {
+    const { unet, parameters, training, save } = setUp(engine);
+    for (let step = 0; step < 2; step++) training.run(step);
+    await save(folder);
+    assert.equal(readdirSync(folder).sort(), ['config.json', 'diffusion_pytorch_model.safetensors', 'model.safetensors', 'optimizer.safetensors', 'scheduler_config.json', 'state.json']);
+    assert.equal(JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')), JSON.parse(JSON.stringify(unet.config)));
+    const ema = readSafetensors(readFileSync(join(folder, 'diffusion_pytorch_model.safetensors')), 'ema');
+    assert.is(ema.metadata['format'], 'pt');
+    for (const [name, { data, shape }] of await parameters.read('ema')) assert.equal([ema.tensors.get(name)!.shape, ema.tensors.get(name)!.data], [[...shape], data], name);
+
+    const averaged = await loadModelFolder(folder), raw = await loadModelFolder(folder, { weights: 'model' });
+    assert.equal(averaged.tensors.get('conv_in.weight')!.data, (await parameters.read('ema')).get('conv_in.weight')!.data);
+    assert.equal(raw.tensors.get('conv_in.weight')!.data, (await parameters.read('values')).get('conv_in.weight')!.data);
+    assert.equal(averaged.scheduler.schedule.betas, makeBetas('linear', 40));
+    await training.plan.destroy();
+  }));
+
+test('names from before diffusers 0.18, in a pipeline with its scheduler beside', (engine) =>
+  inFolder(async (folder) => {
+    const { unet, parameters, training, save } = setUp(engine);
+    await save(folder);
+    const { tensors } = readSafetensors(readFileSync(join(folder, 'model.safetensors')), 'model');
+    const old = [['to_q', 'query'], ['to_k', 'key'], ['to_v', 'value'], ['to_out.0', 'proj_attn']] as const;
+    const renamed = [...tensors].map(([name, t]): [string, SafeTensor] => [old.reduce((n, [now, then]) => n.replace(now, then), name), t]);
+    assert.ok(renamed.some(([name]) => name.includes('.query.')));
+    const pipeline = join(folder, 'pipeline');
+    mkdirSync(join(pipeline, 'unet'), { recursive: true });
+    mkdirSync(join(pipeline, 'scheduler'));
+    writeFileSync(join(pipeline, 'unet', 'config.json'), JSON.stringify(unet.config));
+    writeFileSync(join(pipeline, 'unet', 'model.safetensors'), writeSafetensors(renamed));
+    writeFileSync(join(pipeline, 'scheduler', 'scheduler_config.json'), JSON.stringify({ _class_name: 'DDIMScheduler', num_train_timesteps: 30, beta_end: 0.1, timestep_spacing: 'trailing' }));
+    for (const path of [pipeline, join(pipeline, 'unet')]) {
+      const model = await loadModelFolder(path);
+      parameters.write('values', model.tensors, model.file);
+      assert.is(model.scheduler.spacing, 'trailing');
+      assert.equal(model.scheduler.schedule.betas, makeBetas('linear', 30, { betaEnd: 0.1, scale: false }));
+    }
+    await training.plan.destroy();
+  }));
+
+test('a checkpoint of another model: the first three tensors that differ, with both shapes, and nothing is written', (engine) =>
+  inFolder(async (folder) => {
+    const a = setUp(engine), b = setUp(engine, { ...CONFIG, block_out_channels: [16, 8] });
+    await b.save(folder);
+    const before = await a.parameters.read('values');
+    await assertError(() => loadCheckpoint(folder, a), 'E-MODEL', /model\.safetensors is of another model: \d+ tensors differ\.\n {2}conv_in\.weight: \(16, 1, 3, 3\) there, \(8, 1, 3, 3\) in the model\n.*\n.*\n {2}and \d+ more/);
+    assert.equal(await a.parameters.read('values'), before);
+    for (const { training } of [a, b]) await training.plan.destroy();
+  }));
+
+test('weights that are not finite are not saved', (engine) =>
+  inFolder(async (folder) => {
+    const { parameters, training, save } = setUp(engine);
+    const values = await parameters.read('values');
+    values.get('conv_out.bias')!.data[0] = NaN;
+    parameters.write('values', values, 'a test');
+    await assertError(() => save(folder), 'E-NONFINITE', /the weights of conv_out\.bias are not finite after step 5/);
+    await training.plan.destroy();
+  }));
+
+test('files that are missing, cut off or of something else', (engine) =>
+  inFolder(async (folder) => {
+    const { parameters, training, save } = setUp(engine);
+    await assertError(() => loadModelFolder(join(folder, 'none')), 'E-FILE', /none is not there/);
+    await assertError(() => loadModelFolder(folder), 'E-FILE', /has no config\.json/);
+    await assertError(() => loadCheckpoint(folder, { parameters }), 'E-FILE', /state\.json.*no such file/);
+    await save(folder);
+    const spoil = async (file: string, change: (bytes: Buffer) => Buffer | string, load: () => Promise<unknown>, message: RegExp): Promise<void> => {
+      const path = join(folder, file), good = readFileSync(path);
+      writeFileSync(path, change(Buffer.from(good)));
+      await assertError(load, 'E-FILE', message);
+      writeFileSync(path, good);
+    };
+    const load = () => loadCheckpoint(folder, { parameters });
+    await spoil('model.safetensors', (b) => b.subarray(0, 1000), load, /model\.safetensors is not a good safetensors file.*cut off/);
+    await spoil('optimizer.safetensors', (b) => (b.fill(0xff, 0, 8), b), load, /optimizer\.safetensors is not a good safetensors file: its header would be/);
+    await spoil('diffusion_pytorch_model.safetensors', (b) => (b.fill(0, 8, 12), b), () => loadModelFolder(folder), /its header is not JSON/);
+    await spoil('state.json', () => '{"step": 3', load, /state\.json is not JSON/);
+    await spoil('state.json', () => '{"format": 1, "step": -3, "seed": 0}', load, /not the state of a checkpoint/);
+    await spoil('state.json', () => '{"format": 2, "step": 3, "seed": 0}', load, /written by a newer/);
+    await spoil('config.json', () => '[]', () => loadModelFolder(folder), /config\.json is not a JSON object/);
+    rmSync(join(folder, 'model.safetensors'));
+    await assertError(() => loadModelFolder(folder, { weights: 'model' }), 'E-FILE', /leave out --weights model/);
+    await assertError(load, 'E-FILE', /model\.safetensors.*no such file/);
+    rmSync(join(folder, 'diffusion_pytorch_model.safetensors'));
+    await assertError(() => loadModelFolder(folder), 'E-FILE', /no weights that can be read.*Convert/);
+    await training.plan.destroy();
+  }));
+
+test.run();
+
+const scheduler = suite('checkpoint: scheduler_config.json');
+
+scheduler('every schedule goes through the file and comes back with the same betas', () => {
+  for (const spec of [{ name: 'linear', T: 1000 }, { name: 'linear', T: 250 }, { name: 'linear', T: 100, scale: false }, { name: 'quadratic', T: 50 }, { name: 'cosine', T: 30 }] as ScheduleSpec[]) {
+    for (const variance of ['fixed_small', 'fixed_large'] as const) {
+      const back = readScheduler(JSON.parse(JSON.stringify(schedulerConfig(spec, variance))));
+      assert.equal(back.schedule.betas, makeBetas(spec.name, spec.T, spec), `${spec.name} ${spec.T}`);
+      assert.equal([back.variance, back.clipSample, back.spacing, back.stepsOffset], [variance, true, 'leading', 0]);
+    }
+  }
+});
+
+scheduler("what is absent has diffusers' defaults, and older files are understood", () => {
+  const usual = readScheduler({});
+  assert.equal([usual.schedule.T, usual.variance, usual.clipSample, usual.spacing, usual.stepsOffset, usual.setAlphaToOne], [1000, 'fixed_small', true, 'leading', 0, true]);
+  assert.equal(usual.schedule.betas, makeBetas('linear', 1000));
+  const cifar = readScheduler({
+    _class_name: 'DDPMScheduler', _diffusers_version: '0.1.1', beta_end: 0.02, beta_schedule: 'linear', beta_start: 0.0001, clip_sample: true, num_train_timesteps: 1000,
+    trained_betas: null, variance_type: 'fixed_large', timestep_values: null, class_embed: false,
+  });
+  assert.is(cifar.variance, 'fixed_large');
+  const own = readScheduler({ trained_betas: [0.1, 0.2, 0.3], clip_sample: false, set_alpha_to_one: false, steps_offset: 1 });
+  assert.equal([[...own.schedule.betas], own.clipSample, own.setAlphaToOne, own.stepsOffset], [[0.1, 0.2, 0.3], false, false, 1]);
+});
+
+scheduler('what is not implemented is refused by name', async () => {
+  for (const [fields, message] of [
+    [{ beta_schedule: 'sigmoid' }, /beta_schedule = "sigmoid" is not implemented; it is "linear" or "scaled_linear"/],
+    [{ variance_type: 'learned_range' }, /variance_type = "learned_range"/],
+    [{ prediction_type: 'v_prediction' }, /prediction_type = "v_prediction".*"epsilon"/],
+    [{ timestep_spacing: 'karras' }, /timestep_spacing/],
+    [{ thresholding: true }, /thresholding = true/],
+    [{ rescale_betas_zero_snr: true }, /rescale_betas_zero_snr/],
+    [{ clip_sample_range: 2 }, /clip_sample_range = 2/],
+    [{ clip_sample: 'yes' }, /clip_sample = "yes"/],
+    [{ num_train_timesteps: '1000' }, /num_train_timesteps/],
+    [{ _class_name: 'EulerDiscreteScheduler' }, /_class_name = "EulerDiscreteScheduler"/],
+    [{ use_karras_sigmas: true }, /the field "use_karras_sigmas" \(true\) is not known/],
+    [{ trained_betas: [0.1, 0.2], num_train_timesteps: 3 }, /num_train_timesteps is 3, and there are 2/],
+    [{ trained_betas: [0.1, 2] }, /x\.json: betas\[1\]/],
+    [{ beta_end: 1.5 }, /x\.json: betas/],
+  ] as [UNetFields, RegExp][]) await assertError(() => readScheduler(fields, 'x.json'), 'E-MODEL', message);
+});
+
+scheduler.run();

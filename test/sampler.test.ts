@@ -1,0 +1,261 @@
+// The samplers against diffusers' DDIM and against DDPM in float64, step by step; and what a sample depends on: its id and the seed, not its batch.
+import { readFileSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { threads } from '../src/autograd.ts';
+import { type EpsModel, GaussianDiffusion, type Variance } from '../src/diffusion/gaussian.ts';
+import { Sampler, type SamplerOptions, type SampleStep } from '../src/diffusion/sampler.ts';
+import { makeSchedule, type ScheduleName } from '../src/diffusion/schedule.ts';
+import type { Engine } from '../src/gpu/engine.ts';
+import type { Kernel } from '../src/gpu/kernel.ts';
+import { readSafetensors } from '../src/io/safetensors.ts';
+import { parametersOf } from '../src/nn/parameter.ts';
+import { Parameters } from '../src/nn/parameters.ts';
+import { UNet } from '../src/nn/unet.ts';
+import { STREAM } from '../src/philox.ts';
+import { nchwToNhwc, Tensor } from '../src/tensor.ts';
+import { assertClose } from './helpers/close.ts';
+import { assertError, gpuSuite, random } from './helpers/gpu.ts';
+import * as twin from './ref/diffusion.ts';
+import { normals } from './ref/random.ts';
+
+type Shape = readonly [number, number, number, number];
+
+const bits = (data: Float32Array): string => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64');
+
+/** eps = 0.3 x + 0.1 sin(5 x) t / 1000: the model of the golden trajectories. The sine's argument is reduced here, since WGSL promises digits on [-pi, pi] only. */
+const closedForm = {
+  name: 'test_closed_form', subgroups: false, bindings: { x: 'read', t: 'read', eps: 'read_write' }, overrides: {}, optional: {}, dims: { N: 'u32', size: 'u32' },
+  wgsl: `
+struct Dims { N: u32, size: u32 }
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> t: array<u32>;
+@group(0) @binding(2) var<storage, read_write> eps: array<f32>;
+@group(0) @binding(3) var<uniform> dims: Dims;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let i = id.x;
+  if (i >= dims.N * dims.size) { return; }
+  let turns = 5.0 * x[i] * ${1 / (2 * Math.PI)};
+  eps[i] = 0.3 * x[i] + 0.1 * sin((turns - round(turns)) * ${2 * Math.PI}) * f32(t[i / dims.size]) / 1000.0;
+}`,
+} as const satisfies Kernel;
+
+const model: EpsModel = (x, t) => {
+  const { engine } = x, N = x.shape[0]!, eps = Tensor.empty(engine, x.shape);
+  engine.run(closedForm, threads(x.size), { x: x.slice, t: t.slice, eps: eps.slice, N, size: x.size / N });
+  return eps;
+};
+/** The same in float64. */
+const epsAt = (x: ArrayLike<number>, t: number): Float64Array => Float64Array.from({ length: x.length }, (_, i) => 0.3 * x[i] + 0.1 * Math.sin(5 * x[i]) * (t / 1000));
+
+const NAME = 'samplers-diffusers.safetensors';
+const { tensors } = readSafetensors(readFileSync(new URL(`golden/${NAME}`, import.meta.url)), NAME);
+
+const diffusionOf = (engine: Engine, name: ScheduleName, T: number, variance: Variance = 'fixed_small'): GaussianDiffusion => new GaussianDiffusion(engine, makeSchedule({ name, T }), { variance });
+
+/** Draws samples and keeps what every step left. */
+async function run(sampler: Sampler, options: { seed?: number; firstId?: number; noise?: Float32Array } = {}): Promise<{ end: Float32Array; x: Float32Array[]; x0: Float32Array[]; log: Omit<SampleStep, 'x' | 'predXstart'>[] }> {
+  const x: Float32Array[] = [], x0: Float32Array[] = [], log: Omit<SampleStep, 'x' | 'predXstart'>[] = [];
+  const end = await sampler.sample({
+    seed: 0,
+    ...options,
+    onStep: async ({ x: now, predXstart, ...rest }) => {
+      assert.equal([now.shape, predXstart.shape], [sampler.shape, sampler.shape]);
+      x.push(await now.read());
+      x0.push(await predXstart.read());
+      log.push(rest);
+    },
+  });
+  return { end, x, x0, log };
+}
+
+// -------------------------------------------------------------------------------------------------------------------- against diffusers
+const golden = gpuSuite('samplers against diffusers');
+
+const TRAJECTORIES: readonly [string, ScheduleName, SamplerOptions][] = [
+  ['ddim50-leading', 'linear', { method: 'ddim', steps: 50, rederive: false }],
+  ['ddim20-noclip', 'linear', { method: 'ddim', steps: 20, rederive: false, clipDenoised: false }],
+  ['ddim50-cosine', 'cosine', { method: 'ddim', steps: 50, rederive: false }],
+];
+for (const [name, schedule, options] of TRAJECTORIES)
+  golden(`${name}: every step within 1e-4`, async (engine) => {
+    const file = tensors.get(`${name}.trajectory`)!, [steps, N, C, H, W] = file.shape as [number, number, number, number, number], size = N * C * H * W;
+    const want = (step: number): Float32Array => nchwToNhwc((file.data as Float32Array).subarray(step * size, (step + 1) * size), [N, C, H, W]);
+    const sampler = new Sampler(model, diffusionOf(engine, schedule, 1000), [N, H, W, C], options);
+    assert.equal([...sampler.timesteps], Array.from(tensors.get(`${name}.timesteps`)!.data as ArrayLike<bigint>, Number));
+    const got = await run(sampler, { noise: nchwToNhwc(tensors.get('x_T')!.data as Float32Array, [N, C, H, W]) });
+    assert.is(got.x.length, steps);
+    let worst = 0;
+    got.x.forEach((x, i) => {
+      const goal = want(i);
+      // Without clipping x grows to 80, where 1e-4 is thirteen units in the last place.
+      assertClose(x, goal, { atol: 1e-4, what: `${name} after step ${i + 1}` });
+      worst = x.reduce((w, v, j) => Math.max(w, Math.abs(v - goal[j])), worst);
+    });
+    assertClose(got.end, want(steps - 1), { atol: 1e-4, what: `${name} at its end` });
+    const end = got.end.reduce((w, v, j) => Math.max(w, Math.abs(v - want(steps - 1)[j])), 0);
+    console.log(`  ${name}: every step within ${worst.toExponential(1)}, the end within ${end.toExponential(1)}`);
+    await sampler.destroy();
+  });
+golden.run();
+
+// ------------------------------------------------------------------------------------------------------------------------ DDPM and DDIM
+const chain = gpuSuite('samplers');
+const T = 20, SHAPE: Shape = [3, 3, 3, 2], SIZE = 18, SEED = 77;
+
+for (const [variance, clipDenoised] of [['fixed_small', true], ['fixed_large', true], ['fixed_small', false]] as const)
+  chain(`ddpm is the ancestral chain in float64 with the same draws, ${variance}${clipDenoised ? '' : ', not clipped'}`, async (engine) => {
+    const diffusion = diffusionOf(engine, 'quadratic', T, variance);
+    const sampler = new Sampler(model, diffusion, SHAPE, { method: 'ddpm', clipDenoised });
+    const got = await run(sampler, { seed: SEED, firstId: 5 });
+    const table = twin.posteriorTable(diffusion.schedule.betas, variance), samples = [5, 6, 7];
+    let x: Float64Array = normals({ seed: SEED, stream: STREAM.prior, step: 0, samples, count: SIZE });
+    for (let i = 0, t = T - 1; t >= 0; i++, t--) {
+      const z = normals({ seed: SEED, stream: STREAM.sample, step: t, samples, count: SIZE });
+      const step = twin.posteriorStep({ xt: x, eps: epsAt(x, t), z, coef: twin.scheduleGather(table, [t, t, t], 5), clip: clipDenoised, last: [t, t, t].map((v) => Number(v === 0)) });
+      assertClose(got.x[i], step.prev, { atol: 1e-4, what: `x after t = ${t}` });
+      assertClose(got.x0[i], step.x0, { atol: 1e-4, what: `x_0 at t = ${t}` });
+      x = step.prev;
+    }
+    assert.equal(got.log, Array.from({ length: T }, (_, i) => ({ done: i + 1, steps: T, t: T - 1 - i })));
+    assert.is(bits(got.end), bits(got.x[T - 1]), 'what sample() returns is x after the last step');
+    await sampler.destroy();
+  });
+
+chain('ddim with eta = 1 and every timestep is ddpm with the same draws', async (engine) => {
+  const diffusion = diffusionOf(engine, 'quadratic', T);
+  const ddpm = new Sampler(model, diffusion, SHAPE, { method: 'ddpm' }), ddim = new Sampler(model, diffusion, SHAPE, { method: 'ddim', steps: T, eta: 1 });
+  const not = new Sampler(model, diffusion, SHAPE, { method: 'ddim', steps: T, eta: 1, rederive: false });
+  const [a, b, c] = [await run(ddpm, { seed: SEED }), await run(ddim, { seed: SEED }), await run(not, { seed: SEED })];
+  assert.ok(a.x0.some((x) => x.some((v) => Math.abs(v) === 1)), 'something was clipped');
+  // Two float32 formulas for one number, each of some five roundings of numbers up to 4, over 20 steps.
+  a.x.forEach((x, i) => assertClose(b.x[i], x, { atol: 2e-5, what: `step ${i + 1}` }));
+  const apart = c.end.reduce((w, v, i) => Math.max(w, Math.abs(v - a.end[i])), 0);
+  assert.ok(apart > 1e-3, `without deriving eps again the two differ where x_0 was clipped, here by ${apart}`);
+  for (const sampler of [ddpm, ddim, not]) await sampler.destroy();
+});
+
+chain('eta between 0 and 1 adds that share of the noise; eta = 0 draws none', async (engine) => {
+  const diffusion = diffusionOf(engine, 'linear', 1000), ends: string[][] = [];
+  for (const eta of [0, 0.5]) {
+    const sampler = new Sampler(model, diffusion, SHAPE, { method: 'ddim', steps: 10, eta });
+    const noise = random(3 * SIZE, 9);
+    ends.push([bits(await sampler.sample({ seed: 1, noise })), bits(await sampler.sample({ seed: 2, noise }))]);
+    const got = await run(sampler, { seed: 1, noise }), samples = [0, 1, 2];
+    let x: Float64Array = Float64Array.from(noise);
+    sampler.timesteps.forEach((t, i) => {
+      const acp = diffusion.schedule.alphasCumprod, coef = twin.ddimCoef(acp[t], t >= 100 ? acp[t - 100] : 1, eta);
+      const step = twin.ddimStep({ xt: x, eps: epsAt(x, t), z: normals({ seed: 1, stream: STREAM.sample, step: t, samples, count: SIZE }), coef: Float64Array.of(...coef, ...coef, ...coef), clip: true });
+      assertClose(got.x[i], step.prev, { atol: 1e-4, what: `eta ${eta}, after t = ${t}` });
+      x = step.prev;
+    });
+    await sampler.destroy();
+  }
+  assert.is(ends[0][0], ends[0][1], 'the seed does not matter');
+  assert.is.not(ends[1][0], ends[1][1]);
+});
+
+chain('the other spacings visit what they say, the last step may stop at the first alpha', async (engine) => {
+  const diffusion = diffusionOf(engine, 'linear', 1000), noise = random(3 * SIZE, 9);
+  const ends = new Set<string>();
+  for (const options of [{}, { spacing: 'trailing' }, { spacing: 'linspace' }, { stepsOffset: 1 }, { setAlphaToOne: false }] as const) {
+    const sampler = new Sampler(model, diffusion, SHAPE, { method: 'ddim', steps: 5, ...options });
+    const { end, log } = await run(sampler, { noise });
+    assert.equal(log.map(({ t }) => t), [...sampler.timesteps]);
+    assert.ok(end.every(Number.isFinite));
+    ends.add(bits(end));
+    await sampler.destroy();
+  }
+  assert.is(ends.size, 5);
+});
+
+chain('what cannot be is refused', async (engine) => {
+  const diffusion = diffusionOf(engine, 'linear', 100), make = (options: object) => () => new Sampler(model, diffusion, SHAPE, options as SamplerOptions);
+  const { live, plans } = engine.memory();
+  await assertError(make({ method: 'euler' }), 'E-USAGE', /no sampler "euler"; the samplers are ddpm, ddim/);
+  await assertError(make({ method: 'ddpm', steps: 50 }), 'E-USAGE', /ddpm sampler visits all 100 timesteps; for 50 steps use the ddim sampler/);
+  await assertError(make({ method: 'ddim', steps: 101 }), 'E-USAGE', /cannot take 101 steps/);
+  await assertError(make({ method: 'ddim', steps: 10, eta: 1.5 }), 'E-USAGE', /eta is 1.5; it must lie between 0/);
+  assert.equal([engine.memory().live, engine.memory().plans], [live, plans], 'and nothing is left behind');
+  const sampler = make({ method: 'ddim', steps: 2 })();
+  for (const size of [3 * SIZE - 1, 3 * SIZE + 1]) await assertError(() => sampler.sample({ seed: 0, noise: new Float32Array(size) }), 'E-SHAPE', /values of noise for samples of shape \(3, 3, 3, 2\)/);
+  await sampler.destroy();
+});
+
+// ------------------------------------------------------------------------------------------------------------- what a sample depends on
+/** A real network: its reductions must not depend on the batch either. Its weights are nowhere zero, so that every part of it counts. */
+function network(engine: Engine): { unet: UNet; parameters: Parameters } {
+  const unet = new UNet({
+    in_channels: 1, out_channels: 1, block_out_channels: [8, 16], down_block_types: ['DownBlock2D', 'AttnDownBlock2D'], up_block_types: ['AttnUpBlock2D', 'UpBlock2D'],
+    layers_per_block: 1, norm_num_groups: 4, attention_head_dim: null, downsample_padding: 0,
+  });
+  const parameters = Parameters.place(engine, unet, { training: false });
+  parameters.write('values', new Map(parametersOf(unet).map((p, i) => [p.name, { shape: p.shape, data: random(p.size, i).map((v) => 0.2 * v + Number(p.name.endsWith('norm.weight'))) }])), 'test');
+  return { unet, parameters };
+}
+
+for (const [what, options] of [['ddpm', { method: 'ddpm' }], ['ddim, eta = 0.3', { method: 'ddim', steps: 4, eta: 0.3 }]] as const)
+  chain(`a sample id and a seed give one image, whatever the batch size, bit for bit: ${what}`, async (engine) => {
+    const { unet } = network(engine), diffusion = diffusionOf(engine, 'quadratic', 8), images = new Map<number, Set<string>>();
+    const eps: EpsModel = (x, t) => unet.forward(x, t);
+    const draw = async (N: number, ids: readonly number[], seed = SEED): Promise<string[]> => {
+      const sampler = new Sampler(eps, diffusion, [N, 8, 8, 1], options), out: string[] = [];
+      for (const firstId of ids) {
+        const got = await sampler.sample({ seed, firstId });
+        for (let n = 0; n < N; n++) out.push(bits(got.subarray(64 * n, 64 * (n + 1))));
+      }
+      await sampler.destroy();
+      return out;
+    };
+    for (const [N, firsts] of [[1, [0, 3, 6]], [2, [0, 5]], [3, [0, 3]], [7, [0]]] as const)
+      (await draw(N, firsts)).forEach((image, i) => {
+        const id = firsts[Math.floor(i / N)] + (i % N);
+        images.set(id, (images.get(id) ?? new Set()).add(image));
+      });
+    assert.equal([...images.keys()].sort(), [0, 1, 2, 3, 4, 5, 6]);
+    for (const [id, drawn] of images) assert.is(drawn.size, 1, `sample ${id} has ${drawn.size} images`);
+    assert.is(new Set([...images.values()].map(([image]) => image)).size, 7, 'and no two are the same');
+    assert.is.not((await draw(1, [0], SEED + 1))[0], [...images.get(0)!][0]);
+  });
+
+chain('given noise takes the place of x_T, and a sampler can be used again', async (engine) => {
+  const diffusion = diffusionOf(engine, 'quadratic', T), sampler = new Sampler(model, diffusion, SHAPE, { method: 'ddim', steps: 4 });
+  await sampler.compile();
+  const drawn = await sampler.sample({ seed: SEED, firstId: 2 });
+  const noise = normals({ seed: SEED, stream: STREAM.prior, step: 0, samples: [2, 3, 4], count: SIZE });
+  assertClose(await sampler.sample({ seed: 0, noise: Float32Array.from(noise) }), drawn, { atol: 1e-4, what: 'the noise that it would have drawn' });
+  const other = await sampler.sample({ seed: SEED, noise: random(3 * SIZE, 1) });
+  assert.is.not(bits(other), bits(drawn));
+  assert.is(bits(await sampler.sample({ seed: SEED, firstId: 2 })), bits(drawn));
+  await sampler.destroy();
+});
+
+chain('reads the weights that were bound when it was made', async (engine) => {
+  const unet = new UNet({
+    in_channels: 1, out_channels: 1, block_out_channels: [8], down_block_types: ['DownBlock2D'], up_block_types: ['UpBlock2D'], layers_per_block: 1, norm_num_groups: 4, attention_head_dim: null,
+  });
+  const parameters = Parameters.place(engine, unet), diffusion = diffusionOf(engine, 'quadratic', T);
+  const write = (buffer: 'values' | 'ema', id: number): void =>
+    parameters.write(buffer, new Map(parametersOf(unet).map((p, i) => [p.name, { shape: p.shape, data: random(p.size, id + i).map((v) => 0.2 * v) }])), 'test');
+  write('values', 0);
+  write('ema', 500);
+  const make = (): Sampler => new Sampler((x, t) => unet.forward(x, t), diffusion, [1, 8, 8, 1], { method: 'ddim', steps: 3 });
+  const plain = make(), averaged = parameters.use('ema', make);
+  const [a, b] = [bits(await plain.sample({ seed: 0 })), bits(await averaged.sample({ seed: 0 }))];
+  assert.is.not(a, b);
+  write('values', 500);
+  assert.is(bits(await plain.sample({ seed: 0 })), b, 'and sees them change');
+  await plain.destroy();
+  await averaged.destroy();
+});
+
+for (const method of ['ddpm', 'ddim'] as const)
+  chain(`destroy() frees everything that a sampler holds: ${method}`, async (engine) => {
+    const diffusion = diffusionOf(engine, 'quadratic', T), before = engine.memory();
+    const sampler = new Sampler(model, diffusion, SHAPE, { method, ...(method === 'ddim' ? { steps: T } : {}) });
+    assert.ok(sampler.bytes > 0 && engine.memory().plans === before.plans + sampler.bytes && engine.memory().live > before.live);
+    await sampler.sample({ seed: 0 });
+    await sampler.destroy();
+    assert.equal([engine.memory().live, engine.memory().plans], [before.live, before.plans]);
+  });
+chain.run();

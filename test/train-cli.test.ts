@@ -1,0 +1,304 @@
+// The commands as people type them: train, Ctrl-C, --resume, sample; what is in the run folder, and how they end when something is wrong.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
+import { makeSchedule } from '../src/diffusion/schedule.ts';
+import { Training } from '../src/diffusion/training.ts';
+import { BadSteps, metricsLine, stepsAhead, trainLoop, type LoopOptions } from '../src/cli/train-loop.ts';
+import { makeShapes } from '../src/data/shapes.ts';
+import { decodePng } from '../src/io/png.ts';
+import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts';
+import { openEngine } from '../src/node.ts';
+import { Parameters } from '../src/nn/parameters.ts';
+import { UNet } from '../src/nn/unet.ts';
+import { DeviceImages } from '../src/ops/random.ts';
+import { normals } from './ref/random.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const out = mkdtempSync(join(tmpdir(), 'ddpm-train-'));
+
+interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+type Watch = (stderr: string, child: ChildProcess) => void;
+
+/** Starts a command; `watch` sees what has come on stderr so far, whenever there is more. */
+function start(command: 'train' | 'sample', line: string, watch?: Watch): Promise<Ended> {
+  const env = { ...process.env, NO_COLOR: '1' };
+  const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ').filter(Boolean)], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '', stderr = '';
+  child.stdout.on('data', (text) => (stdout += text));
+  child.stderr.on('data', (text) => {
+    stderr += text;
+    watch?.(stderr, child);
+  });
+  return new Promise((done) => child.on('close', (code) => done({ code, stdout, stderr })));
+}
+
+const TINY = `--data shapes --limit 64 --preset tiny --batch-size 4 --timesteps 50 --samples 5 --sample-steps 2 --log-every 2 --out ${out}`;
+const train = (line: string, watch?: Watch) => start('train', `${TINY} ${line}`, watch);
+const sample = (line: string): Promise<Ended> => start('sample', line);
+const run = (...parts: string[]): string => join(out, ...parts);
+type Line = Record<string, number | string | null>;
+const metrics = (name: string): Line[] => readFileSync(run(name, 'metrics.jsonl'), 'utf8').trim().split('\n').map((l) => JSON.parse(l) as Line);
+
+/** Fails with what the command said. */
+function ended({ code, stderr }: Ended, wanted: number, ...words: (string | RegExp)[]): void {
+  assert.is(code, wanted, `exit code ${code}, wanted ${wanted}:\n${stderr}`);
+  for (const word of words) assert.ok(typeof word === 'string' ? stderr.includes(word) : word.test(stderr), `should say ${word}:\n${stderr}`);
+}
+
+const cli = suite('train and sample');
+cli.after(() => rmSync(out, { recursive: true }));
+
+cli('train fills a run folder', async () => {
+  const done = await train('--name a --steps 8 --save-every 4 --sample-every 4 --keep 0 --dropout 0.1 --flip');
+  ended(done, 0, /^device {3}.+ · /m, /^data {5}shapes {2}64 × 28×28×1 {2}flip on/m, /^model {4}tiny .* \d+ parameters$/m, /^train {4}batch 4, .* 8 steps = 0\.500 epochs$/m);
+  ended(done, 0, /^memory {3}weights .* activations .* = \d+ MiB$/m, /^kernels {2}\d+ pipelines compiled in/m, `run      ${run('a')}`, /^step 4\/8 \| {2}50% \| loss \d/m);
+  assert.is(done.stdout, `samples  ${run('a', 'samples', 'final.png')}\nmore     npm run sample -- ${run('a')}\n`);
+  assert.equal(readdirSync(run('a')).sort(), ['checkpoints', 'config.json', 'env.json', 'latest', 'metrics.jsonl', 'samples']);
+  assert.equal(readdirSync(run('a', 'samples')).sort(), ['final.png', 'step-0000004.png']);
+  assert.equal(readdirSync(run('a', 'checkpoints')).sort(), ['step-0000004', 'step-0000008']);
+  assert.is(readFileSync(run('a', 'latest'), 'utf8'), 'checkpoints/step-0000008\n');
+
+  const lines = metrics('a');
+  assert.equal(lines.map((l) => l['step']), [1, 2, 3, 4, 5, 6, 7, 8]);
+  for (const l of lines) {
+    assert.equal(Object.keys(l), ['step', 'epoch', 'loss', 'grad_norm', 'lr', 'ms', 'images_per_s']);
+    assert.ok(Object.values(l).every((v) => Number.isFinite(v)), JSON.stringify(l));
+  }
+  assert.is(lines[7]!['epoch'], 0.5);
+  const picture = decodePng(readFileSync(run('a', 'samples', 'final.png')));
+  assert.equal([picture.width, picture.height, picture.channels], [(3 * 30 + 2) * 2, (2 * 30 + 2) * 2, 1]);
+
+  const config = JSON.parse(readFileSync(run('a', 'config.json'), 'utf8')) as Record<string, unknown>;
+  assert.equal([config['preset'], config['batch_size'], config['dropout'], config['flip'], config['seed']], ['tiny', 4, 0.1, true, 0]);
+  const env = JSON.parse(readFileSync(run('a', 'env.json'), 'utf8')) as { adapter: { device: string; features: string[] } };
+  assert.ok(env.adapter.device && Array.isArray(env.adapter.features));
+  const model = JSON.parse(readFileSync(run('a', 'checkpoints', 'step-0000008', 'config.json'), 'utf8')) as Record<string, unknown>;
+  assert.equal([model['_class_name'], model['sample_size'], model['dropout']], ['UNet2DModel', 28, 0.1]);
+});
+
+cli('a run that goes on from its middle ends with the same files, byte for byte', async () => {
+  cpSync(run('a'), run('b'), { recursive: true });
+  rmSync(run('b', 'checkpoints', 'step-0000008'), { recursive: true });
+  // Lines after the checkpoint are of steps that will be done again.
+  const done = await start('train', `--resume ${run('b')}`);
+  ended(done, 0, `resumed  step 4 of 8 from ${run('b', 'checkpoints', 'step-0000004')} (model, ema, adam, seed and data order)`);
+  for (const file of readdirSync(run('a', 'checkpoints', 'step-0000008')))
+    assert.ok(readFileSync(run('a', 'checkpoints', 'step-0000008', file)).equals(readFileSync(run('b', 'checkpoints', 'step-0000008', file))), file);
+  const numbers = (name: string) => metrics(name).map((l) => [l['step'], l['loss'], l['grad_norm'], l['lr']]);
+  assert.equal(numbers('b'), numbers('a'));
+  assert.ok(readFileSync(run('a', 'samples', 'final.png')).equals(readFileSync(run('b', 'samples', 'final.png'))));
+});
+
+cli('sample: the same image whatever the batch size; noise in, numbers out, an animation', async () => {
+  const png = run('g.png'), raw = run('x0.safetensors'), film = run('t.apng'), noise = run('xT.safetensors');
+  ended(await sample(`${run('a')} --n 5 --sample-steps 4 --out ${png} --raw ${raw} --trajectory ${film}`), 0, 'ddim, 4 steps, eta 0, seed 0, 5 of 28×28×1 in batches of 5', 'step-0000008');
+  const x0 = (path: string) => readSafetensors(readFileSync(path), path).tensors.get('x_0')!;
+  assert.equal([x0(raw).shape, x0(raw).dtype], [[5, 1, 28, 28], 'F32']);
+  const grid = decodePng(readFileSync(png));
+  assert.equal([grid.width, grid.height], [184, 124]);
+
+  const animation = readFileSync(film), at = animation.indexOf('acTL');
+  assert.is(animation.readUInt32BE(at + 4), 4);
+  assert.equal([decodePng(animation).width, decodePng(animation).height], [184, 124]);
+
+  const again = await sample(`${run('a', 'checkpoints', 'step-0000008')} --n 5 --batch-size 2 --sample-steps 4 --out ${run('g2.png')} --raw ${run('2.safetensors')} --trajectory ${run('t2.apng')}`);
+  ended(again, 0, 'in batches of 2');
+  assert.is(again.stdout, `grid     ${run('g2.png')}\nraw      ${run('2.safetensors')}\nfilm     ${run('t2.apng')}\n`);
+  for (const [a, b] of [[raw, '2.safetensors'], [png, 'g2.png'], [film, 't2.apng']] as const) assert.ok(readFileSync(a).equals(readFileSync(run(b))), b);
+
+  // DDIM without eta depends on nothing but its start: turned-round noise gives turned-round images.
+  const size = 28 * 28, noises = Float32Array.from(normals({ seed: 1, stream: 7, step: 0, samples: [0, 1, 2], count: size }));
+  const turned = Float32Array.from(noises, (_, i) => noises[(2 - Math.floor(i / size)) * size + (i % size)]!);
+  const write = (data: Float32Array, shape: number[]): void => writeFileSync(noise, writeSafetensors([['x_T', { shape, data }]]));
+  write(noises, [3, 1, 28, 28]);
+  ended(await sample(`${run('a')} --noise ${noise} --sample-steps 3 --out ${png} --raw ${raw}`), 0, '3 of 28×28×1');
+  const forth = x0(raw);
+  write(turned, [3, 1, 28, 28]);
+  ended(await sample(`${run('a')} --noise ${noise} --sample-steps 3 --batch-size 2 --out ${png} --raw ${raw}`), 0);
+  for (let i = 0; i < 3; i++) assert.equal(x0(raw).data.slice(i * size, (i + 1) * size), forth.data.slice((2 - i) * size, (3 - i) * size), `image ${i}`);
+  assert.ok(forth.data.some((v) => Math.abs(Number(v)) > 0.1));
+
+  write(noises, [3, 1, 14, 56]);
+  ended(await sample(`${run('a')} --noise ${noise} --out ${png}`), 1, 'E-SHAPE x_T', '(3, 1, 14, 56); this model takes (N, 1, 28, 28)');
+});
+
+cli('sample: ddpm visits every timestep, with fresh noise by sample id; the weights of the last step on request', async () => {
+  const [a, b, c] = [run('d1.safetensors'), run('d2.safetensors'), run('d3.safetensors')] as const;
+  ended(await sample(`${run('a')} --sampler ddpm --n 3 --out ${run('d.png')} --raw ${a}`), 0, 'ddpm, 50 steps, seed 0');
+  ended(await sample(`${run('a')} --sampler ddpm --n 3 --batch-size 1 --out ${run('d.png')} --raw ${b}`), 0);
+  assert.ok(readFileSync(a).equals(readFileSync(b)));
+  ended(await sample(`${run('a')} --sampler ddpm --n 3 --weights model --out ${run('d.png')} --raw ${c}`), 0, 'model.safetensors');
+  assert.not.ok(readFileSync(a).equals(readFileSync(c)));
+});
+
+cli('sample: what it cannot do, it says', async () => {
+  for (const [line, code, ...words] of [
+    ['', 2, 'E-USAGE sample needs'],
+    [`${run('nowhere')}`, 1, 'E-FILE', 'is not there'],
+    [`${out} --n 1`, 1, 'E-FILE', 'has no config.json'],
+    [`${run('a')} --sample-steps 51`, 2, 'E-USAGE', '50 timesteps'],
+    [`${run('a')} --sampler ddpm --sample-steps 10`, 2, 'E-USAGE', 'ddim'],
+    [`${run('a')} --noise ${run('a', 'config.json')}`, 1, 'E-FILE', 'not a good safetensors file'],
+  ] as [string, number, ...string[]][]) ended(await sample(line), code, ...words);
+});
+
+cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does a longer run', async () => {
+  let sent = false;
+  const interrupted = await train('--name c --steps 400', (stderr, child) => {
+    if (sent || !stderr.includes('step   4/400')) return;
+    sent = true;
+    // npm hands the signal on that its child has had already.
+    child.kill('SIGINT');
+    child.kill('SIGINT');
+  });
+  ended(interrupted, 130, '^C  finishing', /saved \S+step-0{4,5}\d+\. {2}go on with: {2}npm run train -- --resume \S+c$/m);
+  const [name] = readdirSync(run('c', 'checkpoints'));
+  const step = Number(name!.slice(5));
+  assert.ok(step >= 4 && step < 400);
+  assert.is(readFileSync(run('c', 'latest'), 'utf8'), `checkpoints/${name}\n`);
+  assert.is(metrics('c').length, step);
+  assert.not.ok(existsSync(run('c', 'samples', 'final.png')));
+
+  ended(await start('train', `--resume ${run('c')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
+  assert.equal(metrics('c').map((l) => l['step']), Array.from({ length: step + 2 }, (_, i) => i + 1));
+  ended(await start('train', `--resume ${run('c')}`), 2, `has done its ${step + 2} steps`, '--steps');
+});
+
+cli('a second Ctrl-C ends the process at once', async () => {
+  let first = 0, second = 0;
+  await train('--name d --steps 400 --batch-size 128 --log-every 1', (stderr, child) => {
+    if (first || !stderr.includes('kernels')) return;
+    first = Date.now();
+    setTimeout(() => child.kill('SIGINT'), 300);
+    setTimeout(() => {
+      second = Date.now();
+      child.kill('SIGINT');
+    }, 1000);
+  }).then((done) => {
+    ended(done, 130, '^C  finishing');
+    if (second === 0 || done.stderr.includes('saved')) return; // a machine fast enough to finish its step first
+    assert.ok(Date.now() - second < 1500);
+    assert.not.ok(existsSync(run('d', 'latest')));
+  });
+});
+
+cli('an existing run is not written over; --overwrite starts it again', async () => {
+  ended(await train('--name c --steps 2'), 1, 'E-FILE', 'is there already', `--resume ${run('c')}`, '--overwrite');
+  assert.ok(metrics('c').length > 4);
+  ended(await train('--name c --steps 2 --overwrite'), 0);
+  assert.is(metrics('c').length, 2);
+});
+
+cli('a diverged run stops, names what was not finite and the last good checkpoint, which stays', async () => {
+  const before = readFileSync(run('b', 'checkpoints', 'step-0000008', 'model.safetensors'));
+  const done = await start('train', `--resume ${run('b')} --steps 100 --lr 1e30 --lr-schedule constant --warmup 0 --save-every 3`);
+  ended(done, 5, /^step \d+: .* is not finite, the step was skipped$/m, 'E-NONFINITE the last 10 steps were not finite', /^The last good checkpoint is \S+step-0000008\. Go on from it at a lower rate: npm run train -- --resume \S+step-0000008 --lr 3e\+29$/m);
+  const bad = metrics('b').filter((l) => 'nonfinite' in l);
+  assert.ok(bad.length >= 10);
+  assert.ok(bad.every((l) => typeof l['nonfinite'] === 'string' && (l['loss'] === null || l['grad_norm'] === null)), JSON.stringify(bad[0]));
+  assert.ok(readFileSync(run('b', 'checkpoints', 'step-0000008', 'model.safetensors')).equals(before));
+  // Step 9 went well and ruined the weights; nothing was saved after it.
+  assert.equal(readdirSync(run('b', 'checkpoints')).sort(), ['step-0000004', 'step-0000008', 'step-0000009']);
+  for (const name of readdirSync(run('b', 'checkpoints')))
+    for (const [tensor, { data }] of readSafetensors(readFileSync(run('b', 'checkpoints', name, 'model.safetensors')), name).tensors) assert.ok((data as Float32Array).every(Number.isFinite), tensor);
+});
+
+cli('--dry-run shows and writes nothing; --list-gpus; --help; --config', async () => {
+  const file = run('settings.json');
+  writeFileSync(file, JSON.stringify({ data: 'shapes', limit: 32, preset: 'tiny', batch_size: 2, seed: 7 }));
+  const dry = await start('train', `--config ${file} --dry-run --name dry --out ${out} --batch-size 3`);
+  ended(dry, 0, /^memory {3}/m, /^kernels /m, 'nothing was trained or written');
+  const shown = JSON.parse(dry.stdout) as { settings: Record<string, unknown>; model: Record<string, unknown>; parameters: number };
+  assert.equal([shown.settings['batch_size'], shown.settings['seed'], shown.model['in_channels']], [3, 7, 1]);
+  assert.ok(shown.parameters > 1000);
+  assert.not.ok(existsSync(run('dry')));
+  const list = await start('train', '--list-gpus');
+  ended(list, 0);
+  assert.match(list.stdout, /^0 {2}\S.* \(\w+\)$/m);
+  assert.match((await start('train', '--help')).stdout, /--batch-size N/);
+});
+
+cli('what is wrong on the command line, with the data or with the checkpoint', async () => {
+  mkdirSync(run('idx'));
+  writeFileSync(run('idx', 'train-images-idx3-ubyte'), Buffer.from([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28, 1, 2, 3]));
+  // Nine grey images of 7 x 5, which no model here can halve.
+  const odd = Buffer.alloc(16 + 9 * 35);
+  [0x00000803, 9, 7, 5].forEach((v, i) => odd.writeUInt32BE(v, 4 * i));
+  writeFileSync(run('odd-images-idx3-ubyte'), odd);
+  for (const [line, code, ...words] of [
+    ['--stpes 3', 2, 'E-USAGE Unknown flag --stpes. Did you mean --steps?'],
+    [`--data ${run('idx')}`, 1, 'E-DATA'],
+    [`--data ${run('odd-images-idx3-ubyte')} --preset tiny`, 1, 'E-MODEL', '7 x 5'],
+    ['--gpu 9', 3, 'E-NO-ADAPTER there is no adapter "9"', '\n  0  '],
+    [`--resume ${run('nowhere')}`, 1, 'E-FILE'],
+    [`--resume ${run('a')} --steps 20 --preset small`, 1, 'E-MODEL', 'is of another model', 'conv_in.weight: (16, 1, 3, 3) there, (64, 1, 3, 3) in the model'],
+  ] as [string, number, ...string[]][]) ended(await start('train', line), code, ...words);
+});
+
+cli.run();
+
+const loop = suite('train: the loop');
+
+loop('bad steps: ten in a row, or twenty of a hundred', () => {
+  const row = new BadSteps();
+  assert.equal(Array.from({ length: 10 }, () => row.add(true)), [...Array<boolean>(9).fill(false), true]);
+  const spread = new BadSteps();
+  let stopped = 0;
+  for (let i = 1; !stopped && i < 200; i++) if (spread.add(i % 5 === 0)) stopped = i;
+  assert.is(stopped, 100);
+  const rare = new BadSteps();
+  for (let i = 0; i < 1000; i++) assert.not.ok(rare.add(i % 6 === 0));
+});
+
+loop('how far ahead, and a line of metrics', () => {
+  assert.equal([NaN, 1, 100, 300, 5000].map(stepsAhead), [2, 8, 5, 2, 1]);
+  const log = { step: 9, loss: NaN, gradNorm: 2, bad: 'loss' };
+  assert.equal(metricsLine(log, { ms: 50, lr: 1e-3, batchSize: 16, images: 320 }), { step: 10, epoch: 0.5, loss: NaN, grad_norm: 2, lr: 1e-3, ms: 50, images_per_s: 320, nonfinite: 'loss' });
+});
+
+loop('a device that is lost ends the loop with its error', async () => {
+  const opened = await openEngine(), { engine } = opened;
+  const unet = new UNet({ sample_size: 8, in_channels: 1, out_channels: 1, block_out_channels: [8], down_block_types: ['DownBlock2D'], up_block_types: ['UpBlock2D'], layers_per_block: 1, norm_num_groups: 4 });
+  const parameters = Parameters.place(engine, unet), images = new DeviceImages(engine, makeShapes({ count: 8, size: 8 }), false);
+  const training = new Training(unet, parameters, new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 40 })), images, { batchSize: 2, steps: 1000, lr: 1e-3 });
+  const nothing = async (): Promise<void> => {};
+  const options: LoopOptions = {
+    training, images: 8, from: 0, logEvery: 5, sampleEvery: 0, saveEvery: 0, stop: { requested: false }, sample: nothing, save: nothing,
+    onMetrics: () => {}, onEvent: () => {}, onProgress: ({ step }) => step === 10 && opened.device.destroy(),
+  };
+  let error: unknown;
+  await trainLoop(options).catch((e: unknown) => (error = e));
+  assert.is((error as { code?: string }).code, 'E-DEVICE-LOST', String(error));
+});
+
+loop.run();
+
+const api = suite('public API');
+
+api('nothing that index.ts reaches imports Node or Dawn', async () => {
+  const seen = new Set<string>();
+  const visit = (file: string): void => {
+    if (seen.has(file)) return;
+    seen.add(file);
+    for (const [, spec] of readFileSync(file, 'utf8').matchAll(/^(?:import|export)\b[^;]*?from '([^']+)'|^import '([^']+)'/gm)) {
+      assert.match(spec!, /^\./, `${file} imports ${spec}`);
+      visit(join(dirname(file), spec!));
+    }
+  };
+  visit(join(root, 'src', 'index.ts'));
+  assert.ok(seen.size > 30);
+  const exported = await import('../src/index.ts');
+  for (const name of ['Engine', 'engineRequirements', 'Tensor', 'Tape', 'UNet', 'Parameters', 'GaussianDiffusion', 'Sampler', 'Training', 'AdamW', 'DeviceImages', 'Clock', 'DdpmError', 'kernels']) assert.ok(name in exported, name);
+});
+
+api.run();
