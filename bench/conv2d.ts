@@ -1,24 +1,22 @@
 // Convolutions at the shapes of a preset's training step: forward, backward-input and backward-weight, every variant that takes the shape.
 import type { Engine } from '../src/gpu/engine.ts';
 import type { Slice } from '../src/gpu/kernel.ts';
-import { backwardInput, backwardWeight, type ConvVariant, convVariant, forward } from '../src/ops/conv2d.ts';
+import { backwardInput, backwardWeight, type ConvDims, type ConvDirection, type ConvVariant, convVariant, forward } from '../src/ops/conv2d.ts';
 import { type Case, noise } from './harness.ts';
 import type { Shape } from './model.ts';
 
-type Dims = Parameters<typeof backwardInput>[1];
-
 /** The variants worth timing on this device; the first is the one that the engine chooses. */
-function variants(engine: Engine, C: number, O: number, direction: 'forward' | 'input' | 'weight', all: boolean): ConvVariant[] {
-  const chosen = convVariant(engine, C, O, direction);
+function variants(engine: Engine, dims: ConvDims, direction: ConvDirection, all: boolean): ConvVariant[] {
+  const chosen = convVariant(engine, dims, direction);
   if (!all) return [chosen];
-  const whole = C % 4 === 0 && O % 4 === 0;
+  const whole = dims.C % 4 === 0 && dims.O % 4 === 0;
   const possible: ConvVariant[] = ['plain', ...(whole ? (['tiled', ...(engine.subgroupWidth === 8 ? (['subgroup'] as const) : [])] as const) : (['padded'] as const))];
   return [chosen, ...possible.filter((v) => v !== chosen)];
 }
 
 export function* conv2dCases(engine: Engine, shape: Shape, all: boolean): Generator<Case> {
-  const { N, H, W, C, OH, OW, O, K, stride, pad_top, pad_left } = shape as Record<string, number> & Dims;
-  const dims: Dims = { N, H, W, C, OH, OW, O, K, stride, pad_top, pad_left, WC: C, C0: 0, has_bias: 1, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
+  const { N, H, W, C, OH, OW, O, K, stride, pad_top, pad_left } = shape as Record<string, number> & ConvDims;
+  const dims: ConvDims = { N, H, W, C, OH, OW, O, K, stride, pad_top, pad_left, WC: C, C0: 0, has_bias: 1, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
   const random = (count: number): Slice => {
     const slice = engine.allocate(4 * count);
     engine.write(slice, noise(count));
@@ -39,7 +37,7 @@ export function* conv2dCases(engine: Engine, shape: Shape, all: boolean): Genera
     ['weight', 'conv2d_backward_weight', dw, N * OH * OW],
   ] as const;
   for (const [direction, kernel, output, terms] of kinds)
-    for (const v of variants(engine, C, O, direction, all))
+    for (const v of variants(engine, dims, direction, all))
       yield { name: `${kernel}/${name}/${v}`, ...work, terms, output, run: launch[direction](v), ...(v === 'plain' ? {} : { reference: launch[direction]('plain') }) };
   for (const slice of [x, w, bias, dy, y, dx, dw]) engine.free(slice);
 }

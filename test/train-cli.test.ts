@@ -159,7 +159,7 @@ cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does
     sent = true;
     // npm hands the signal on that its child has had already.
     child.kill('SIGINT');
-    child.kill('SIGINT');
+    setTimeout(() => child.kill('SIGINT'), 40);
   });
   ended(interrupted, 130, '^C  finishing', /saved \S+step-0{4,5}\d+\. {2}go on with: {2}npm run train -- --resume \S+c$/m);
   const [name] = readdirSync(run('c', 'checkpoints'));
@@ -175,21 +175,22 @@ cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does
 });
 
 cli('a second Ctrl-C ends the process at once', async () => {
-  let first = 0, second = 0;
-  await train('--name d --steps 400 --batch-size 128 --log-every 1', (stderr, child) => {
-    if (first || !stderr.includes('kernels')) return;
-    first = Date.now();
+  let started = false, second = 0;
+  // Steps that take seconds on a CPU.
+  const done = await train('--name d --steps 400 --batch-size 256 --log-every 1', (stderr, child) => {
+    if (started || !stderr.includes('kernels')) return;
+    started = true;
     setTimeout(() => child.kill('SIGINT'), 300);
     setTimeout(() => {
       second = Date.now();
       child.kill('SIGINT');
     }, 1000);
-  }).then((done) => {
-    ended(done, 130, '^C  finishing');
-    if (second === 0 || done.stderr.includes('saved')) return; // a machine fast enough to finish its step first
-    assert.ok(Date.now() - second < 1500);
-    assert.not.ok(existsSync(run('d', 'latest')));
   });
+  ended(done, 130, '^C  finishing');
+  if (second === 0) return; // a device so fast that it had finished and saved
+  assert.ok(Date.now() - second < 2000, `${Date.now() - second} ms`);
+  assert.not.ok(done.stderr.includes('saved'), done.stderr);
+  assert.not.ok(existsSync(run('d', 'latest')));
 });
 
 cli('an existing run is not written over; --overwrite starts it again', async () => {

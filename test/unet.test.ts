@@ -6,6 +6,7 @@ import { Tape } from '../src/autograd.ts';
 import { Clock } from '../src/clock.ts';
 import { modelConfig } from '../src/cli/presets.ts';
 import type { Engine } from '../src/gpu/engine.ts';
+import type { Args, Grid, Kernel } from '../src/gpu/kernel.ts';
 import { modelFile, modernNames, readModel } from '../src/io/model.ts';
 import { readSafetensors, type SafeTensor, writeSafetensors } from '../src/io/safetensors.ts';
 import { readConfig } from '../src/nn/config.ts';
@@ -14,6 +15,7 @@ import { BUFFERS, Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { linear } from '../src/ops/conv2d.ts';
 import { mse } from '../src/ops/loss.ts';
+import { STREAM } from '../src/philox.ts';
 import { ParameterTensor, Tensor, nchwToNhwc, nhwcToNchw } from '../src/tensor.ts';
 import { relativeL2 } from './helpers/close.ts';
 import { assertError, gpuSuite, random, upload } from './helpers/gpu.ts';
@@ -342,6 +344,20 @@ forward('dropout is on with a clock only, and is a function of the clock', async
   assert.is.not(await at(0, 6), first);
   assert.is(await at(0), first);
   assert.is(bits(await unet.forward(x, t).read()), plain);
+
+  // Each block drops by a stream of its own: with one for all, blocks of one shape would share a mask.
+  const streams: number[] = [], { run } = engine;
+  engine.run = function <K extends Kernel>(this: Engine, kernel: K, grid: Grid, args: Args<K>): void {
+    if (kernel.name === 'dropout') streams.push((args as unknown as { stream: number }).stream);
+    run.call(this, kernel, grid, args);
+  };
+  try {
+    unet.forward(x, t, clock);
+  } finally {
+    delete (engine as Partial<Engine>).run; // the method of the class shows again
+  }
+  assert.is(streams.length, 8, 'two blocks down, two in the middle, four up');
+  assert.is(new Set([...streams, ...Object.values(STREAM)]).size, 8 + Object.keys(STREAM).length);
 });
 
 forward('shapes that do not fit are refused', async (engine) => {

@@ -17,22 +17,30 @@ export interface Conv2dOptions {
 }
 
 type ConvArgs = Args<typeof k.conv2d_forward>;
-type ConvDims = Omit<Args<typeof k.conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
-
-/** Which family computes a convolution: `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM. */
-export type ConvVariant = 'plain' | 'subgroup' | 'tiled' | 'padded';
-
-/** The GEMM of this device: by subgroup broadcasts on CPUs (llvmpipe is 8 wide), by tiles in workgroup memory on GPUs. */
-const gemm = (engine: Engine) => (engine.subgroupWidth === 8 ? 'subgroup' : 'tiled');
+export type ConvDims = Omit<Args<typeof k.conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
 
 /**
- * The family for these channels on this device. Where an image has 1 or 3 channels a CPU pads them to 4 at a tenth of the plain kernels' cost; a GPU does so
- * for the weight's gradient only, which the plain kernel takes 31 ms for where the GEMM takes less than one (H100, 128 x 32 x 32, 3 -> 128).
+ * Which family computes a convolution: `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM,
+ * `subgroup3x3` is the subgroup GEMM for 3 x 3 convolutions that keep the size.
  */
-export function convVariant(engine: Engine, C: number, O: number, direction: 'forward' | 'input' | 'weight'): ConvVariant {
-  if (C % 4 === 0 && O % 4 === 0) return gemm(engine);
-  return direction === 'weight' || engine.subgroupWidth === 8 ? 'padded' : 'plain';
+export type ConvVariant = 'plain' | 'subgroup' | 'subgroup3x3' | 'tiled' | 'padded';
+export type ConvDirection = 'forward' | 'input' | 'weight';
+
+/**
+ * The family for this shape on this device: on CPUs (llvmpipe is 8 wide) GEMMs by subgroup broadcasts, on GPUs one by tiles in workgroup memory.
+ * Where an image has 1 or 3 channels a CPU pads them to 4 at a tenth of the plain kernels' cost; a GPU does so for the weight's gradient only,
+ * which the plain kernel takes 31 ms for where the GEMM takes less than one (H100, 128 x 32 x 32, 3 -> 128).
+ */
+export function convVariant(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvVariant {
+  const cpu = engine.subgroupWidth === 8;
+  if (dims.C % 4 || dims.O % 4) return direction === 'weight' || cpu ? 'padded' : 'plain';
+  return cpu ? (keepsSize3x3(dims) ? 'subgroup3x3' : 'subgroup') : 'tiled';
 }
+
+const keepsSize3x3 = ({ K, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => K === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
+
+/** Rows of a 3 x 3 tile: what divides the height best, 7 where it makes no difference. */
+const tileRows = (H: number) => [7, 8, 4].reduce((best, G) => (Math.ceil(H / G) * G < Math.ceil(H / best) * best ? G : best));
 
 /**
  * x (N, H, W, C) * w (K, K, WC, O) + bias (O) -> (N, OH, OW, O). `x` may be two tensors, read as if their channels were concatenated: WC is the sum of theirs.
@@ -113,12 +121,15 @@ function padWeight(engine: Engine, { K, C, O, WC, C0 }: ConvDims, w: Slice): Sli
 const evenDims = (dims: ConvDims): ConvDims => ({ ...dims, C: even(dims.C), O: even(dims.O), WC: even(dims.C), C0: 0 });
 
 /** Launches the family's forward kernel; exported for the tests that compare variants. */
-export function forward(engine: Engine, args: ConvArgs, variant = convVariant(engine, args.C, args.O, 'forward')): void {
+export function forward(engine: Engine, args: ConvArgs, variant = convVariant(engine, args, 'forward')): void {
   const { N, H, W, C, O } = args;
   const pixels = N * args.OH * args.OW;
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
   else if (variant === 'subgroup') engine.run(k.conv2d_forward_subgroup, grid(Math.ceil(pixels / 32) * Math.ceil(O / 16)), args);
-  else if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(Math.ceil(pixels / 64) * Math.ceil(O / 64)), { ...args, TRANSPOSED: 0 });
+  else if (variant === 'subgroup3x3') {
+    const G = tileRows(H);
+    engine.run(k.conv2d_forward_3x3_subgroup, grid(Math.ceil((N * W) / 8) * Math.ceil(H / G) * Math.ceil(O / 16)), { ...args, G });
+  } else if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(Math.ceil(pixels / 64) * Math.ceil(O / 64)), { ...args, TRANSPOSED: 0 });
   else {
     const wide = even(O);
     const parts = {
@@ -129,7 +140,7 @@ export function forward(engine: Engine, args: ConvArgs, variant = convVariant(en
       residual: args.has_residual ? pad(engine, args.residual, pixels, O, wide) : engine.allocate(16),
       y: engine.allocate(4 * pixels * wide),
     };
-    forward(engine, { ...args, ...evenDims(args), ...parts, accumulate: 0 }, gemm(engine));
+    forward(engine, { ...args, ...evenDims(args), ...parts, accumulate: 0 });
     cut(engine, parts.y, args.y, pixels, O, wide, args.accumulate as 0 | 1);
     for (const slice of Object.values(parts)) engine.free(slice);
   }
@@ -140,15 +151,18 @@ function cut(engine: Engine, x: Slice, y: Slice, rows: number, width: number, pa
   engine.run(k.copy_columns, threads(rows * width), { x, y, rows, width, x_stride: padded, x_first: 0, y_stride: stride, y_first: first, y_width: width, accumulate });
 }
 
-export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims.C, dims.O, 'input')): void {
+export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims, 'input')): void {
   const pixels = dims.N * dims.H * dims.W;
   const args = { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * dims.C), args);
   else if (variant === 'subgroup') engine.run(k.conv2d_backward_input_subgroup, grid(Math.ceil(pixels / 32) * Math.ceil(dims.C / 16)), args);
-  else if (variant === 'padded') {
+  else if (variant === 'subgroup3x3') {
+    const G = tileRows(dims.H);
+    engine.run(k.conv2d_backward_input_3x3_subgroup, grid(Math.ceil((dims.N * dims.W) / 8) * Math.ceil(dims.H / G) * Math.ceil(dims.C / 16)), { ...args, G });
+  } else if (variant === 'padded') {
     const { N, OH, OW, C, O } = dims;
     const wide = { dy: pad(engine, dy, N * OH * OW, O, even(O)), w: padWeight(engine, dims, w), dx: engine.allocate(4 * pixels * even(C)) };
-    backwardInput(engine, evenDims(dims), wide.dy, wide.w, { slice: wide.dx, accumulate: 0 }, gemm(engine));
+    backwardInput(engine, evenDims(dims), wide.dy, wide.w, { slice: wide.dx, accumulate: 0 });
     cut(engine, wide.dx, dx.slice, pixels, C, even(C), dx.accumulate);
     for (const slice of Object.values(wide)) engine.free(slice);
   } else {
@@ -164,15 +178,15 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
 }
 
 /** Workgroups that keep the device busy: several a core on a CPU, several a multiprocessor on a GPU. */
-const BUSY = { plain: 4096, subgroup: 16, tiled: 512 };
+const BUSY = { plain: 4096, subgroup: 16, subgroup3x3: 16, tiled: 512 };
 
-export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, variant = convVariant(engine, dims.C, dims.O, 'weight')): void {
+export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, variant = convVariant(engine, dims, 'weight')): void {
   const { N, H, W, C, O, K, WC, C0 } = dims;
   const pixels = N * dims.OH * dims.OW;
   if (variant === 'padded') {
     const wide = { x: pad(engine, x, N * H * W, C, even(C)), dy: pad(engine, dy, pixels, O, even(O)) };
     const dwWide = engine.allocate(4 * K * K * even(C) * even(O)), narrow = engine.allocate(4 * K * K * even(C) * O);
-    backwardWeight(engine, evenDims(dims), wide.x, wide.dy, { slice: dwWide, accumulate: 0 }, gemm(engine));
+    backwardWeight(engine, evenDims(dims), wide.x, wide.dy, { slice: dwWide, accumulate: 0 });
     cut(engine, dwWide, narrow, K * K * even(C), O, even(O), 0);
     cut(engine, narrow, dw.slice, K * K, C * O, even(C) * O, dw.accumulate, WC * O, C0 * O);
     for (const slice of [wide.x, wide.dy, dwWide, narrow]) engine.free(slice);
@@ -182,6 +196,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   const tiles = {
     plain: weights,
     subgroup: Math.ceil((K * K * C) / 32) * Math.ceil(O / 16),
+    subgroup3x3: 3 * Math.ceil(C / 16) * Math.ceil(O / 16),
     tiled: Math.ceil((K * K * C) / 64) * Math.ceil(O / 64),
   }[variant];
   // A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order.
@@ -190,6 +205,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   const args = { ...dims, splits, x, dy, part };
   if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
   else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * tiles), args);
+  else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * tiles), args);
   else engine.run(k.conv2d_backward_weight_tiled, grid(splits * tiles), args);
   engine.run(k.conv2d_fold, threads(weights), { ...dims, splits, part, dw: dw.slice, accumulate: dw.accumulate });
   engine.free(part);
