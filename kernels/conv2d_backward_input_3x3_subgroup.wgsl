@@ -4,7 +4,7 @@
 enable subgroups;
 #import index
 #import conv2d
-override G: u32;
+override G: u32 = 7u;
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;     // (N, H, W, O)
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;      // (3, 3, WC, O)
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>; // (N, H, W, C)

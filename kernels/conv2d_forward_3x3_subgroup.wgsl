@@ -5,7 +5,7 @@
 enable subgroups;
 #import index
 #import conv2d
-override G: u32;
+override G: u32 = 7u;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> w: array<vec2f>;         // (3, 3, WC, O)
 @group(0) @binding(2) var<storage, read> bias: array<vec2f>;      // (O)

@@ -35,11 +35,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let first = workgroup.x * size;
   let row = workgroup.y * dims.P;
   let m = means[workgroup.y * dims.G + workgroup.x];
-  for (var p = li; p < dims.P; p += WG) {
-    for (var c = first; c < first + size; c++) {
+  for (var c = first; c < first + size; c++) {
+    let g = gamma[c];
+    let b = beta[c];
+    for (var p = li; p < dims.P; p += WG) {
       let xhat = (load(row + p, c) - m.x) * m.y;
-      let dh = through_silu(dy[(row + p) * (C0 + C1) + c], gamma[c] * xhat + beta[c]);
-      var d = m.y * (dh * gamma[c] - m.z - xhat * m.w);
+      let dh = through_silu(dy[(row + p) * (C0 + C1) + c], g * xhat + b);
+      var d = m.y * (dh * g - m.z - xhat * m.w);
       if (!TWO || c < C0) {
         let i = (row + p) * C0 + c;
         if (dims.accumulate != 0u) { d += dx[i]; }

@@ -38,11 +38,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let stat = stats[workgroup.y * dims.G + workgroup.x];
   var total = vec2f(0.0);
   for (var c = first; c < first + size; c++) {
+    let g = gamma[c];
+    let b = beta[c];
     var dgamma = 0.0;
     var dbeta = 0.0;
     for (var p = li; p < dims.P; p += WG) {
       let xhat = (load(row + p, c) - stat.x) * stat.y;
-      let dh = through_silu(dy[(row + p) * C + c], gamma[c] * xhat + beta[c]);
+      let dh = through_silu(dy[(row + p) * C + c], g * xhat + b);
       dgamma = fma(dh, xhat, dgamma);
       dbeta += dh;
     }
@@ -54,7 +56,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     }
     let sum = sums[0];
     workgroupBarrier();
-    total += vec2f(sum[1] * gamma[c], sum[0] * gamma[c]);
+    total += vec2f(sum[1] * g, sum[0] * g);
     if (li == 0u) {
       part[2u * workgroup.y * C + c] = sum[0];
       part[(2u * workgroup.y + 1u) * C + c] = sum[1];

@@ -32,8 +32,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let shift = load(row, first);
   var sum = 0.0;
   var squares = 0.0;
-  for (var p = li; p < dims.P; p += WG) {
-    for (var c = first; c < first + size; c++) {
+  for (var c = first; c < first + size; c++) {
+    for (var p = li; p < dims.P; p += WG) {
       let d = load(row + p, c) - shift;
       sum += d;
       squares = fma(d, d, squares);
@@ -50,9 +50,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let rstd = inverseSqrt(max(moments.y - moments.x * moments.x, 0.0) + dims.eps);
   if (li == 0u) { stats[workgroup.y * dims.G + workgroup.x] = vec2f(mean, rstd); }
 
-  for (var p = li; p < dims.P; p += WG) {
-    for (var c = first; c < first + size; c++) {
-      var h = (load(row + p, c) - mean) * rstd * gamma[c] + beta[c];
+  for (var c = first; c < first + size; c++) {
+    let scale = rstd * gamma[c];
+    let offset = beta[c];
+    for (var p = li; p < dims.P; p += WG) {
+      var h = fma(load(row + p, c) - mean, scale, offset);
       if (dims.silu != 0u) { h = h / (1.0 + exp(-h)); }
       y[(row + p) * C + c] = h;
     }

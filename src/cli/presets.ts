@@ -50,8 +50,8 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
       norm_num_groups: 4,
       add_attention: false,
     },
-    steps: 4000,
-    batchSize: 16,
+    steps: 7000,
+    batchSize: 8,
     lr: 2e-3,
     lrSchedule: 'cosine',
     warmup: 200,
@@ -59,8 +59,8 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
     gradClip: 1,
     ema: 0.999,
     dropout: 0,
-    sampleEvery: 1000,
-    saveEvery: 1000,
+    sampleEvery: 2000,
+    saveEvery: 2000,
   },
   /** For a GPU: Fashion-MNIST at full size, attention where 28 x 28 has become 14 x 14. */
   small: {

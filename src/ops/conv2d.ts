@@ -1,5 +1,6 @@
 // Convolution, its gradients, and the choice of kernel: plain for few channels, subgroup GEMM on CPUs, tiled GEMM on GPUs.
 import { type Destination, record, threads } from '../autograd.ts';
+import { sumPixels } from './sum.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { type Args, type Slice, grid } from '../gpu/kernel.ts';
@@ -83,9 +84,9 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
         if (dx) backwardInput(engine, dims, dy, w.slice, dx);
         if (dw) backwardWeight(engine, dims, t.slice, dy, dw);
       });
-      if (dPerImage) engine.run(k.sum_pixels, threads(N * O), { x: dy, y: dPerImage.slice, N, P: OH * OW, C: O, accumulate: dPerImage.accumulate });
+      if (dPerImage) sumPixels(engine, dy, N, OH * OW, O, dPerImage);
       // The bias sums over the images what the time embedding has summed over the pixels.
-      if (db && dPerImage && !dPerImage.accumulate) engine.run(k.sum_pixels, threads(O), { x: dPerImage.slice, y: db.slice, N: 1, P: N, C: O, accumulate: db.accumulate });
+      if (db && dPerImage && !dPerImage.accumulate) sumPixels(engine, dPerImage.slice, 1, N, O, db);
       else if (db) sumRows(engine, dy, N * OH * OW, O, db);
     },
     { passes: residual ? xs.length + 3 : -1 },
@@ -105,7 +106,7 @@ const even = (channels: number) => Math.ceil(channels / 4) * 4;
 /** Copies rows of `width` values into new rows of `padded` values, zeros behind; `first` of `stride` says where a row starts. */
 function pad(engine: Engine, x: Slice, rows: number, width: number, padded: number, stride = width, first = 0): Slice {
   const y = engine.allocate(4 * rows * padded);
-  engine.run(k.copy_columns, threads(rows * padded), { x, y, rows, width, x_stride: stride, x_first: first, y_stride: padded, y_first: 0, y_width: padded, accumulate: 0 });
+  engine.run(k.copy_columns, threads(rows), { x, y, rows, width, x_stride: stride, x_first: first, y_stride: padded, y_first: 0, y_width: padded, accumulate: 0 });
   return y;
 }
 
@@ -148,7 +149,7 @@ export function forward(engine: Engine, args: ConvArgs, variant = convVariant(en
 
 /** Copies the first `width` of every `padded` values into dense rows, or into columns `first` of rows of `stride`. */
 function cut(engine: Engine, x: Slice, y: Slice, rows: number, width: number, padded: number, accumulate: 0 | 1, stride = width, first = 0): void {
-  engine.run(k.copy_columns, threads(rows * width), { x, y, rows, width, x_stride: padded, x_first: 0, y_stride: stride, y_first: first, y_width: width, accumulate });
+  engine.run(k.copy_columns, threads(rows), { x, y, rows, width, x_stride: padded, x_first: 0, y_stride: stride, y_first: first, y_width: width, accumulate });
 }
 
 export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims, 'input')): void {
@@ -201,22 +202,26 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   }[variant];
   // A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order.
   const splits = Math.max(1, Math.min(Math.ceil(BUSY[variant] / tiles), Math.floor(pixels / 256)));
-  const part = engine.allocate(4 * splits * weights);
+  // One split over the whole weight is the gradient itself.
+  const direct = splits === 1 && C === WC && !dw.accumulate;
+  const part = direct ? dw.slice : engine.allocate(4 * splits * weights);
   const args = { ...dims, splits, x, dy, part };
   if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
   else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * tiles), args);
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * tiles), args);
   else engine.run(k.conv2d_backward_weight_tiled, grid(splits * tiles), args);
+  if (direct) return;
   engine.run(k.conv2d_fold, threads(weights), { ...dims, splits, part, dw: dw.slice, accumulate: dw.accumulate });
   engine.free(part);
 }
 
-/** db[o] = sum over rows of dy[row, o], in two stages: about as many partial sums as rows in each. */
+/** db[o] = sum over rows of dy[row, o]; many rows in two stages, of about as many terms each. */
 function sumRows(engine: Engine, dy: Slice, rows: number, O: number, db: Destination): void {
+  if (rows <= 128) return sumPixels(engine, dy, 1, rows, O, db);
   let share = Math.ceil(Math.sqrt(rows));
   while (rows % share) share++;
   const part = engine.allocate(4 * (rows / share) * O);
-  engine.run(k.sum_pixels, threads((rows / share) * O), { x: dy, y: part, N: rows / share, P: share, C: O, accumulate: 0 });
-  engine.run(k.sum_pixels, threads(O), { x: part, y: db.slice, N: 1, P: rows / share, C: O, accumulate: db.accumulate });
+  sumPixels(engine, dy, rows / share, share, O, { slice: part, accumulate: 0 });
+  sumPixels(engine, part, 1, rows / share, O, db);
   engine.free(part);
 }

@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Tensor } from '../tensor.ts';
+import { sumPixels } from './sum.ts';
 
 /** x / (1 + exp(-x)), any shape. */
 export function silu(x: Tensor): Tensor {
@@ -26,7 +27,7 @@ export function add(a: Tensor, b: Tensor): Tensor {
     [a, b],
     (dy, [, db]) => {
       if (!db) return;
-      if (perImage) engine.run(k.sum_pixels, threads(N * C), { x: dy, y: db.slice, N, P, C, accumulate: db.accumulate });
+      if (perImage) sumPixels(engine, dy, N, P, C, db);
       else engine.run(k.accumulate, pointwise(a.size), { x: dy, y: db.slice, copy: 1 - db.accumulate });
     },
     { passes: 0 },
@@ -49,6 +50,6 @@ export function upsample(x: Tensor): Tensor {
   const { engine } = x;
   const [N, H, W, C] = x.shape as [number, number, number, number];
   const y = Tensor.empty(engine, [N, 2 * H, 2 * W, C]);
-  engine.run(k.upsample_forward, threads(y.size), { x: x.slice, y: y.slice, N, H, W, C });
+  engine.run(k.upsample_forward, threads(x.size), { x: x.slice, y: y.slice, N, H, W, C });
   return record(y, [x], (dy, [dx]) => dx && engine.run(k.upsample_backward, threads(x.size), { dy, dx: dx.slice, N, H, W, C, accumulate: dx.accumulate }));
 }

@@ -43,6 +43,16 @@ const fours: Case[] = [
   shape('many pixels, so that the weight gradient is split', 1, 25, 32, 4, 8, 3),
 ];
 
+/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 8 columns counted through the images, and 16 channels. */
+const kept: Case[] = [
+  ...fours.filter((s) => s.K === 3 && s.stride === 1 && s.OH === s.H),
+  shape('tiles of 7 rows', 3, 14, 5, 20, 36, 3),
+  shape('tiles of 8 rows', 2, 16, 9, 16, 16, 3),
+  shape('tiles of 4 rows', 5, 4, 3, 8, 12, 3),
+  shape('a ragged tile of rows', 2, 10, 11, 12, 20, 3),
+  shape('one column', 3, 6, 1, 4, 8, 3),
+];
+
 const inputsOf = (s: Case) => ({
   x: random(s.N * s.H * s.W * s.C, 0),
   w: random(s.K * s.K * s.wC! * s.O, 1),
@@ -62,11 +72,11 @@ const dimsOf = (s: Case) => ({
 const inSlice = (s: Case) => (i: number): boolean => Math.floor(i / s.O) % s.wC! >= s.c0! && Math.floor(i / s.O) % s.wC! < s.c0! + s.C;
 
 /** Subgroup kernels need one width of 8, as lavapipe has. */
-const available = (engine: Engine, variant: ConvVariant): boolean => variant !== 'subgroup' || engine.subgroupWidth === 8;
+const available = (engine: Engine, variant: ConvVariant): boolean => !variant.startsWith('subgroup') || engine.subgroupWidth === 8;
 
 const families = gpuSuite('conv2d kernels');
-for (const variant of ['plain', 'subgroup', 'tiled', 'padded'] as const) {
-  for (const s of { plain: [...odd, ...fours], subgroup: fours, tiled: fours, padded: odd }[variant]) {
+for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as const) {
+  for (const s of { plain: [...odd, ...fours], subgroup: fours, subgroup3x3: kept, tiled: fours, padded: odd }[variant]) {
     families(`${variant}: ${s.what}`, async (engine) => {
       if (!available(engine, variant)) return;
       const { x, w, dy, bias, perImage, residual, before } = inputsOf(s), dims = dimsOf(s), taps = s.K * s.K;
@@ -117,6 +127,7 @@ for (const variant of ['plain', 'subgroup', 'tiled', 'padded'] as const) {
       const args = { ...dimsOf(s), splits, x: tx.slice, dy: tdy.slice, part: part.slice };
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
       else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.K * s.K * s.C) / 32) * Math.ceil(s.O / 16)), args);
+      else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * 3 * Math.ceil(s.C / 16) * Math.ceil(s.O / 16)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.K * s.K * s.C) / 64) * Math.ceil(s.O / 64)), args);
       engine.run(k.conv2d_fold, threads(weights), { ...args, dw: dw.slice });
       assertClose(await dw.read(), want, { atol, what: `${splits} splits` });
@@ -143,10 +154,12 @@ families('copy_columns pads, cuts and adds', async (engine) => {
   assert.equal(await some.read(), before.map((v, i) => (i % 6 >= 2 && i % 6 < 5 ? v + x[Math.floor(i / 6) * 5 + (i % 6) - 1] : v)));
 });
 
-families('the family follows from the channels and the device', (engine) => {
-  const [whole, odd] = engine.subgroupWidth === 8 ? ['subgroup', 'padded'] : ['tiled', 'plain'];
-  assert.equal([convVariant(engine, 1, 16, 'forward'), convVariant(engine, 16, 3, 'input'), convVariant(engine, 16, 4, 'forward')], [odd, odd, whole]);
-  assert.equal([convVariant(engine, 1, 16, 'weight'), convVariant(engine, 16, 4, 'weight')], ['padded', whole]);
+families('the family follows from the shape and the device', (engine) => {
+  const cpu = engine.subgroupWidth === 8;
+  const family = (C: number, O: number, direction: 'forward' | 'input' | 'weight', options = {}) => convVariant(engine, dimsOf(shape('', 1, 8, 8, C, O, 3, options)), direction);
+  assert.equal([family(1, 16, 'forward'), family(16, 3, 'input')], cpu ? ['padded', 'padded'] : ['plain', 'plain']);
+  assert.equal([family(1, 16, 'weight'), family(16, 3, 'weight')], ['padded', 'padded']);
+  assert.equal([family(16, 4, 'forward'), family(16, 4, 'forward', { stride: 2 })], cpu ? ['subgroup3x3', 'subgroup'] : ['tiled', 'tiled']);
 });
 families.run();
 
