@@ -1,18 +1,32 @@
 // y[n,c] = sum_p x[n,p,c]: the gradient of what was added per image and channel; with N = 1, of a bias
-// One invocation sums one channel of one image, in order; neighbours read neighbouring channels.
+// One workgroup sums COLUMNS columns (one channel of one image), its invocations taking turns at the pixels; the partial sums meet in a fixed tree.
+// Neighbouring columns make GPUs read whole cache lines; a CPU has one column and one subgroup.
 #import index
+override WG: u32 = 256u;
+override COLUMNS: u32 = 8u;
 struct Dims { N: u32, P: u32, C: u32, accumulate: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;       // (N, P, C)
 @group(0) @binding(1) var<storage, read_write> y: array<f32>; // (N, C)
 @group(0) @binding(2) var<uniform> dims: Dims;
 
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count: vec3u) {
-  let i = thread_index(id, count);
-  if (i >= dims.N * dims.C) { return; }
-  let start = i / dims.C * dims.P * dims.C + i % dims.C;
+var<workgroup> sums: array<f32, WG>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32) {
+  let C = dims.C;
+  let column = workgroup_index(workgroup, count) * COLUMNS + li % COLUMNS;
+  let known = min(column, dims.N * C - 1u);
+  let start = known / C * dims.P * C + known % C;
   var sum = 0.0;
-  for (var p = 0u; p < dims.P; p++) { sum += x[start + p * dims.C]; }
-  if (dims.accumulate != 0u) { sum += y[i]; }
-  y[i] = sum;
+  for (var p = li / COLUMNS; p < dims.P; p += WG / COLUMNS) { sum += x[start + p * C]; }
+  sums[li] = sum;
+  workgroupBarrier();
+  for (var half = WG / 2u; half >= COLUMNS; half /= 2u) {
+    if (li < half) { sums[li] += sums[li + half]; }
+    workgroupBarrier();
+  }
+  if (li >= COLUMNS || column >= dims.N * C) { return; }
+  sum = sums[li];
+  if (dims.accumulate != 0u) { sum += y[column]; }
+  y[column] = sum;
 }

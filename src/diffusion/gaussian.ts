@@ -7,6 +7,7 @@ import * as k from '../gpu/kernels.gen.ts';
 import { mse } from '../ops/loss.ts';
 import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
+import { type Draw, Sampler } from './sampler.ts';
 import { type Schedule, TABLE_NAMES } from './schedule.ts';
 
 /** eps_theta(x_t, t): x (N, H, W, C), t (N) uint32 -> (N, H, W, C). */
@@ -142,6 +143,24 @@ export class GaussianDiffusion {
       x: x.slice, x0: predXstart.slice, N, size, K, clip: Number(options.clipDenoised ?? true), given: Number(given), stream: STREAM.sample,
     });
     coef.free();
+  }
+
+  /**
+   * The whole reverse process (algorithm 2), from T - 1 down to 0: x_0, not clipped, (N, H, W, C). `onStep` sees x_t and the predicted x_0 of every step.
+   * The step is captured once and replayed; keep a Sampler yourself to draw more than once.
+   */
+  async pSampleLoop(model: EpsModel, shape: readonly [number, number, number, number], { clipDenoised = true, ...draw }: { clipDenoised?: boolean } & Draw): Promise<Float32Array<ArrayBuffer>> {
+    const sampler = new Sampler(model, this, shape, { method: 'ddpm', clipDenoised });
+    try {
+      return await sampler.sample(draw);
+    } finally {
+      await sampler.destroy();
+    }
+  }
+
+  /** `batchSize` square images: pSampleLoop with its shape spelt out. */
+  sample(model: EpsModel, imageSize: number, { batchSize = 8, channels = 3, ...draw }: { batchSize?: number; channels?: number } & Draw): Promise<Float32Array<ArrayBuffer>> {
+    return this.pSampleLoop(model, [batchSize, imageSize, imageSize, channels], draw);
   }
 
   /** L_simple = mean (eps - eps_theta(x_t, t))^2 (DDPM, eq. 14). With a clock the noise is drawn; otherwise it is given. */

@@ -41,6 +41,17 @@ export interface SampleStep {
   readonly predXstart: Tensor;
 }
 
+/** Which samples to draw. */
+export interface Draw {
+  readonly seed: number;
+  /** Sample id of the first; a sample is the same whatever batch it comes in. */
+  readonly firstId?: number;
+  /** (N, H, W, C), in place of the drawn x_T. */
+  readonly noise?: Float32Array;
+  /** Called after every step; may read the step's tensors. */
+  readonly onStep?: (step: SampleStep) => void | Promise<void>;
+}
+
 export class Sampler {
   readonly engine: Engine;
   readonly shape: readonly [number, number, number, number];
@@ -114,11 +125,8 @@ export class Sampler {
     return this.#start.pool.totalBytes + this.#step.pool.totalBytes;
   }
 
-  /**
-   * Draws samples `firstId` to `firstId + N - 1` of a seed: a sample is the same whatever batch it comes in.
-   * `noise` (N, H, W, C) takes the place of the drawn x_T. Returns x_0, not clipped, (N, H, W, C). `onStep` may read the step's tensors.
-   */
-  async sample({ seed, firstId = 0, noise, onStep }: { seed: number; firstId?: number; noise?: Float32Array; onStep?: (step: SampleStep) => void | Promise<void> }): Promise<Float32Array<ArrayBuffer>> {
+  /** Draws samples `firstId` to `firstId + N - 1` of a seed. Returns x_0, not clipped, (N, H, W, C). */
+  async sample({ seed, firstId = 0, noise, onStep }: Draw): Promise<Float32Array<ArrayBuffer>> {
     const { engine } = this;
     const N = this.shape[0], steps = this.timesteps.length;
     if (noise && noise.length !== this.#x.size) throw new DdpmError('E-SHAPE', `${noise.length} values of noise for samples of shape (${this.shape.join(', ')}).`);

@@ -67,4 +67,11 @@ export class Training {
   read(from: number, to: number): Promise<StepLog[]> {
     return this.optimizer.read(from, to);
   }
+
+  /** Frees the plan, the clock and the optimizer's own buffers; the parameters stay. */
+  async destroy(): Promise<void> {
+    await this.plan.destroy();
+    this.optimizer.destroy();
+    this.engine.free(this.#clock.slice);
+  }
 }

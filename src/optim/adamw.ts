@@ -87,4 +87,9 @@ export class AdamW {
     }
     return logs;
   }
+
+  /** Frees the log and the partial sums. */
+  destroy(): void {
+    for (const slice of [this.#state, this.#history, this.#part]) this.parameters.engine.free(slice);
+  }
 }

@@ -2,6 +2,7 @@
 import * as assert from 'uvu/assert';
 import { pointwise, threads } from '../../src/autograd.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
+import { sumRows } from '../../src/ops/sum.ts';
 import { add, dropout, silu, upsample } from '../../src/ops/pointwise.ts';
 import { STREAM } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
@@ -66,11 +67,24 @@ pointwiseOps('add refuses shapes that do not fit', async (engine) => {
   await assertError(() => add(t(2, 3, 4), t(3, 4)), 'E-SHAPE', /add: \(3, 4\) cannot be added to \(2, 3, 4\)/);
 });
 
-pointwiseOps('sum_pixels on top of what is there', async (engine) => {
-  const [N, P, C] = [3, 17, 30], x = random(N * P * C, 0), before = random(N * C, 1), y = destination(engine, [N * C], before);
-  engine.run(k.sum_pixels, threads(N * C), { x: upload(engine, [x.length], x).slice, y: y.slice, N, P, C, accumulate: 1 });
-  const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.add(sumPixels(f(x), N, P, C), f(before));
-  assertClose(await y.read(), compute((v) => v), { atol: bound(P + 1, compute(abs)), what: 'y' });
+for (const [kernel, C, lanes] of [[k.sum_pixels, 30, 1], [k.sum_pixels_vec4, 36, 4]] as const)
+  for (const [WG, COLUMNS] of [[8, 1], [256, 8], [64, 4]])
+    pointwiseOps(`${kernel.name}, ${WG} invocations for ${COLUMNS} columns`, async (engine) => {
+      const [N, P] = [3, 37], x = random(N * P * C, 0), before = random(N * C, 1), tx = upload(engine, [x.length], x);
+      for (const accumulate of [0, 1] as const) {
+        const y = destination(engine, [N * C], accumulate ? before : null);
+        engine.run(kernel, [Math.ceil((N * C) / lanes / COLUMNS)], { x: tx.slice, y: y.slice, N, P, C, accumulate, WG, COLUMNS });
+        const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => (accumulate ? twin.add(sumPixels(f(x), N, P, C), f(before)) : sumPixels(f(x), N, P, C));
+        assertClose(await y.read(), compute((v) => v), { atol: bound(P + 1, compute(abs)), what: `y, accumulate ${accumulate}` });
+      }
+    });
+
+pointwiseOps('sumRows in one stage and in two', async (engine) => {
+  for (const rows of [5, 4096, 4100]) {
+    const C = 8, x = random(rows * C, rows), y = destination(engine, [C], null);
+    sumRows(engine, upload(engine, [x.length], x).slice, rows, C, { slice: y.slice, accumulate: 0 });
+    assertClose(await y.read(), sumPixels(x, 1, rows, C), { atol: bound(rows, sumPixels(abs(x), 1, rows, C)), what: `${rows} rows` });
+  }
 });
 
 for (const [N, size, p] of [[3, 7, 0.1], [2, 128, 0.5], [5, 33, 0], [1, 1, 0.9]])

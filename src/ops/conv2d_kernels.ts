@@ -1,0 +1,141 @@
+// The kernels of a convolution: which family computes a shape on a device, and how it is launched.
+import { type Destination, threads } from '../autograd.ts';
+import type { Engine } from '../gpu/engine.ts';
+import { type Args, grid, type Slice } from '../gpu/kernel.ts';
+import * as k from '../gpu/kernels.gen.ts';
+import { Columns } from './columns.ts';
+
+export type ConvArgs = Args<typeof k.conv2d_forward>;
+/** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
+export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
+export type ConvDirection = 'forward' | 'input' | 'weight';
+
+/**
+ * `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM. On CPUs `subgroup` spreads values by broadcast, and
+ * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs `tiled` and `tiled_large` go through workgroup memory.
+ */
+export type ConvVariant = 'plain' | 'subgroup' | 'subgroup3x3' | 'tiled' | 'tiled_large' | 'padded';
+
+/**
+ * The family for a shape on a device (llvmpipe is 8 wide). Where an image has 1 or 3 channels a CPU pads them to 4 at a tenth of the plain kernels' cost;
+ * a GPU does so for the weight's gradient only, which the plain kernel takes 31 ms for where the GEMM takes 0.7 (H100, 128 x 32 x 32, 3 -> 128).
+ */
+export function convVariant(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvVariant {
+  const cpu = engine.subgroupWidth === 8;
+  const { N, H, W, C, OH, OW, O, K } = dims;
+  if (C % 4 || O % 4) return direction === 'weight' || cpu ? 'padded' : 'plain';
+  if (cpu) return keepsSize3x3(dims) ? 'subgroup3x3' : 'subgroup';
+  if (direction === 'weight') return K * K * C >= 128 && O >= 128 ? 'tiled_large' : 'tiled';
+  // A GPU needs a few hundred tiles to be busy.
+  const [pixels, from, to] = direction === 'forward' ? [N * OH * OW, C, O] : [N * H * W, O, C];
+  return from % 16 === 0 && to >= 128 && Math.ceil(pixels / 128) * Math.ceil(to / 128) >= 256 ? 'tiled_large' : 'tiled';
+}
+
+const keepsSize3x3 = ({ K, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => K === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
+
+/** Rows of a 3 x 3 tile: what divides the height best, 7 where it makes no difference. */
+const tileRows = (H: number) => [7, 8, 4].reduce((best, G) => (Math.ceil(H / G) * G < Math.ceil(H / best) * best ? G : best));
+
+/** Tiles of rows x columns. */
+const tiles = (rows: number, columns: number, height: number, width: number) => Math.ceil(rows / height) * Math.ceil(columns / width);
+
+/** y = conv(x, w) and what is added to it. */
+export function forward(engine: Engine, args: ConvArgs, variant = convVariant(engine, args, 'forward')): void {
+  const { N, H, W, C, O } = args;
+  const pixels = N * args.OH * args.OW;
+  if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
+  else if (variant === 'subgroup') engine.run(k.conv2d_forward_subgroup, grid(tiles(pixels, O, 32, 16)), args);
+  else if (variant === 'subgroup3x3') engine.run(k.conv2d_forward_3x3_subgroup, grid(tiles(H, N * W, tileRows(H), 8) * Math.ceil(O / 16)), { ...args, G: tileRows(H) });
+  else if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(tiles(pixels, O, 64, 64)), { ...args, TRANSPOSED: 0 });
+  else if (variant === 'tiled_large') engine.run(k.conv2d_tiled_large, grid(tiles(pixels, O, 128, 128)), { ...args, TRANSPOSED: 0 });
+  else {
+    const copies = new Columns(engine), dims = even(args);
+    const x = copies.widened(args.x, N * H * W, C, dims.C);
+    const y = dims.O === O ? args.y : copies.room(pixels, dims.O);
+    forward(engine, {
+      ...args, ...dims, x, y,
+      w: evenWeight(copies, args, args.w),
+      bias: args.has_bias ? copies.widened(args.bias, 1, O, dims.O) : x,
+      per_image: args.has_per_image ? copies.widened(args.per_image, N, O, dims.O) : x,
+      residual: args.has_residual ? copies.widened(args.residual, pixels, O, dims.O) : x,
+      accumulate: dims.O === O ? args.accumulate : 0,
+    });
+    if (dims.O !== O) copies.cut(y, args.y, pixels, O, dims.O, { accumulate: args.accumulate });
+    copies.free();
+  }
+}
+
+/** dx from dy. */
+export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims, 'input')): void {
+  const { N, H, W, C, OH, OW, O, K } = dims;
+  const pixels = N * H * W;
+  const args = { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate };
+  if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), args);
+  else if (variant === 'subgroup') engine.run(k.conv2d_backward_input_subgroup, grid(tiles(pixels, C, 32, 16)), args);
+  else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_input_3x3_subgroup, grid(tiles(H, N * W, tileRows(H), 8) * Math.ceil(C / 16)), { ...args, G: tileRows(H) });
+  else if (variant === 'padded') {
+    const copies = new Columns(engine), wide = even(dims);
+    const out = wide.C === C ? dx : { slice: copies.room(pixels, wide.C), accumulate: 0 as const };
+    backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
+    if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
+    copies.free();
+  } else {
+    // The forward's GEMM, with the weight turned and pixels gathered the other way round.
+    const turned = engine.allocate(4 * K * K * C * O);
+    engine.run(k.conv2d_turn_weight, threads(K * K * C * O), { ...dims, w, turned });
+    const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w: turned, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1 };
+    if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(tiles(pixels, C, 64, 64)), gemm);
+    else engine.run(k.conv2d_tiled_large, grid(tiles(pixels, C, 128, 128)), gemm);
+    engine.free(turned);
+  }
+}
+
+/** Workgroups that keep the device busy, for sums that are split until there are so many. */
+const BUSY = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512, tiled_large: 264 };
+
+/** dw from x and dy: partial sums over splits of the pixels, folded in order. */
+export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, variant = convVariant(engine, dims, 'weight')): void {
+  const { N, H, W, C, O, K, WC, C0 } = dims;
+  const pixels = N * dims.OH * dims.OW, rows = K * K * C;
+  if (variant === 'padded') {
+    const copies = new Columns(engine), wide = even(dims);
+    const slice = copies.room(K * K * wide.C, wide.O), narrow = wide.O === O ? slice : copies.room(K * K * wide.C, O);
+    backwardWeight(engine, wide, copies.widened(x, N * H * W, C, wide.C), copies.widened(dy, pixels, O, wide.O), { slice, accumulate: 0 });
+    if (narrow !== slice) copies.cut(slice, narrow, K * K * wide.C, O, wide.O);
+    copies.cut(narrow, dw.slice, K * K, C * O, wide.C * O, { accumulate: dw.accumulate, stride: WC * O, first: C0 * O });
+    copies.free();
+    return;
+  }
+  const groups = {
+    plain: rows * O,
+    subgroup: tiles(rows, O, 32, 16),
+    subgroup3x3: 3 * tiles(C, O, 16, 16),
+    tiled: tiles(rows, O, 64, 64),
+    tiled_large: tiles(rows, O, 128, 128),
+  }[variant];
+  // A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order.
+  const splits = Math.max(1, Math.min(Math.ceil(BUSY[variant] / groups), Math.floor(pixels / 256)));
+  // One split over the whole weight is the gradient itself.
+  const direct = splits === 1 && C === WC && !dw.accumulate;
+  const part = direct ? dw.slice : engine.allocate(4 * splits * rows * O);
+  const args = { ...dims, splits, x, dy, part };
+  if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * groups), args);
+  else {
+    const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, tiled: k.conv2d_backward_weight_tiled, tiled_large: k.conv2d_backward_weight_tiled_large }[variant];
+    engine.run(kernel, grid(splits * groups), args);
+  }
+  if (direct) return;
+  engine.run(k.conv2d_fold, threads(rows * O), { ...dims, splits, part, dw: dw.slice, accumulate: dw.accumulate });
+  engine.free(part);
+}
+
+const up4 = (channels: number) => Math.ceil(channels / 4) * 4;
+
+/** The shape with channels padded to multiples of four, and the weight cut to what x meets. */
+const even = (dims: ConvDims) => ({ ...dims, C: up4(dims.C), O: up4(dims.O), WC: up4(dims.C), C0: 0 });
+
+/** The part of the weight that x meets, (K, K, C, O), as (K, K, up4(C), up4(O)). */
+function evenWeight(copies: Columns, { K, C, O, WC, C0 }: ConvDims, w: Slice): Slice {
+  const rows = copies.widened(w, K * K, C * O, up4(C) * O, { stride: WC * O, first: C0 * O });
+  return copies.widened(rows, K * K * up4(C), O, up4(O));
+}
