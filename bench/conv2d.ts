@@ -10,10 +10,8 @@ function variants(engine: Engine, dims: ConvDims, direction: ConvDirection, all:
   const chosen = convVariant(engine, dims, direction);
   if (!all) return [chosen];
   const whole = dims.C % 4 === 0 && dims.O % 4 === 0;
-  const possible: ConvVariant[] = ['plain', ...(whole ? (['tiled', 'tiled_large', ...(engine.subgroupWidth === 8 ? (['subgroup'] as const) : [])] as const) : (['padded'] as const))];
-  // tiled_large sums over whole tiles of 16 channels.
-  const fits = (v: ConvVariant) => v !== 'tiled_large' || direction === 'weight' || (direction === 'forward' ? dims.C : dims.O) % 16 === 0;
-  return [chosen, ...possible.filter((v) => v !== chosen && fits(v))];
+  const possible: ConvVariant[] = ['plain', ...(whole ? (['tiled', ...(engine.subgroupWidth === 8 ? (['subgroup'] as const) : [])] as const) : (['padded'] as const))];
+  return [chosen, ...possible.filter((v) => v !== chosen)];
 }
 
 export function* conv2dCases(engine: Engine, shape: Shape, all: boolean): Generator<Case> {

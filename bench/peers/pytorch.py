@@ -19,20 +19,20 @@ T = 1000
 DDPM = {"norm_eps": 1e-6, "attention_head_dim": None, "freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0}
 
 
-def preset(size, channels, widths, layers, attention, groups, batch):
+def preset(size, channels, widths, layers, attention, groups, batch, middle=True):
     """attention: the levels that have it, 0 the finest."""
     levels = range(len(widths))
     return {
         **DDPM, "sample_size": size, "in_channels": channels, "out_channels": channels, "block_out_channels": widths,
-        "layers_per_block": layers, "norm_num_groups": groups,
+        "layers_per_block": layers, "norm_num_groups": groups, "add_attention": middle,
         "down_block_types": ["AttnDownBlock2D" if i in attention else "DownBlock2D" for i in levels],
         "up_block_types": ["AttnUpBlock2D" if i in attention else "UpBlock2D" for i in reversed(levels)],
     }, batch
 
 
 PRESETS = {
-    "tiny": preset(28, 1, [16, 32, 32], 2, [], 4, 16),
-    "small": preset(28, 1, [64, 128, 128], 2, [1], 16, 64),
+    "tiny": preset(28, 1, [16, 16, 32], 1, [], 4, 8, middle=False),
+    "small": preset(28, 1, [64, 128, 128], 2, [1], 16, 128),
     "ddpm-cifar10": preset(32, 3, [128, 256, 256, 256], 2, [1], 32, 128),
 }
 

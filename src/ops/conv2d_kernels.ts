@@ -12,9 +12,9 @@ export type ConvDirection = 'forward' | 'input' | 'weight';
 
 /**
  * `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM. On CPUs `subgroup` spreads values by broadcast, and
- * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs `tiled` and `tiled_large` go through workgroup memory.
+ * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs `tiled` goes through workgroup memory.
  */
-export type ConvVariant = 'plain' | 'subgroup' | 'subgroup3x3' | 'tiled' | 'tiled_large' | 'padded';
+export type ConvVariant = 'plain' | 'subgroup' | 'subgroup3x3' | 'tiled' | 'padded';
 
 /**
  * The family for a shape on a device (llvmpipe is 8 wide). Where an image has 1 or 3 channels a CPU pads them to 4 at a tenth of the plain kernels' cost;
@@ -22,13 +22,8 @@ export type ConvVariant = 'plain' | 'subgroup' | 'subgroup3x3' | 'tiled' | 'tile
  */
 export function convVariant(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvVariant {
   const cpu = engine.subgroupWidth === 8;
-  const { N, H, W, C, OH, OW, O, K } = dims;
-  if (C % 4 || O % 4) return direction === 'weight' || cpu ? 'padded' : 'plain';
-  if (cpu) return keepsSize3x3(dims) ? 'subgroup3x3' : 'subgroup';
-  if (direction === 'weight') return K * K * C >= 128 && O >= 128 ? 'tiled_large' : 'tiled';
-  // A GPU needs a few hundred tiles to be busy.
-  const [pixels, from, to] = direction === 'forward' ? [N * OH * OW, C, O] : [N * H * W, O, C];
-  return from % 16 === 0 && to >= 128 && Math.ceil(pixels / 128) * Math.ceil(to / 128) >= 256 ? 'tiled_large' : 'tiled';
+  if (dims.C % 4 || dims.O % 4) return direction === 'weight' || cpu ? 'padded' : 'plain';
+  return cpu ? (keepsSize3x3(dims) ? 'subgroup3x3' : 'subgroup') : 'tiled';
 }
 
 const keepsSize3x3 = ({ K, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => K === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
@@ -47,7 +42,6 @@ export function forward(engine: Engine, args: ConvArgs, variant = convVariant(en
   else if (variant === 'subgroup') engine.run(k.conv2d_forward_subgroup, grid(tiles(pixels, O, 32, 16)), args);
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_forward_3x3_subgroup, grid(tiles(H, N * W, tileRows(H), 8) * Math.ceil(O / 16)), { ...args, G: tileRows(H) });
   else if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(tiles(pixels, O, 64, 64)), { ...args, TRANSPOSED: 0 });
-  else if (variant === 'tiled_large') engine.run(k.conv2d_tiled_large, grid(tiles(pixels, O, 128, 128)), { ...args, TRANSPOSED: 0 });
   else {
     const copies = new Columns(engine), dims = even(args);
     const x = copies.widened(args.x, N * H * W, C, dims.C);
@@ -84,14 +78,13 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     const turned = engine.allocate(4 * K * K * C * O);
     engine.run(k.conv2d_turn_weight, threads(K * K * C * O), { ...dims, w, turned });
     const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w: turned, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1 };
-    if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(tiles(pixels, C, 64, 64)), gemm);
-    else engine.run(k.conv2d_tiled_large, grid(tiles(pixels, C, 128, 128)), gemm);
+    engine.run(k.conv2d_tiled, grid(tiles(pixels, C, 64, 64)), gemm);
     engine.free(turned);
   }
 }
 
 /** Workgroups that keep the device busy, for sums that are split until there are so many. */
-const BUSY = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512, tiled_large: 264 };
+const BUSY = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512 };
 
 /** dw from x and dy: partial sums over splits of the pixels, folded in order. */
 export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, variant = convVariant(engine, dims, 'weight')): void {
@@ -111,7 +104,6 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     subgroup: tiles(rows, O, 32, 16),
     subgroup3x3: 3 * tiles(C, O, 16, 16),
     tiled: tiles(rows, O, 64, 64),
-    tiled_large: tiles(rows, O, 128, 128),
   }[variant];
   // A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order.
   const splits = Math.max(1, Math.min(Math.ceil(BUSY[variant] / groups), Math.floor(pixels / 256)));
@@ -121,7 +113,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   const args = { ...dims, splits, x, dy, part };
   if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * groups), args);
   else {
-    const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, tiled: k.conv2d_backward_weight_tiled, tiled_large: k.conv2d_backward_weight_tiled_large }[variant];
+    const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, tiled: k.conv2d_backward_weight_tiled }[variant];
     engine.run(kernel, grid(splits * groups), args);
   }
   if (direct) return;

@@ -54,16 +54,6 @@ const kept: Case[] = [
   shape('one column', 3, 6, 1, 4, 8, 3),
 ];
 
-/** Sums over multiples of 16 channels in both directions; tiles of 128 x 128, ragged. */
-const large: Case[] = [
-  shape('large: several tiles, ragged', 3, 9, 11, 16, 144, 3),
-  shape('large: more input than output channels', 2, 9, 9, 144, 32, 3),
-  shape('large: 1x1', 2, 13, 7, 48, 160, 1),
-  shape('large: stride 2, padded at the bottom and right', 3, 18, 10, 32, 16, 3, { stride: 2, pad: [0, 1, 0, 1] }),
-  shape('large: channels 16 to 31 of 48', 2, 9, 8, 16, 16, 3, { wC: 48, c0: 16 }),
-  shape('large: images smaller than a turn of pixels', 20, 3, 2, 16, 16, 3),
-];
-
 const inputsOf = (s: Case) => ({
   x: random(s.N * s.H * s.W * s.C, 0),
   w: random(s.K * s.K * s.wC! * s.O, 1),
@@ -86,8 +76,8 @@ const inSlice = (s: Case) => (i: number): boolean => Math.floor(i / s.O) % s.wC!
 const available = (engine: Engine, variant: ConvVariant): boolean => !variant.startsWith('subgroup') || engine.subgroupWidth === 8;
 
 const families = gpuSuite('conv2d kernels');
-for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled_large', 'padded'] as const) {
-  for (const s of { plain: [...odd, ...fours], subgroup: fours, subgroup3x3: kept, tiled: fours, tiled_large: large, padded: odd }[variant]) {
+for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as const) {
+  for (const s of { plain: [...odd, ...fours], subgroup: fours, subgroup3x3: kept, tiled: fours, padded: odd }[variant]) {
     families(`${variant}: ${s.what}`, async (engine) => {
       if (!available(engine, variant)) return;
       const { x, w, dy, bias, perImage, residual, before } = inputsOf(s), dims = dimsOf(s), taps = s.K * s.K;
@@ -139,7 +129,6 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled_large
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
       else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.K * s.K * s.C) / 32) * Math.ceil(s.O / 16)), args);
       else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * 3 * Math.ceil(s.C / 16) * Math.ceil(s.O / 16)), args);
-      else if (variant === 'tiled_large') engine.run(k.conv2d_backward_weight_tiled_large, grid(splits * Math.ceil((s.K * s.K * s.C) / 128) * Math.ceil(s.O / 128)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.K * s.K * s.C) / 64) * Math.ceil(s.O / 64)), args);
       engine.run(k.conv2d_fold, threads(weights), { ...args, dw: dw.slice });
       assertClose(await dw.read(), want, { atol, what: `${splits} splits` });
