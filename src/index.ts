@@ -31,7 +31,7 @@ export { type BufferName, type NamedTensors, Parameters } from './nn/parameters.
 export { UNet } from './nn/unet.ts';
 
 export { type EpsModel, GaussianDiffusion, type MeanVariance, type Variance, VARIANCES } from './diffusion/gaussian.ts';
-export { Sampler, type SamplerName, type SamplerOptions, SAMPLERS, type SampleStep } from './diffusion/sampler.ts';
+export { type Draw, Sampler, type SamplerName, type SamplerOptions, SAMPLERS, type SampleStep } from './diffusion/sampler.ts';
 export { type BetaOptions, makeBetas, makeSchedule, type Schedule, type ScheduleName, type ScheduleSpec, SCHEDULES } from './diffusion/schedule.ts';
 export { type DdimOptions, type DdimRow, ddimTable, type Spacing, SPACINGS, timesteps } from './diffusion/spacing.ts';
 export { Training, type TrainingOptions } from './diffusion/training.ts';

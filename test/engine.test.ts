@@ -361,6 +361,17 @@ leaks('over 50 eager steps', async (engine) => {
   assert.is(engine.pipelines.count, pipelines);
 });
 
+leaks('nor is a driver run out of bind groups by 80,000 eager calls without an await', async (engine) => {
+  // Each bind group takes a memory mapping of llvmpipe's, and a process has 65,530 of them.
+  const [a, b] = [upload(engine, [4], [1, 2, 3, 4]), upload(engine, [4], [0, 0, 0, 0])];
+  for (let i = 0; i < 40_000; i++) {
+    const y = engine.scope(() => silu(a));
+    engine.run(k.accumulate, [1], { x: a.slice, y: b.slice, copy: 0 });
+    y.free();
+  }
+  assert.equal(await b.read(), new Float32Array([40_000, 80_000, 120_000, 160_000]));
+});
+
 leaks('over 200 replays', async (engine) => {
   const net = network(engine), plan = engine.capture(net.step), before = engine.memory();
   for (let i = 0; i < 200; i++) plan.run();

@@ -258,4 +258,18 @@ for (const method of ['ddpm', 'ddim'] as const)
     await sampler.destroy();
     assert.equal([engine.memory().live, engine.memory().plans], [before.live, before.plans]);
   });
+chain('pSampleLoop and sample are algorithm 2, and leave nothing behind', async (engine) => {
+  const diffusion = diffusionOf(engine, 'quadratic', 12, 'fixed_large'), shape = [3, 4, 4, 2] as const;
+  const live = engine.memory().live, seen: number[] = [];
+  const loop = await diffusion.pSampleLoop(model, shape, { seed: 5, firstId: 7, onStep: ({ t }) => void seen.push(t) });
+  assert.equal(seen, [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
+  const square = await diffusion.sample(model, 4, { batchSize: 3, channels: 2, seed: 5, firstId: 7 });
+  assert.is(bits(square), bits(loop));
+  assert.is(engine.memory().live, live);
+  const sampler = new Sampler(model, diffusion, shape, { method: 'ddpm' });
+  assert.is(bits(await sampler.sample({ seed: 5, firstId: 7 })), bits(loop));
+  await sampler.destroy();
+  const unclipped = await diffusion.pSampleLoop(model, shape, { seed: 5, firstId: 7, clipDenoised: false });
+  assert.is.not(bits(unclipped), bits(loop));
+});
 chain.run();

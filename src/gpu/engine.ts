@@ -2,7 +2,7 @@
 import { DdpmError } from '../errors.ts';
 import { type Args, type Grid, grid, type Kernel, type Slice } from './kernel.ts';
 import { fill } from './kernels.gen.ts';
-import { Pipelines } from './pipelines.ts';
+import { type Pipeline, Pipelines } from './pipelines.ts';
 import { type Command, encode, Plan } from './plan.ts';
 import { Pool } from './pool.ts';
 import { type KernelTime, profile } from './profile.ts';
@@ -16,6 +16,8 @@ export interface Scope {
 const ARENA_BYTES = 65536;
 /** Eager commands are submitted in batches: a submit costs as much as ten dispatches. */
 const EAGER_BATCH = 256;
+/** Bind groups of eager calls that are kept. */
+const BIND_GROUPS = 8192;
 
 /** Subgroup width when it is one number on this device, else 0. */
 function subgroupWidth(device: GPUDevice): number {
@@ -33,6 +35,9 @@ export class Engine {
   readonly #scopes: Scope[] = [];
   readonly #dims = new Map<string, GPUBufferBinding>();
   readonly #alignment: number;
+  readonly #bindGroups = new Map<string, GPUBindGroup>();
+  readonly #ids = new WeakMap<GPUBuffer, number>();
+  #nextId = 0;
   #arena: GPUBuffer | null = null;
   #arenaNext = 0;
   readonly #arenas: GPUBuffer[] = [];
@@ -143,11 +148,9 @@ export class Engine {
     for (const name in kernel.optional) if (given[name] !== undefined) constants[name] = this.#number(kernel, name, given[name]);
     const pipeline = this.pipelines.get(kernel, constants);
 
-    const entries: GPUBindGroupEntry[] = [];
-    for (const name in kernel.bindings) entries.push({ binding: entries.length, resource: this.#binding(kernel, name, given[name] as Slice) });
-    if (Object.keys(kernel.dims).length) entries.push({ binding: entries.length, resource: this.#uniform(kernel, given) });
-    const bindings = this.device.createBindGroup({ label: pipeline.label, layout: pipeline.layout, entries });
-    this.#record({ kind: 'dispatch', pipeline, bindings, x, y, z });
+    const resources = Object.keys(kernel.bindings).map((name) => this.#binding(kernel, name, given[name] as Slice));
+    if (Object.keys(kernel.dims).length) resources.push(this.#uniform(kernel, given));
+    this.#record({ kind: 'dispatch', pipeline, bindings: this.#bindGroup(pipeline, resources), x, y, z });
   }
 
   copy(from: Slice, to: Slice): void {
@@ -290,6 +293,28 @@ export class Engine {
   #record(command: Command): void {
     if (this.#capture) this.#capture.commands.push(command);
     else if (this.#pending.push(command) >= EAGER_BATCH) this.flush();
+  }
+
+  /**
+   * A loop of eager calls gets the same buffers from the pool again and again: their bind groups are kept. Made anew each time they cost ten microseconds,
+   * and a driver runs out of room for them where nothing is awaited and so nothing collected. A plan keeps its own.
+   */
+  #bindGroup(pipeline: Pipeline, resources: readonly GPUBufferBinding[]): GPUBindGroup {
+    const make = () => this.device.createBindGroup({ label: pipeline.label, layout: pipeline.layout, entries: resources.map((resource, binding) => ({ binding, resource })) });
+    if (this.#capture) return make();
+    const key = `${pipeline.label} ${resources.map(({ buffer, offset, size }) => `${this.#id(buffer)}+${offset}:${size}`).join()}`;
+    let group = this.#bindGroups.get(key);
+    if (!group) {
+      if (this.#bindGroups.size >= BIND_GROUPS) this.#bindGroups.clear();
+      this.#bindGroups.set(key, (group = make()));
+    }
+    return group;
+  }
+
+  #id(buffer: GPUBuffer): number {
+    let id = this.#ids.get(buffer);
+    if (id === undefined) this.#ids.set(buffer, (id = this.#nextId++));
+    return id;
   }
 
   #number(kernel: Kernel, name: string, value: number | Slice | undefined): number {
