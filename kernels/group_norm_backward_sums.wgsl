@@ -1,33 +1,22 @@
 // part[n,c] = (sum_p dh xhat, sum_p dh), terms of dgamma and dbeta; means[n,g] = (mean, rstd, mean of dh gamma, mean of dh gamma xhat) for the second pass
 // One workgroup sums one group of one image, channel by channel; dh is the gradient by h = gamma xhat + beta, SiLU undone where set.
 // The plain kernel: any channel counts.
+#import group_norm
 override WG: u32 = 64u;
 override TWO: bool = true;
-struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;             // (N, P, C0)
-@group(0) @binding(1) var<storage, read> x2: array<f32>;            // (N, P, C1)
-@group(0) @binding(2) var<storage, read> dy: array<f32>;            // (N, P, C0 + C1)
-@group(0) @binding(3) var<storage, read> gamma: array<f32>;         // (C0 + C1)
-@group(0) @binding(4) var<storage, read> beta: array<f32>;          // (C0 + C1)
+alias Values = f32;
+const WIDTH = 1u;
+@group(0) @binding(0) var<storage, read> x: array<Values>;          // (N, P, C0)
+@group(0) @binding(1) var<storage, read> x2: array<Values>;         // (N, P, C1)
+@group(0) @binding(2) var<storage, read> dy: array<Values>;         // (N, P, C0 + C1)
+@group(0) @binding(3) var<storage, read> gamma: array<Values>;      // (C0 + C1)
+@group(0) @binding(4) var<storage, read> beta: array<Values>;       // (C0 + C1)
 @group(0) @binding(5) var<storage, read> stats: array<vec2f>;       // (N, G): mean, rstd
-@group(0) @binding(6) var<storage, read_write> part: array<f32>;    // (N, 2, C0 + C1)
+@group(0) @binding(6) var<storage, read_write> part: array<Values>; // (N, 2, C0 + C1)
 @group(0) @binding(7) var<storage, read_write> means: array<vec4f>; // (N, G)
 @group(0) @binding(8) var<uniform> dims: Dims;
 
 var<workgroup> sums: array<vec2f, WG>;
-
-fn load(row: u32, c: u32) -> f32 {
-  let C0 = dims.C0;
-  if (!TWO || c < C0) { return x[row * C0 + c]; }
-  return x2[row * (dims.C1) + c - C0];
-}
-
-// The gradient by h = gamma xhat + beta, given the one by y = h or y = silu(h).
-fn through_silu(d: f32, h: f32) -> f32 {
-  if (dims.silu == 0u) { return d; }
-  let s = 1.0 / (1.0 + exp(-h));
-  return d * s * (1.0 + h * (1.0 - s));
-}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) li: u32) {

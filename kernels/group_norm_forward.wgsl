@@ -2,24 +2,20 @@
 // One workgroup normalises one group of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
 // The plain kernel: any channel counts. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
 // TWO is off where there is no x2: CPUs run both sides of a branch.
+#import group_norm
 override WG: u32 = 64u;
 override TWO: bool = true;
-struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;             // (N, P, C0)
-@group(0) @binding(1) var<storage, read> x2: array<f32>;            // (N, P, C1); anything where C1 = 0
-@group(0) @binding(2) var<storage, read> gamma: array<f32>;         // (C0 + C1)
-@group(0) @binding(3) var<storage, read> beta: array<f32>;          // (C0 + C1)
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;       // (N, P, C0 + C1)
+alias Values = f32;
+const WIDTH = 1u;
+@group(0) @binding(0) var<storage, read> x: array<Values>;          // (N, P, C0)
+@group(0) @binding(1) var<storage, read> x2: array<Values>;         // (N, P, C1); anything where C1 = 0
+@group(0) @binding(2) var<storage, read> gamma: array<Values>;      // (C0 + C1)
+@group(0) @binding(3) var<storage, read> beta: array<Values>;       // (C0 + C1)
+@group(0) @binding(4) var<storage, read_write> y: array<Values>;    // (N, P, C0 + C1)
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2f>; // (N, G): mean, 1 / sqrt(var + eps)
 @group(0) @binding(6) var<uniform> dims: Dims;
 
 var<workgroup> sums: array<vec2f, WG>;
-
-fn load(row: u32, c: u32) -> f32 {
-  let C0 = dims.C0;
-  if (!TWO || c < C0) { return x[row * C0 + c]; }
-  return x2[row * (dims.C1) + c - C0];
-}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) li: u32) {

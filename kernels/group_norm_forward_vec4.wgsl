@@ -2,28 +2,24 @@
 // One workgroup normalises one group of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
 // Four channels at a time: C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
 // TWO is off where there is no x2: CPUs run both sides of a branch.
+#import group_norm
 override WG: u32 = 64u;
 override TWO: bool = true;
-struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32 }
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;           // (N, P, C0)
-@group(0) @binding(1) var<storage, read> x2: array<vec4f>;          // (N, P, C1); anything where C1 = 0
-@group(0) @binding(2) var<storage, read> gamma: array<vec4f>;       // (C0 + C1)
-@group(0) @binding(3) var<storage, read> beta: array<vec4f>;        // (C0 + C1)
-@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;     // (N, P, C0 + C1)
+alias Values = vec4f;
+const WIDTH = 4u;
+@group(0) @binding(0) var<storage, read> x: array<Values>;          // (N, P, C0)
+@group(0) @binding(1) var<storage, read> x2: array<Values>;         // (N, P, C1); anything where C1 = 0
+@group(0) @binding(2) var<storage, read> gamma: array<Values>;      // (C0 + C1)
+@group(0) @binding(3) var<storage, read> beta: array<Values>;       // (C0 + C1)
+@group(0) @binding(4) var<storage, read_write> y: array<Values>;    // (N, P, C0 + C1)
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2f>; // (N, G): mean, 1 / sqrt(var + eps)
 @group(0) @binding(6) var<uniform> dims: Dims;
 
 var<workgroup> sums: array<vec2f, WG>;
 
-fn load(row: u32, c: u32) -> vec4f {
-  let C0 = dims.C0 / 4u;
-  if (!TWO || c < C0) { return x[row * C0 + c]; }
-  return x2[row * (dims.C1 / 4u) + c - C0];
-}
-
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) li: u32) {
-  let C = (dims.C0 + dims.C1) / 4u;
+  let C = (dims.C0 + dims.C1) / WIDTH;
   let size = C / dims.G;
   let first = workgroup.x * size;
   let row = workgroup.y * dims.P;

@@ -283,7 +283,7 @@ export class Engine {
   /** Destroys the engine's buffers and plans; the device stays with its owner. */
   async destroy(): Promise<void> {
     await this.device.queue.onSubmittedWorkDone();
-    for (const plan of [...this.#plans]) this.release(plan);
+    for (const plan of this.#plans) this.release(plan);
     this.#pool.destroy();
     for (const arena of this.#arenas) arena.destroy();
   }

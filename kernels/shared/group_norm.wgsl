@@ -1,0 +1,15 @@
+// What the group norm kernels share. x and x2 are read as one tensor of C0 + C1 channels, Values (f32 or vec4f, WIDTH channels) at a time.
+struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32 }
+
+fn load(row: u32, c: u32) -> Values {
+  let C0 = dims.C0 / WIDTH;
+  if (!TWO || c < C0) { return x[row * C0 + c]; }
+  return x2[row * (dims.C1 / WIDTH) + c - C0];
+}
+
+// The gradient by h = gamma xhat + beta, given the one by y = h or y = silu(h).
+fn through_silu(d: Values, h: Values) -> Values {
+  if (dims.silu == 0u) { return d; }
+  let s = 1.0 / (1.0 + exp(-h));
+  return d * s * (1.0 + h * (1.0 - s));
+}
