@@ -74,16 +74,19 @@ export function build(): string {
   for (const file of readdirSync(here).filter((f) => f.endsWith('.wgsl')).sort()) {
     const source = readFileSync(join(here, file), 'utf8');
     const r = reflect(file, source);
-    // `enable` must stand before everything else, imports included.
-    const wgsl = expand(source);
-    out.push(
-      '',
-      `export const ${basename(file, '.wgsl')} = {`,
-      `  name: '${basename(file, '.wgsl')}', subgroups: ${r.subgroups},`,
-      `  bindings: ${json(r.bindings)}, overrides: ${json(r.overrides)}, optional: ${json(r.optional)}, dims: ${json(r.dims)},`,
-      `  wgsl: ${JSON.stringify(wgsl)},`,
-      '} as const;',
-    );
+    const write = (name: string, text: string) =>
+      out.push(
+        '',
+        `export const ${name} = {`,
+        `  name: '${name}', subgroups: ${r.subgroups},`,
+        `  bindings: ${json(r.bindings)}, overrides: ${json(r.overrides)}, optional: ${json(r.optional)}, dims: ${json(r.dims)},`,
+        `  wgsl: ${JSON.stringify(expand(text))},`,
+        '} as const;',
+      );
+    const name = basename(file, '.wgsl');
+    write(name, source);
+    // The one permutation: the same text, four channels at a time.
+    if (/^#import values$/m.test(source)) write(`${name}_vec4`, source.replace(/^#import values$/m, '#import values_vec4'));
   }
   return out.join('\n') + '\n';
 }

@@ -1,11 +1,10 @@
 // dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group; dh is dy with SiLU undone where set
 // One workgroup does one group of one image, from the means of group_norm_backward_sums; dx and dx2 are the two inputs' gradients.
-// The plain kernel: any channel counts.
+// Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4.
+#import values
 #import group_norm
 override WG: u32 = 64u;
 override TWO: bool = true;
-alias Values = f32;
-const WIDTH = 1u;
 @group(0) @binding(0) var<storage, read> x: array<Values>;         // (N, P, C0)
 @group(0) @binding(1) var<storage, read> x2: array<Values>;        // (N, P, C1)
 @group(0) @binding(2) var<storage, read> dy: array<Values>;        // (N, P, C0 + C1)
@@ -18,8 +17,8 @@ const WIDTH = 1u;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) li: u32) {
-  let C0 = dims.C0;
-  let C1 = dims.C1;
+  let C0 = dims.C0 / WIDTH;
+  let C1 = dims.C1 / WIDTH;
   let size = (C0 + C1) / dims.G;
   let first = workgroup.x * size;
   let row = workgroup.y * dims.P;

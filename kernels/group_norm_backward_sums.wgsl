@@ -1,11 +1,10 @@
 // part[n,c] = (sum_p dh xhat, sum_p dh), terms of dgamma and dbeta; means[n,g] = (mean, rstd, mean of dh gamma, mean of dh gamma xhat) for the second pass
 // One workgroup sums one group of one image, channel by channel; dh is the gradient by h = gamma xhat + beta, SiLU undone where set.
-// The plain kernel: any channel counts.
+// Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4.
+#import values
 #import group_norm
 override WG: u32 = 64u;
 override TWO: bool = true;
-alias Values = f32;
-const WIDTH = 1u;
 @group(0) @binding(0) var<storage, read> x: array<Values>;          // (N, P, C0)
 @group(0) @binding(1) var<storage, read> x2: array<Values>;         // (N, P, C1)
 @group(0) @binding(2) var<storage, read> dy: array<Values>;         // (N, P, C0 + C1)
@@ -16,11 +15,12 @@ const WIDTH = 1u;
 @group(0) @binding(7) var<storage, read_write> means: array<vec4f>; // (N, G)
 @group(0) @binding(8) var<uniform> dims: Dims;
 
-var<workgroup> sums: array<vec2f, WG>;
+struct Sums { dgamma: Values, dbeta: Values }
+var<workgroup> sums: array<Sums, WG>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) li: u32) {
-  let C = (dims.C0 + dims.C1);
+  let C = (dims.C0 + dims.C1) / WIDTH;
   let size = C / dims.G;
   let first = workgroup.x * size;
   let row = workgroup.y * dims.P;
@@ -29,26 +29,26 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   for (var c = first; c < first + size; c++) {
     let g = gamma[c];
     let b = beta[c];
-    var dgamma = 0.0;
-    var dbeta = 0.0;
+    var dgamma = Values();
+    var dbeta = Values();
     for (var p = li; p < dims.P; p += WG) {
       let xhat = (load(row + p, c) - stat.x) * stat.y;
       let dh = through_silu(dy[(row + p) * C + c], g * xhat + b);
       dgamma = fma(dh, xhat, dgamma);
       dbeta += dh;
     }
-    sums[li] = vec2f(dgamma, dbeta);
+    sums[li] = Sums(dgamma, dbeta);
     workgroupBarrier();
     for (var half = WG / 2u; half > 0u; half /= 2u) {
-      if (li < half) { sums[li] += sums[li + half]; }
+      if (li < half) { sums[li] = Sums(sums[li].dgamma + sums[li + half].dgamma, sums[li].dbeta + sums[li + half].dbeta); }
       workgroupBarrier();
     }
     let sum = sums[0];
     workgroupBarrier();
-    total += vec2f(sum[1] * g, sum[0] * g);
+    total += vec2f(channel_sum(sum.dbeta * g), channel_sum(sum.dgamma * g));
     if (li == 0u) {
-      part[2u * workgroup.y * C + c] = sum[0];
-      part[(2u * workgroup.y + 1u) * C + c] = sum[1];
+      part[2u * workgroup.y * C + c] = sum.dgamma;
+      part[(2u * workgroup.y + 1u) * C + c] = sum.dbeta;
     }
   }
   if (li == 0u) { means[workgroup.y * dims.G + workgroup.x] = vec4f(stat, total / f32(dims.P * (dims.C0 + dims.C1) / dims.G)); }

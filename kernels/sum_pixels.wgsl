@@ -1,23 +1,24 @@
 // y[n,c] = sum_p x[n,p,c]: the gradient of what was added per image and channel; with N = 1, of a bias
-// One workgroup sums COLUMNS columns (one channel of one image), its invocations taking turns at the pixels; the partial sums meet in a fixed tree.
+// One workgroup sums COLUMNS columns (one channel of one image, or four: _vec4, where C is a multiple of 4), its invocations taking turns at the pixels; the partial sums meet in a fixed tree.
 // Neighbouring columns make GPUs read whole cache lines; a CPU has one column and one subgroup.
 #import index
+#import values
 override WG: u32 = 256u;
 override COLUMNS: u32 = 8u;
 struct Dims { N: u32, P: u32, C: u32, accumulate: u32 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;       // (N, P, C)
-@group(0) @binding(1) var<storage, read_write> y: array<f32>; // (N, C)
+@group(0) @binding(0) var<storage, read> x: array<Values>;       // (N, P, C)
+@group(0) @binding(1) var<storage, read_write> y: array<Values>; // (N, C)
 @group(0) @binding(2) var<uniform> dims: Dims;
 
-var<workgroup> sums: array<f32, WG>;
+var<workgroup> sums: array<Values, WG>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32) {
-  let C = dims.C;
+  let C = dims.C / WIDTH;
   let column = workgroup_index(workgroup, count) * COLUMNS + li % COLUMNS;
   let known = min(column, dims.N * C - 1u);
   let start = known / C * dims.P * C + known % C;
-  var sum = 0.0;
+  var sum = Values();
   for (var p = li / COLUMNS; p < dims.P; p += WG / COLUMNS) { sum += x[start + p * C]; }
   sums[li] = sum;
   workgroupBarrier();

@@ -99,7 +99,10 @@ compilation('without compile() it comes at the next submit', () =>
 
 compilation('src/gpu/kernels.gen.ts is what npm run kernels makes', () => {
   assert.ok(build() === read('src/gpu/kernels.gen.ts'), 'run npm run kernels');
-  assert.is(all.length, readdirSync(`${root}/kernels`).filter((f) => f.endsWith('.wgsl')).length);
+  const files = readdirSync(`${root}/kernels`).filter((f) => f.endsWith('.wgsl'));
+  const twice = files.filter((f) => /^#import values$/m.test(read(`kernels/${f}`)));
+  assert.ok(twice.length > 0);
+  assert.equal(all.map((k) => k.name).sort(), [...files.map((f) => f.slice(0, -5)), ...twice.map((f) => `${f.slice(0, -5)}_vec4`)].sort());
 });
 
 compilation('every kernel is run by the library or by a test of its own', () => {

@@ -1,0 +1,5 @@
+// One channel at a time, for any channel count. A kernel that imports this exists twice: kernels/build.ts writes NAME_vec4 with values_vec4 in its place.
+alias Values = f32;
+const WIDTH = 1u;
+fn channel_sum(v: Values) -> f32 { return v; }
+fn first_channel(v: Values) -> f32 { return v; }

@@ -1,0 +1,5 @@
+// Four channels at a time, where all channel counts are multiples of four.
+alias Values = vec4f;
+const WIDTH = 4u;
+fn channel_sum(v: Values) -> f32 { return dot(v, vec4f(1.0)); }
+fn first_channel(v: Values) -> f32 { return v.x; }
