@@ -4,22 +4,12 @@
 enable subgroups;
 #import index
 #import conv2d
+#import conv2d_3x3
 override G: u32 = 7u;
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;     // (N, H, W, O)
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;      // (3, 3, WC, O)
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>; // (N, H, W, C)
 @group(0) @binding(3) var<uniform> dims: Dims;
-
-// Adds to row g of the tile what the source rows above, at and below it bring. Each sum takes its twelve products at once:
-// there are more sums than registers, and each is stored as seldom as can be.
-fn meet(acc: ptr<function, array<vec2f, 64>>, g: u32, above: vec4f, here: vec4f, below: vec4f, b0: mat4x2f, b1: mat4x2f, b2: mat4x2f) {
-  for (var r = 0u; r < 8u; r++) {
-    let sum = (*acc)[g * 8u + r];
-    (*acc)[g * 8u + r] = add(subgroupShuffle(above, r), b0, add(subgroupShuffle(here, r), b1, add(subgroupShuffle(below, r), b2, sum)));
-  }
-}
-
-fn add(s: vec4f, b: mat4x2f, c: vec2f) -> vec2f { return fma(vec2f(s.x), b[0], fma(vec2f(s.y), b[1], fma(vec2f(s.z), b[2], fma(vec2f(s.w), b[3], c)))); }
 
 // The weights of two input channels along o, turned by naming their components.
 fn taps(u: vec4f, v: vec4f) -> mat4x2f { return mat4x2f(u.x, v.x, u.y, v.y, u.z, v.z, u.w, v.w); }

@@ -5,6 +5,7 @@
 enable subgroups;
 #import index
 #import conv2d
+#import conv2d_3x3
 override G: u32 = 7u;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> w: array<vec2f>;         // (3, 3, WC, O)
@@ -13,17 +14,6 @@ override G: u32 = 7u;
 @group(0) @binding(4) var<storage, read> residual: array<vec2f>;  // (N, H, W, O)
 @group(0) @binding(5) var<storage, read_write> y: array<vec2f>;   // (N, H, W, O)
 @group(0) @binding(6) var<uniform> dims: Dims;
-
-// Adds to row g of the tile what the source rows above, at and below it bring. Each sum takes its twelve products at once:
-// there are more sums than registers, and each is stored as seldom as can be.
-fn meet(acc: ptr<function, array<vec2f, 64>>, g: u32, above: vec4f, here: vec4f, below: vec4f, b0: mat4x2f, b1: mat4x2f, b2: mat4x2f) {
-  for (var r = 0u; r < 8u; r++) {
-    let sum = (*acc)[g * 8u + r];
-    (*acc)[g * 8u + r] = add(subgroupShuffle(above, r), b0, add(subgroupShuffle(here, r), b1, add(subgroupShuffle(below, r), b2, sum)));
-  }
-}
-
-fn add(s: vec4f, b: mat4x2f, c: vec2f) -> vec2f { return fma(vec2f(s.x), b[0], fma(vec2f(s.y), b[1], fma(vec2f(s.z), b[2], fma(vec2f(s.w), b[3], c)))); }
 
 fn taps(at: u32, O2: u32) -> mat4x2f { return mat4x2f(w[at], w[at + O2], w[at + 2u * O2], w[at + 3u * O2]); }
 
