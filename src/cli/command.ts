@@ -29,6 +29,9 @@ export function describeDevice({ engine, device, info }: OpenedEngine): string {
   return [info.description || name, ...(features.length ? [features.join(' ')] : [])].join(' · ');
 }
 
+/** A line of a command's header. */
+export const say = (label: string, text: string): void => void process.stderr.write(`${label.padEnd(9)}${text}\n`);
+
 export const mebibytes = (bytes: number): string => {
   const mib = bytes / 2 ** 20;
   return mib.toFixed(mib < 10 ? 1 : 0);

@@ -126,3 +126,29 @@ export function formatTime(seconds: number): string {
 }
 
 const fixed = (value: number, digits: number): string => (Number.isFinite(value) ? value.toFixed(digits) : String(value));
+
+/** A bar on a terminal for work of a known length; nothing elsewhere. */
+export class Bar {
+  readonly #total: number;
+  readonly #start = performance.now();
+  #drawnAt = -Infinity;
+
+  constructor(total: number) {
+    this.#total = total;
+  }
+
+  draw(done: number): void {
+    const now = performance.now();
+    if (!process.stderr.isTTY || now - this.#drawnAt < REDRAW_MS) return;
+    this.#drawnAt = now;
+    const share = done / this.#total, full = Math.floor(BAR.max * share);
+    const left = ((now - this.#start) / 1000) * (1 / share - 1);
+    process.stderr.write(`${CLEAR_LINE}${'█'.repeat(full)}${'░'.repeat(BAR.max - full)}  ${Math.floor(100 * share)}%  eta ${formatTime(left)}`);
+  }
+
+  /** Takes the bar away; returns the time it stood there. */
+  clear(): string {
+    if (process.stderr.isTTY) process.stderr.write(CLEAR_LINE);
+    return `${((performance.now() - this.#start) / 1000).toFixed(1)} s`;
+  }
+}

@@ -1,9 +1,7 @@
 // npm run sample: pictures, numbers and an animation from a run, a checkpoint or any folder with a model that diffusers wrote.
 
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { GaussianDiffusion } from '../diffusion/gaussian.ts';
-import { Sampler, type SamplerName, type SamplerOptions } from '../diffusion/sampler.ts';
+import { Sampler } from '../diffusion/sampler.ts';
 import { DdpmError } from '../errors.ts';
 import { encodeApng } from '../io/apng.ts';
 import { loadModelFolder } from '../io/checkpoint.ts';
@@ -14,21 +12,16 @@ import { openEngine } from '../node.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { nchwToNhwc, nhwcToNchw, sizeOf } from '../tensor.ts';
-import { type BatchStep, describeDevice, drawSamples, runCommand, sampleGrid } from './command.ts';
+import { type BatchStep, describeDevice, drawSamples, runCommand, sampleGrid, say } from './command.ts';
 import { type Command, helpText, parseFlags } from './flags.ts';
-import { formatTime } from './progress.ts';
-import { isRun, RunFolder } from './run-folder.ts';
+import { Bar } from './progress.ts';
+import { BATCH, type ImageShape, imageShape, largestSampler, modelPath, samplerOptions } from './sampling.ts';
 import { SAMPLE } from './settings.ts';
 
 const COMMAND: Command = { name: 'sample', help: 'Draws images with a trained model.', positional: '<run | checkpoint | folder with config.json>' };
 
-/** Where `train` puts runs unless told otherwise: a run may be named without it. */
-const RUNS = 'runs';
 const FRAMES = 40;
 const ANIMATED = 16;
-const BATCH = 64;
-
-type ImageShape = readonly [height: number, width: number, channels: number];
 
 async function sample(): Promise<number> {
   const { settings, given, positional } = parseFlags(SAMPLE, COMMAND, process.argv.slice(2), { env: process.env });
@@ -45,11 +38,7 @@ async function sample(): Promise<number> {
   const n = noise?.n ?? settings.n;
   const image = noise?.image ?? imageShape(unet, model.folder);
 
-  const method = settings.sampler as SamplerName, { T } = scheduler.schedule;
-  if (method === 'ddpm' && given.has('eta')) throw new DdpmError('E-USAGE', '--eta belongs to the ddim sampler; ddpm has its own noise. Leave it out, or take --sampler ddim.');
-  const steps = given.has('sampleSteps') ? settings.sampleSteps : method === 'ddpm' ? T : Math.min(settings.sampleSteps, T);
-  const { spacing, stepsOffset, clipSample, setAlphaToOne } = scheduler;
-  const options: SamplerOptions = { method, steps, eta: settings.eta, spacing, stepsOffset, clipDenoised: clipSample, setAlphaToOne };
+  const options = samplerOptions(settings, given, scheduler), { T } = scheduler.schedule, { method, steps } = options;
 
   const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
   const { engine } = opened;
@@ -57,7 +46,7 @@ async function sample(): Promise<number> {
   parameters.write('values', model.tensors, model.file);
   const diffusion = new GaussianDiffusion(engine, scheduler.schedule, { variance: scheduler.variance });
   const make = (batch: number): Sampler => new Sampler((x, t) => unet.forward(x, t), diffusion, [batch, ...image], options);
-  const sampler = settings.batchSize === null ? largest(make, Math.min(n, BATCH)) : make(Math.min(settings.batchSize, n));
+  const sampler = settings.batchSize === null ? largestSampler(make, Math.min(n, BATCH)) : make(Math.min(settings.batchSize, n));
   say('device', describeDevice(opened));
   say('model', `${model.file}  ${parameters.count} parameters`);
   say('schedule', `${T} timesteps, ${scheduler.variance}  ${model.schedulerFile ?? "nothing said, so DDPM's own: linear from 0.0001 to 0.02"}`);
@@ -72,7 +61,7 @@ async function sample(): Promise<number> {
     await film?.take(step);
   };
   const samples = await drawSamples(sampler, { n, seed: settings.seed, noise: noise?.data, onStep });
-  bar.clear();
+  say('time', bar.clear());
 
   const written: [string, string][] = [];
   const onNaN = (count: number): void => say('warning', `${count} values are not numbers, and black in the picture: the weights may be damaged or the training diverged`);
@@ -94,24 +83,6 @@ async function sample(): Promise<number> {
   return 0;
 }
 
-const say = (label: string, text: string): void => void process.stderr.write(`${label.padEnd(9)}${text}\n`);
-
-/** The folder with the model: the last checkpoint where a run is named, otherwise what is named. */
-function modelPath(named: string): string {
-  const inRuns = join(RUNS, named);
-  if (named === 'latest' || isRun(named) || (!existsSync(named) && existsSync(inRuns))) return RunFolder.resume(named, RUNS).checkpoint.path;
-  return named;
-}
-
-function imageShape(unet: UNet, folder: string): ImageShape {
-  const { sample_size: size, in_channels: channels } = unet.config;
-  if (size === null) {
-    const path = join(folder, 'config.json');
-    throw new DdpmError('E-MODEL', `${path} has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32, or give starting noise with --noise.`);
-  }
-  return typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels];
-}
-
 /** x_T of a file, turned to NHWC. The image size is the file's, which must be the model's where the model has one. */
 async function readNoise(path: string, unet: UNet): Promise<{ n: number; image: ImageShape; data: Float32Array }> {
   const { tensors } = readSafetensors(await readFileOr(path), path);
@@ -125,17 +96,6 @@ async function readNoise(path: string, unet: UNet): Promise<{ n: number; image: 
   if (!fits) throw new DdpmError('E-SHAPE', `x_T in ${path} has the shape (${shape.join(', ')}); this model takes (N, ${in_channels}, ${wanted.join(', ')}).`);
   if (!(data instanceof Float32Array)) throw new DdpmError('E-FILE', `x_T in ${path} is ${dtype}; it must be float32.`);
   return { n, image: [height, width, channels], data: nchwToNhwc(data, [n, channels, height, width]) };
-}
-
-/** A sampler for as many images at a time as the device's limits allow. */
-function largest(make: (batch: number) => Sampler, batch: number): Sampler {
-  for (; ; batch = Math.ceil(batch / 2)) {
-    try {
-      return make(batch);
-    } catch (error) {
-      if (batch === 1 || !(error instanceof DdpmError && error.code === 'E-LIMIT')) throw error;
-    }
-  }
 }
 
 /** Collects x_t of the first samples at some of the steps. */
@@ -163,31 +123,6 @@ class Film {
 
   frames(): Picture[] {
     return this.#frames.map((frame) => sampleGrid(frame, this.#image));
-  }
-}
-
-/** A bar on a terminal; nothing elsewhere. */
-class Bar {
-  readonly #total: number;
-  readonly #start = performance.now();
-  #drawnAt = -Infinity;
-
-  constructor(total: number) {
-    this.#total = total;
-  }
-
-  draw(done: number): void {
-    const now = performance.now(), width = 24;
-    if (!process.stderr.isTTY || now - this.#drawnAt < 80) return;
-    this.#drawnAt = now;
-    const share = done / this.#total, full = Math.floor(width * share);
-    const left = ((now - this.#start) / 1000) * (1 / share - 1);
-    process.stderr.write(`\r\x1b[2K${'█'.repeat(full)}${'░'.repeat(width - full)}  ${Math.floor(100 * share)}%  eta ${formatTime(left)}`);
-  }
-
-  clear(): void {
-    if (process.stderr.isTTY) process.stderr.write('\r\x1b[2K');
-    say('time', `${((performance.now() - this.#start) / 1000).toFixed(1)} s`);
   }
 }
 

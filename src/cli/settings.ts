@@ -127,14 +127,18 @@ export const TRAIN = {
   help: HELP,
 } as const satisfies Table;
 
-export const SAMPLE = {
-  n: { ...COUNT, default: 64, group: 'sampling', help: 'number of images' },
+const SAMPLING = {
   seed: { type: 'int', min: 0, max: 0xffffffff, default: 0, group: 'sampling', help: 'image i of a seed is the same whatever the batch size' },
   sampler: { type: 'choice', choices: ['ddpm', 'ddim'], default: 'ddim', group: 'sampling', help: 'ddpm takes all timesteps, ddim --sample-steps' },
   'sample-steps': { ...COUNT, default: 50, group: 'sampling', help: 'steps of ddim' },
   eta: { type: 'float', min: 0, max: 1, default: 0, group: 'sampling', help: 'fresh noise in ddim: 0 none, 1 as much as ddpm' },
   'batch-size': { ...COUNT, default: null, unset: 'what fits, at most 64', group: 'sampling', help: 'images at a time' },
   weights: { type: 'choice', choices: ['ema', 'model'], default: 'ema', group: 'sampling', help: 'averaged weights, or those of the last step' },
+} as const satisfies Table;
+
+export const SAMPLE = {
+  n: { ...COUNT, default: 64, group: 'sampling', help: 'number of images' },
+  ...SAMPLING,
 
   out: { type: 'path', default: 'grid.png', value: 'FILE.png', group: 'files', help: 'the grid' },
   trajectory: { type: 'path', default: null, value: 'FILE.apng', unset: 'none', group: 'files', help: 'animated PNG of the denoising' },

@@ -15,7 +15,7 @@ import { listAdapters, openEngine, type OpenedEngine } from '../node.ts';
 import { type BufferName, Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { DeviceImages } from '../ops/random.ts';
-import { describeDevice, drawSamples, mebibytes, quoted, runCommand, sampleGrid } from './command.ts';
+import { describeDevice, drawSamples, mebibytes, quoted, runCommand, sampleGrid, say } from './command.ts';
 import { type Command, helpText, parseFlags, settingsToJson } from './flags.ts';
 import { modelConfig, resolveSettings, type ResolvedSettings } from './presets.ts';
 import { Progress } from './progress.ts';
@@ -31,9 +31,6 @@ const BATCH = 64;
 const SAME_KEY_MS = 500;
 
 const INTERRUPTED = new Error('interrupted');
-
-/** A line of the header. */
-const say = (label: string, text: string): void => void process.stderr.write(`${label.padEnd(9)}${text}\n`);
 
 async function train(): Promise<number> {
   const parse = (base?: { json: unknown; source: string }) => parseFlags(TRAIN, COMMAND, process.argv.slice(2), { env: process.env, ...(base && { base }) });
