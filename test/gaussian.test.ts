@@ -2,8 +2,10 @@
 import { readFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { Clock } from '../src/clock.ts';
-import { type EpsModel, GaussianDiffusion, type MeanVariance, type TableName, VARIANCES } from '../src/diffusion/gaussian.ts';
+import { type DiffusionModel, GaussianDiffusion, type MeanVariance, type TableName } from '../src/diffusion/gaussian.ts';
+import { PREDICTIONS } from '../src/diffusion/prediction.ts';
 import { makeSchedule, SCHEDULES, TABLE_NAMES } from '../src/diffusion/schedule.ts';
+import { isLearned, type Variance, VARIANCES } from '../src/diffusion/variance.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import { readSafetensors } from '../src/io/safetensors.ts';
 import { STREAM } from '../src/philox.ts';
@@ -94,7 +96,7 @@ for (const name of SCHEDULES) {
     await moments('qMeanVariance', forward, [table('sqrt_one_minus_alphas_cumprod').map((v) => v * v), table('log_one_minus_alphas_cumprod')]);
 
     for (const [diffusion, file, wanted] of [[small, 'p_sample_small', posterior], [large, 'p_sample_large', [betas, betas.map(Math.log)]]] as const) {
-      const model: EpsModel = (x, s) => {
+      const model: DiffusionModel = (x, s) => {
         assert.ok(x.slice === xt.slice && s === t, 'the model sees x_t and t');
         return eps;
       };
@@ -117,7 +119,8 @@ for (const name of SCHEDULES) {
 test('a name that does not exist is refused with the names that do', async (engine) => {
   await assertError(() => makeSchedule({ name: 'sigmoid' as 'linear', T: 1000 }), 'E-USAGE', /no schedule "sigmoid".*linear, quadratic, cosine/);
   const schedule = makeSchedule({ name: 'linear', T: 100 });
-  await assertError(() => new GaussianDiffusion(engine, schedule, { variance: 'learned' as 'fixed_small' }), 'E-USAGE', /no variance "learned"; the variances are fixed_small, fixed_large/);
+  await assertError(() => new GaussianDiffusion(engine, schedule, { variance: 'small' as 'fixed_small' }), 'E-USAGE', /no variance "small"; the variances are fixed_small, fixed_large, learned_range, learned\./);
+  await assertError(() => new GaussianDiffusion(engine, schedule, { prediction: 'noise' as 'eps' }), 'E-USAGE', /no prediction "noise"; a network predicts eps, x0, v, mu\./);
   const diffusion = new GaussianDiffusion(engine, schedule), t = upload(engine, [1], Uint32Array.of(3));
   await assertError(() => diffusion.extract('gammas' as 'betas', t), 'E-USAGE', /no table "gammas"; the tables are betas, alphas, .*posteriorMeanCoef2/);
   const x = upload(engine, [2, 1, 1, 4], random(8, 0));
@@ -128,24 +131,46 @@ test('a name that does not exist is refused with the names that do', async (engi
 // -------------------------------------------------------------------------------------------------------------------- noise that is drawn
 /** Images whose size is no multiple of four: their last block of draws is cut. */
 const ODD = [5, 3, 1] as const, ODD_SIZE = 15, TIMES = [0, 7, 99, 7, 40], SEED = 21;
-const drawing = (engine: Engine, variance: 'fixed_small' | 'fixed_large' = 'fixed_large') => {
+const drawing = (engine: Engine, variance: Variance = 'fixed_large', prediction: (typeof PREDICTIONS)[number] = 'eps') => {
   const schedule = makeSchedule({ name: 'linear', T: 100 });
   const x = random(5 * ODD_SIZE, 1), eps = random(5 * ODD_SIZE, 2);
   const upTo = (data: Float32Array, from: number, to: number): Tensor => upload(engine, [to - from, ...ODD], data.slice(ODD_SIZE * from, ODD_SIZE * to));
-  return { schedule, diffusion: new GaussianDiffusion(engine, schedule, { variance }), x, eps, upTo, clock: new Clock(engine) };
+  return { schedule, diffusion: new GaussianDiffusion(engine, schedule, { variance, prediction }), x, eps, upTo, clock: new Clock(engine) };
 };
 
 for (const variance of VARIANCES)
-  test(`pSample with drawn noise is the float64 step with Philox's normals, ${variance}`, async (engine) => {
-    const { schedule, diffusion, x, eps, upTo, clock } = drawing(engine, variance);
-    clock.set({ seed: SEED, first: 3, step: 999 });
-    const { sample } = diffusion.pSample(() => upTo(eps, 0, 5), upTo(x, 0, 5), upload(engine, [5], Uint32Array.from(TIMES)), { clock });
-    const table = twin.posteriorTable(schedule.betas, variance);
-    const z = TIMES.flatMap((t, n) => [...normals({ seed: SEED, stream: STREAM.sample, step: t, samples: [3 + n], count: ODD_SIZE })]);
-    const want = twin.posteriorStep({ xt: x, eps, z, coef: twin.scheduleGather(table, TIMES, 5), clip: true, last: TIMES.map((t) => Number(t === 0)) });
-    // Box-Muller's log, root, sine and cosine, each of a few units in the last place, on normals of at most 6.
-    assertClose(await sample.read(), want.prev, { atol: 2e-5, what: 'pSample' });
-  });
+  for (const prediction of PREDICTIONS)
+    test(`pSample and pMeanVariance are the float64 step with Philox's normals, ${prediction}, ${variance}`, async (engine) => {
+      const { schedule, diffusion, x, upTo, clock } = drawing(engine, variance, prediction), channels = isLearned(variance) ? 2 : 1;
+      clock.set({ seed: SEED, first: 3, step: 999 });
+      // One channel: a pair of (mean, v) for every pixel where the variance is learned.
+      const output = random(5 * ODD_SIZE * channels, 4).map((v) => v / 4), t = upload(engine, [5], Uint32Array.from(TIMES));
+      const model: DiffusionModel = () => upload(engine, [5, 5, 3, channels], output);
+      const { sample } = diffusion.pSample(model, upTo(x, 0, 5), t, { clock });
+      const table = twin.posteriorTable(schedule.betas, variance, prediction);
+      const z = TIMES.flatMap((t, n) => [...normals({ seed: SEED, stream: STREAM.sample, step: t, samples: [3 + n], count: ODD_SIZE })]);
+      const coef = twin.scheduleGather(table, TIMES, 6), last = TIMES.map((t) => Number(t === 0));
+      const want = twin.posteriorStep({ xt: x, output, z, coef, clip: true, last, ...(channels === 2 && { channels: 1 }) });
+      // Box-Muller's log, root, sine and cosine, each of a few units in the last place, on normals of at most 6; up to exp(1/2) for a learned variance.
+      assertClose(await sample.read(), want.prev, { atol: 4e-5, what: 'pSample' });
+
+      const p = diffusion.pMeanVariance(model, upTo(x, 0, 5), t);
+      const mean = twin.posteriorStep({ xt: x, output, z: new Float64Array(z.length), coef, clip: true, ...(channels === 2 && { channels: 1 }) });
+      assertClose(await p.mean.read(), mean.prev, { atol: 1e-5, what: 'mean' });
+      assertClose(await p.predXstart.read(), mean.x0, { atol: 2e-5, what: 'x_0' });
+      if (channels === 1) return;
+      const log = Float64Array.from({ length: 5 * ODD_SIZE }, (_, i) => coef[6 * Math.floor(i / ODD_SIZE) + 4] + coef[6 * Math.floor(i / ODD_SIZE) + 5] * output[2 * i + 1]);
+      assertClose(await p.logVariance.read(), log, { rtol: 1e-6, atol: 1e-6, what: 'log variance' });
+      // exp turns an absolute error of its argument into a relative one.
+      assertClose(await p.variance.read(), log.map(Math.exp), { rtol: 2e-5, what: 'variance' });
+    });
+
+test('an output whose channels do not go with the variance is refused', async (engine) => {
+  const { diffusion, x, upTo, clock } = drawing(engine, 'learned_range'), xt = upTo(x, 0, 5), t = upload(engine, [5], Uint32Array.from(TIMES));
+  await assertError(() => diffusion.pSample(() => xt, xt, t, { clock }), 'E-SHAPE', /gave \(5, 5, 3, 1\) for images of \(5, 5, 3, 1\); with the variance learned_range it has 2 channels for their 1/);
+  const fixed = drawing(engine).diffusion, wide = upload(engine, [5, 5, 3, 2], random(150, 0));
+  await assertError(() => fixed.pSample(() => wide, xt, t, { clock }), 'E-SHAPE', /fixed_large it has 1 channels/);
+});
 
 test('drawn noise depends on seed, sample id and t, not on the batch it is drawn in', async (engine) => {
   const { diffusion, x, eps, upTo, clock } = drawing(engine);
@@ -170,7 +195,7 @@ test('at t = 0 there is no noise, drawn or given; it is the mean', async (engine
   const { diffusion, x, eps, upTo, clock } = drawing(engine);
   clock.set({ seed: SEED });
   const t = upload(engine, [5], new Uint32Array(5)), loud = upload(engine, [5, ...ODD], random(5 * ODD_SIZE, 3).map((v) => 1e6 * v));
-  const model: EpsModel = () => upTo(eps, 0, 5);
+  const model: DiffusionModel = () => upTo(eps, 0, 5);
   const mean = bits(await diffusion.pMeanVariance(model, upTo(x, 0, 5), t).mean.read());
   assert.is(bits(await diffusion.pSample(model, upTo(x, 0, 5), t, { clock }).sample.read()), mean);
   assert.is(bits(await diffusion.pSample(model, upTo(x, 0, 5), t, { noise: loud }).sample.read()), mean);
@@ -189,23 +214,31 @@ test('posteriorStep in place is pSample, and both leave nothing behind but their
   assert.is(bits(await x0.read()), bits(await predXstart.read()));
 });
 
-test('qSampleNoise draws the noise of a training step and diffuses with it; both are returned', async (engine) => {
-  const { schedule, diffusion, x, upTo, clock } = drawing(engine);
-  clock.set({ seed: SEED, step: 12, first: 2 });
-  const t = upload(engine, [5], Uint32Array.from(TIMES)), x0 = upTo(x, 0, 5);
-  const { xt, noise } = diffusion.qSampleNoise(x0, t, clock);
-  const want = normals({ seed: SEED, stream: STREAM.noise, step: 12, samples: [2, 3, 4, 5, 6], count: ODD_SIZE });
-  const got = await noise.read();
-  assertClose(got, want, { atol: 2e-5, what: 'noise' });
-  const coef = Float64Array.from(TIMES.flatMap((i) => [schedule.sqrtAlphasCumprod[i], schedule.sqrtOneMinusAlphasCumprod[i]]));
-  assertClose(await xt.read(), twin.qSample(x, got, coef), { atol: 1e-6, what: 'x_t' });
-});
+for (const prediction of PREDICTIONS)
+  test(`qSampleTarget draws the noise of a training step, diffuses with it, and says what is to be predicted: ${prediction}`, async (engine) => {
+    const { schedule, diffusion, x, upTo, clock } = drawing(engine, 'fixed_small', prediction);
+    clock.set({ seed: SEED, step: 12, first: 2 });
+    const t = upload(engine, [5], Uint32Array.from(TIMES)), x0 = upTo(x, 0, 5);
+    const { xt, target } = diffusion.qSampleTarget(x0, t, clock);
+    const eps = normals({ seed: SEED, stream: STREAM.noise, step: 12, samples: [2, 3, 4, 5, 6], count: ODD_SIZE });
+    const coef = Float64Array.from(TIMES.flatMap((i) => [schedule.sqrtAlphasCumprod[i], schedule.sqrtOneMinusAlphasCumprod[i]]));
+    const want = twin.qSample(x, eps, coef);
+    assertClose(await xt.read(), want, { atol: 2e-5, what: 'x_t' });
+    const q = twin.posteriorTable(schedule.betas, 'fixed_small');
+    const goal = eps.map((e, i) => {
+      const n = Math.floor(i / ODD_SIZE), [root, noise] = [coef[2 * n], coef[2 * n + 1]], row = 6 * TIMES[n];
+      return { eps: e, x0: x[i], v: root * e - noise * x[i], mu: q[row + 2] * x[i] + q[row + 3] * want[i] }[prediction];
+    });
+    assertClose(await target.read(), goal, { atol: 2e-5, what: 'target' });
+    const given = upload(engine, x0.shape, Float32Array.from(eps));
+    assertClose(await diffusion.target(x0, t, given).read(), goal, { atol: 2e-5, what: 'target of given noise' });
+  });
 
 test('trainLosses is the mean squared error against the noise, given or drawn', async (engine) => {
   const { schedule, diffusion, x, eps, upTo, clock } = drawing(engine);
   const t = upload(engine, [5], Uint32Array.from(TIMES)), x0 = upTo(x, 0, 5), seen: Tensor[] = [];
   // A model that predicts x_t itself: its loss sees both x_t and the noise.
-  const model: EpsModel = (xt, s) => {
+  const model: DiffusionModel = (xt, s) => {
     assert.is(s, t);
     seen.push(xt);
     return xt;

@@ -368,12 +368,12 @@ for (const schedule of ['linear', 'quadratic', 'cosine']) {
     const start = gather('sqrt_recip_alphas_cumprod', 'sqrt_recipm1_alphas_cumprod');
     assertClose(predictStart(xt, eps, start), d('out.pred_x0'), { ...near, what: 'predictStart' });
     for (const [variance, name] of [['fixed_small', 'small'], ['fixed_large', 'large']] as const) {
-      const coef = scheduleGather(posteriorTable(d('betas'), variance), t, 5), last = t.map((v) => (v === 0 ? 1 : 0));
-      const { prev, x0: clipped } = posteriorStep({ xt, eps, z, coef, clip: true, last });
+      const coef = scheduleGather(posteriorTable(d('betas'), variance), t, 6), last = t.map((v) => (v === 0 ? 1 : 0));
+      const { prev, x0: clipped } = posteriorStep({ xt, output: eps, z, coef, clip: true, last });
       assertClose(prev, d(`out.p_sample_${name}`), { ...near, what: `posteriorStep, ${name}` });
       assertClose(clipped, predictStart(xt, eps, start, true), { ...near, what: 'clipped x0' });
       assert.ok(Math.abs(coef[4] - Math.log(d('posterior_variance')[1])) < 1e-10, 'index 0 takes the variance of index 1');
-      const mean = posteriorStep({ xt, eps, z: fill(z.length, 0), coef, clip: false, last });
+      const mean = posteriorStep({ xt, output: eps, z: fill(z.length, 0), coef, clip: false, last });
       assertClose(mean.prev, d('out.posterior_mean_from_eps'), { rtol: 1e-9, atol: 1e-9, what: 'mean without clipping' });
     }
   });
@@ -402,7 +402,7 @@ diffusion('DDIM with eta = 1 is DDPM with the posterior variance, clipped or not
   const betas = classic('linear.betas').data, acp = classic('linear.alphas_cumprod').data, table = posteriorTable(betas, 'fixed_small');
   const xt = random(30, 0), eps = random(30, 1), z = random(30, 2), t = [1, 400, 999];
   for (const clip of [false, true]) {
-    const ddpm = posteriorStep({ xt, eps, z, coef: scheduleGather(table, t, 5), clip });
+    const ddpm = posteriorStep({ xt, output: eps, z, coef: scheduleGather(table, t, 6), clip });
     const ddim = ddimStep({ xt, eps, z, coef: Float64Array.from(t.flatMap((i) => [...ddimCoef(acp[i], acp[i - 1], 1)])), clip });
     assertClose(ddim.prev, ddpm.prev, { atol: 1e-9, rtol: 1e-9, what: `clip ${clip}` });
   }
@@ -411,7 +411,7 @@ diffusion('DDIM with eta = 1 is DDPM with the posterior variance, clipped or not
 diffusion('each image has its own timestep, and the last one gets no noise', () => {
   assert.equal(scheduleGather([1, 2, 3, 4, 5, 6], [2, 0], 2), Float64Array.of(5, 6, 1, 2));
   assert.equal(qSample([1, 1, 1, 1], [1, 2, 3, 4], [1, 0, 0, 1]), Float64Array.of(1, 1, 3, 4));
-  const coef = [1, 0, 1, 0, 0, 1, 0, 1, 0, Math.log(4)], a = { xt: [0, 0], eps: [0, 0], z: [5, 5], coef, clip: true };
+  const coef = [1, 0, 1, 0, 0, 0, 1, 0, 1, 0, Math.log(4), 0], a = { xt: [0, 0], output: [0, 0], z: [5, 5], coef, clip: true };
   assert.equal(posteriorStep({ ...a, last: [0, 1] }).prev, Float64Array.of(5, 0));
   assert.equal(posteriorStep(a).prev, Float64Array.of(5, 10));
 });

@@ -2,9 +2,10 @@
 import { readFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { threads } from '../src/autograd.ts';
-import { type EpsModel, GaussianDiffusion, type Variance } from '../src/diffusion/gaussian.ts';
+import { type DiffusionModel, GaussianDiffusion } from '../src/diffusion/gaussian.ts';
 import { Sampler, type SamplerOptions, type SampleStep } from '../src/diffusion/sampler.ts';
 import { makeSchedule, type ScheduleName } from '../src/diffusion/schedule.ts';
+import type { Variance } from '../src/diffusion/variance.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import type { Kernel } from '../src/gpu/kernel.ts';
 import { readSafetensors } from '../src/io/safetensors.ts';
@@ -40,7 +41,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 }`,
 } as const satisfies Kernel;
 
-const model: EpsModel = (x, t) => {
+const model: DiffusionModel = (x, t) => {
   const { engine } = x, N = x.shape[0]!, eps = Tensor.empty(engine, x.shape);
   engine.run(closedForm, threads(x.size), { x: x.slice, t: t.slice, eps: eps.slice, N, size: x.size / N });
   return eps;
@@ -112,7 +113,7 @@ for (const [variance, clipDenoised] of [['fixed_small', true], ['fixed_large', t
     let x: Float64Array = normals({ seed: SEED, stream: STREAM.prior, step: 0, samples, count: SIZE });
     for (let i = 0, t = T - 1; t >= 0; i++, t--) {
       const z = normals({ seed: SEED, stream: STREAM.sample, step: t, samples, count: SIZE });
-      const step = twin.posteriorStep({ xt: x, eps: epsAt(x, t), z, coef: twin.scheduleGather(table, [t, t, t], 5), clip: clipDenoised, last: [t, t, t].map((v) => Number(v === 0)) });
+      const step = twin.posteriorStep({ xt: x, output: epsAt(x, t), z, coef: twin.scheduleGather(table, [t, t, t], 6), clip: clipDenoised, last: [t, t, t].map((v) => Number(v === 0)) });
       assertClose(got.x[i], step.prev, { atol: 1e-4, what: `x after t = ${t}` });
       assertClose(got.x0[i], step.x0, { atol: 1e-4, what: `x_0 at t = ${t}` });
       x = step.prev;
@@ -197,7 +198,7 @@ function network(engine: Engine): { unet: UNet; parameters: Parameters } {
 for (const [what, options] of [['ddpm', { method: 'ddpm' }], ['ddim, eta = 0.3', { method: 'ddim', steps: 4, eta: 0.3 }]] as const)
   chain(`a sample id and a seed give one image, whatever the batch size, bit for bit: ${what}`, async (engine) => {
     const { unet } = network(engine), diffusion = diffusionOf(engine, 'quadratic', 8), images = new Map<number, Set<string>>();
-    const eps: EpsModel = (x, t) => unet.forward(x, t);
+    const eps: DiffusionModel = (x, t) => unet.forward(x, t);
     const draw = async (N: number, ids: readonly number[], seed = SEED): Promise<string[]> => {
       const sampler = new Sampler(eps, diffusion, [N, 8, 8, 1], options), out: string[] = [];
       for (const firstId of ids) {

@@ -8,17 +8,21 @@ import { mse } from '../ops/loss.ts';
 import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 import { type Draw, Sampler } from './sampler.ts';
+import { type Prediction, startTable, targetTable } from './prediction.ts';
 import { type Schedule, TABLE_NAMES } from './schedule.ts';
+import { isLearned, logVarianceTable, type Variance } from './variance.ts';
 
-/** eps_theta(x_t, t): x (N, H, W, C), t (N) uint32 -> (N, H, W, C). */
-export type EpsModel = (x: Tensor, t: Tensor) => Tensor;
+/**
+ * The network: x (N, H, W, C), t (N) uint32 -> (N, H, W, C), or (N, H, W, 2 C) where the variance is learned: the mean's channels, then v.
+ * `start` is the x_0 that was predicted before, (N, H, W, C), for a network that is conditioned on itself.
+ */
+export type DiffusionModel = (x: Tensor, t: Tensor, start?: Tensor | null) => Tensor;
 
-/** sigma_t^2 = beta~_t (posterior variance) or beta_t (DDPM, section 3.2). */
-export const VARIANCES = ['fixed_small', 'fixed_large'] as const;
-export type Variance = (typeof VARIANCES)[number];
-
-/** Columns of the table on the device; the first five are what posterior_step reads, in its order. */
-const COLUMNS = ['sqrtRecipAlphasCumprod', 'sqrtRecipm1AlphasCumprod', 'posteriorMeanCoef1', 'posteriorMeanCoef2', 'logVariance', 'sqrtAlphasCumprod', 'sqrtOneMinusAlphasCumprod'] as const;
+/** Columns of the table on the device; the first six are what posterior_step reads, in its order. */
+const COLUMNS = [
+  'startX', 'startOutput', 'posteriorMeanCoef1', 'posteriorMeanCoef2', 'logVarianceAt', 'logVarianceSlope',
+  'sqrtAlphasCumprod', 'sqrtOneMinusAlphasCumprod', 'targetStart', 'targetNoise', 'sqrtRecipAlphasCumprod', 'sqrtRecipm1AlphasCumprod',
+] as const;
 const K = COLUMNS.length;
 const column = (name: (typeof COLUMNS)[number]) => COLUMNS.indexOf(name);
 
@@ -27,38 +31,38 @@ export type TableName = keyof typeof TABLE_NAMES;
 export interface MeanVariance {
   /** (N, H, W, C) */
   readonly mean: Tensor;
-  /** (N) */
+  /** (N), or (N, H, W, C) where it is learned */
   readonly variance: Tensor;
-  /** (N) */
+  /** as variance */
   readonly logVariance: Tensor;
 }
 
 export class GaussianDiffusion {
   readonly engine: Engine;
   readonly schedule: Schedule;
+  readonly prediction: Prediction;
   readonly variance: Variance;
   readonly #table: Tensor;
   readonly #columns: ReadonlyMap<TableName | 'logVariance' | 'variance', Tensor>;
 
   /** Uploads the schedule's tables, computed in float64 and rounded once; call outside of captures. */
-  constructor(engine: Engine, schedule: Schedule, { variance = 'fixed_small' as Variance } = {}) {
-    if (!VARIANCES.includes(variance)) throw new DdpmError('E-USAGE', `there is no variance "${String(variance)}"; the variances are ${VARIANCES.join(', ')}.`);
+  constructor(engine: Engine, schedule: Schedule, { prediction = 'eps' as Prediction, variance = 'fixed_small' as Variance } = {}) {
+    const start = startTable(schedule, prediction), target = targetTable(schedule, prediction), log = logVarianceTable(schedule, variance);
     this.engine = engine;
     this.schedule = schedule;
+    this.prediction = prediction;
     this.variance = variance;
-    const logVariance = variance === 'fixed_small' ? schedule.posteriorLogVarianceClipped : schedule.fixedLargeLogVariance;
     const { T } = schedule;
-    const rows = new Float32Array(T * K);
-    COLUMNS.forEach((name, j) => {
-      const values = name === 'logVariance' ? logVariance : schedule[name];
-      for (let t = 0; t < T; t++) rows[t * K + j] = values[t]!;
-    });
-    this.#table = Tensor.from(engine, [T, K], rows);
+    const own = { startX: start.x, startOutput: start.output, targetStart: target.start, targetNoise: target.noise, logVarianceAt: log.at, logVarianceSlope: log.slope };
+    const tables: Readonly<Record<(typeof COLUMNS)[number], Float64Array>> = { ...schedule, ...own };
+    this.#table = Tensor.from(engine, [T, K], Float32Array.from({ length: T * K }, (_, i) => tables[COLUMNS[i % K]!][Math.floor(i / K)]!));
     const upload = (values: Float64Array) => Tensor.from(engine, [T, 1], Float32Array.from(values));
     const columns = new Map<TableName | 'logVariance' | 'variance', Tensor>();
     for (const name of Object.keys(TABLE_NAMES) as TableName[]) columns.set(name, upload(schedule[name]));
-    columns.set('logVariance', upload(logVariance));
-    columns.set('variance', upload(variance === 'fixed_small' ? schedule.posteriorVariance : logVariance.map(Math.exp)));
+    if (!isLearned(variance)) {
+      columns.set('logVariance', upload(variance === 'fixed_small' ? schedule.posteriorLogVarianceClipped : log.at));
+      columns.set('variance', upload(variance === 'fixed_small' ? schedule.posteriorVariance : log.at.map(Math.exp)));
+    }
     this.#columns = columns;
   }
 
@@ -78,17 +82,22 @@ export class GaussianDiffusion {
     return this.#combine(x0, noise, t, 'sqrtAlphasCumprod', 'sqrtOneMinusAlphasCumprod', 1);
   }
 
-  /** The same with eps drawn from the clock's counter in the same pass; both are returned. */
-  qSampleNoise(x0: Tensor, t: Tensor, clock: Clock): { xt: Tensor; noise: Tensor } {
+  /** What the network is to predict for this noise: eps, x_0, v or the posterior mean. */
+  target(x0: Tensor, t: Tensor, noise: Tensor): Tensor {
+    return this.#combine(x0, noise, t, 'targetStart', 'targetNoise', 1);
+  }
+
+  /** x_t and the target with eps drawn from the clock's counter, in one pass. */
+  qSampleTarget(x0: Tensor, t: Tensor, clock: Clock): { xt: Tensor; target: Tensor } {
     const { engine } = this;
     const N = x0.shape[0]!, size = x0.size / N;
-    const xt = Tensor.empty(engine, x0.shape), noise = Tensor.empty(engine, x0.shape);
+    const xt = Tensor.empty(engine, x0.shape), target = Tensor.empty(engine, x0.shape);
     const coef = this.#gather(this.#table, t);
     engine.run(k.q_sample, threads(N * Math.ceil(size / 4)), {
-      clock: clock.slice, x0: x0.slice, coef: coef.slice, xt: xt.slice, eps: noise.slice,
-      N, size, K, a: column('sqrtAlphasCumprod'), b: column('sqrtOneMinusAlphasCumprod'), stream: STREAM.noise,
+      clock: clock.slice, x0: x0.slice, coef: coef.slice, xt: xt.slice, goal: target.slice,
+      N, size, K, a: column('sqrtAlphasCumprod'), b: column('sqrtOneMinusAlphasCumprod'), start: column('targetStart'), noise: column('targetNoise'), stream: STREAM.noise,
     });
-    return { xt, noise };
+    return { xt, target };
   }
 
   /** Moments of q(x_t | x_0). */
@@ -115,32 +124,40 @@ export class GaussianDiffusion {
     return this.#combine(xt, noise, t, 'sqrtRecipAlphasCumprod', 'sqrtRecipm1AlphasCumprod', -1);
   }
 
-  /** Moments of p(x_{t-1} | x_t): eps -> x_0, clipped to [-1, 1] by default, -> posterior mean; and that x_0. */
-  pMeanVariance(model: EpsModel, xt: Tensor, t: Tensor, { clipDenoised = true } = {}): MeanVariance & { predXstart: Tensor } {
+  /** Moments of p(x_{t-1} | x_t): output -> x_0, clipped to [-1, 1] by default, -> posterior mean; and that x_0. */
+  pMeanVariance(model: DiffusionModel, xt: Tensor, t: Tensor, { clipDenoised = true } = {}): MeanVariance & { predXstart: Tensor } {
     const zero = Tensor.empty(this.engine, xt.shape);
     this.engine.clear(zero.slice);
-    const { sample, predXstart } = this.pSample(model, xt, t, { clipDenoised, noise: zero });
-    return { mean: sample, predXstart, variance: this.extract('variance', t), logVariance: this.extract('logVariance', t) };
+    const output = model(xt, t);
+    const { sample: mean, predXstart } = this.pSample(() => output, xt, t, { clipDenoised, noise: zero });
+    if (!isLearned(this.variance)) return { mean, predXstart, variance: this.extract('variance', t), logVariance: this.extract('logVariance', t) };
+    const [variance, logVariance] = [Tensor.empty(this.engine, xt.shape), Tensor.empty(this.engine, xt.shape)];
+    const N = t.size, dims = { N, size: xt.size / N, K, C: xt.shape.at(-1)!, c: column('logVarianceAt'), d: column('logVarianceSlope') };
+    const coef = this.#gather(this.#table, t);
+    this.engine.run(k.log_variance, threads(xt.size), { output: output.slice, coef: coef.slice, variance: variance.slice, log_variance: logVariance.slice, ...dims });
+    return { mean, predXstart, variance, logVariance };
   }
 
   /** One reverse step for every image at its own t; no noise where t = 0. The noise is given, or drawn from the clock and t. */
-  pSample(model: EpsModel, xt: Tensor, t: Tensor, options: { clipDenoised?: boolean } & ({ noise: Tensor } | { clock: Clock })): { sample: Tensor; predXstart: Tensor } {
+  pSample(model: DiffusionModel, xt: Tensor, t: Tensor, options: { clipDenoised?: boolean } & ({ noise: Tensor } | { clock: Clock })): { sample: Tensor; predXstart: Tensor } {
     const sample = Tensor.empty(this.engine, xt.shape), predXstart = Tensor.empty(this.engine, xt.shape);
     this.engine.run(k.accumulate, pointwise(xt.size), { x: xt.slice, y: sample.slice, copy: 1 });
     this.posteriorStep(sample, model(xt, t), t, predXstart, options);
     return { sample, predXstart };
   }
 
-  /** The fused reverse step in place: x becomes x_{t-1}, predXstart is written. One pass over memory. */
-  posteriorStep(x: Tensor, eps: Tensor, t: Tensor, predXstart: Tensor, options: { clipDenoised?: boolean } & ({ noise: Tensor } | { clock: Clock })): void {
+  /** The fused reverse step in place: x becomes x_{t-1}, predXstart is written. One pass over memory. `output` is the network's, for x at t. */
+  posteriorStep(x: Tensor, output: Tensor, t: Tensor, predXstart: Tensor, options: { clipDenoised?: boolean } & ({ noise: Tensor } | { clock: Clock })): void {
     const { engine } = this;
-    const N = x.shape[0]!, size = x.size / N;
+    const N = x.shape[0]!, size = x.size / N, C = x.shape.at(-1)!, M = isLearned(this.variance) ? 2 * C : C;
+    if (output.size * C !== x.size * M)
+      throw new DdpmError('E-SHAPE', `the network gave (${output.shape.join(', ')}) for images of (${x.shape.join(', ')}); with the variance ${this.variance} it has ${M} channels for their ${C}.`);
     const given = 'noise' in options;
     const coef = this.#gather(this.#table, t);
     engine.run(k.posterior_step, threads(N * Math.ceil(size / 4)), {
       // With given noise the clock is not read.
-      clock: given ? { ...coef.slice, bytes: 64 } : options.clock.slice, t: t.slice, coef: coef.slice, eps: eps.slice, z: given ? options.noise.slice : eps.slice,
-      x: x.slice, x0: predXstart.slice, N, size, K, clip: Number(options.clipDenoised ?? true), given: Number(given), stream: STREAM.sample,
+      clock: given ? { ...coef.slice, bytes: 64 } : options.clock.slice, t: t.slice, coef: coef.slice, output: output.slice, z: given ? options.noise.slice : output.slice,
+      x: x.slice, x0: predXstart.slice, N, size, K, C, M, clip: Number(options.clipDenoised ?? true), given: Number(given), stream: STREAM.sample,
     });
     coef.free();
   }
@@ -149,7 +166,7 @@ export class GaussianDiffusion {
    * The whole reverse process (algorithm 2), from T - 1 down to 0: x_0, not clipped, (N, H, W, C). `onStep` sees x_t and the predicted x_0 of every step.
    * The step is captured once and replayed; keep a Sampler yourself to draw more than once.
    */
-  async pSampleLoop(model: EpsModel, shape: readonly [number, number, number, number], { clipDenoised = true, ...draw }: { clipDenoised?: boolean } & Draw): Promise<Float32Array<ArrayBuffer>> {
+  async pSampleLoop(model: DiffusionModel, shape: readonly [number, number, number, number], { clipDenoised = true, ...draw }: { clipDenoised?: boolean } & Draw): Promise<Float32Array<ArrayBuffer>> {
     const sampler = new Sampler(model, this, shape, { method: 'ddpm', clipDenoised });
     try {
       return await sampler.sample(draw);
@@ -159,14 +176,14 @@ export class GaussianDiffusion {
   }
 
   /** `batchSize` square images: pSampleLoop with its shape spelt out. */
-  sample(model: EpsModel, imageSize: number, { batchSize = 8, channels = 3, ...draw }: { batchSize?: number; channels?: number } & Draw): Promise<Float32Array<ArrayBuffer>> {
+  sample(model: DiffusionModel, imageSize: number, { batchSize = 8, channels = 3, ...draw }: { batchSize?: number; channels?: number } & Draw): Promise<Float32Array<ArrayBuffer>> {
     return this.pSampleLoop(model, [batchSize, imageSize, imageSize, channels], draw);
   }
 
-  /** L_simple = mean (eps - eps_theta(x_t, t))^2 (DDPM, eq. 14). With a clock the noise is drawn; otherwise it is given. */
-  trainLosses(model: EpsModel, x0: Tensor, t: Tensor, options: { noise: Tensor } | { clock: Clock }): Tensor {
-    const { xt, noise } = 'noise' in options ? { xt: this.qSample(x0, t, options.noise), noise: options.noise } : this.qSampleNoise(x0, t, options.clock);
-    return mse(model(xt, t), noise);
+  /** L_simple: the mean squared error against the target (DDPM, eq. 14, for eps). With a clock the noise is drawn; otherwise it is given. */
+  trainLosses(model: DiffusionModel, x0: Tensor, t: Tensor, options: { noise: Tensor } | { clock: Clock }): Tensor {
+    const { xt, target } = 'noise' in options ? { xt: this.qSample(x0, t, options.noise), target: this.target(x0, t, options.noise) } : this.qSampleTarget(x0, t, options.clock);
+    return mse(model(xt, t), target);
   }
 
   #gather(table: Tensor, t: Tensor): Tensor {

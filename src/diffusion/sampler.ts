@@ -8,7 +8,7 @@ import type { Plan } from '../gpu/plan.ts';
 import { randomNormal } from '../ops/random.ts';
 import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
-import type { EpsModel, GaussianDiffusion } from './gaussian.ts';
+import type { DiffusionModel, GaussianDiffusion } from './gaussian.ts';
 import { ddimTable, type Spacing, timesteps } from './spacing.ts';
 
 export const SAMPLERS = ['ddpm', 'ddim'] as const;
@@ -67,7 +67,7 @@ export class Sampler {
   readonly #step: Plan;
 
   /** Captures the step for batches of `shape` (N, H, W, C). `model` reads whatever weights are bound now. */
-  constructor(model: EpsModel, diffusion: GaussianDiffusion, shape: readonly [number, number, number, number], options: SamplerOptions) {
+  constructor(model: DiffusionModel, diffusion: GaussianDiffusion, shape: readonly [number, number, number, number], options: SamplerOptions) {
     const { engine, T } = diffusion;
     const { method, clipDenoised = true, rederive = true } = options;
     if (!SAMPLERS.includes(method)) throw new DdpmError('E-USAGE', `there is no sampler "${String(method)}"; the samplers are ${SAMPLERS.join(', ')}.`);

@@ -2,9 +2,9 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Variance, VARIANCES } from '../diffusion/gaussian.ts';
 import { makeSchedule, type Schedule, type ScheduleName, type ScheduleSpec } from '../diffusion/schedule.ts';
 import { SPACINGS, type Spacing } from '../diffusion/spacing.ts';
+import type { Variance } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import type { UNetFields } from '../nn/config.ts';
 import type { NamedTensors, Parameters } from '../nn/parameters.ts';
@@ -178,7 +178,7 @@ export function readScheduler(fields: UNetFields, name = SCHEDULER): Scheduler {
   const isList = (v: unknown): boolean => Array.isArray(v) && v.every((b) => typeof b === 'number');
   const trained = take<number[] | null>('trained_betas', null, (v) => v === null || isList(v), 'it is a list of numbers or null');
   const settings = {
-    variance: oneOf<Variance>('variance_type', VARIANCES),
+    variance: oneOf<Variance>('variance_type', ['fixed_small', 'fixed_large']),
     clipSample: flag('clip_sample', true),
     spacing: oneOf<Spacing>('timestep_spacing', SPACINGS),
     stepsOffset: number('steps_offset', 0),

@@ -52,18 +52,19 @@ const rows = (table: (t: number) => ArrayLike<number>): Float32Array => Float32A
 /** Columns a and b of K, the way the twins take them. */
 const columns = (coef: Float32Array, K: number, a: number, b: number) => Float64Array.from({ length: 2 * N }, (_, i) => coef[(i >> 1) * K + (i & 1 ? b : a)]);
 
+const coefAt = (coef: Float32Array, K: number, size: number) => (i: number, column: number): number => coef[Math.floor(i / size) * K + column];
+
 for (const size of [1, 7, 130]) {
   diffusion(`q_sample of ${size} values, with the noise that it draws`, async (engine) => {
-    const x0 = random(N * size, 0), coef = rows((t) => [9, Math.sqrt(acp[t]), 9, Math.sqrt(1 - acp[t])]); // K = 4, columns 1 and 3
-    const xt = Tensor.empty(engine, [N, size]), eps = Tensor.empty(engine, [N, size]), stream = STREAM.noise;
-    engine.run(k.q_sample, threads(N * Math.ceil(size / 4)), {
-      clock: clockAt(engine, { seed, step: 31, first }).slice, x0: upload(engine, [N, size], x0).slice, coef: upload(engine, [N, 4], coef).slice, xt: xt.slice, eps: eps.slice, N, size, K: 4, a: 1, b: 3, stream,
-    });
-    const { z, error } = noise(size, stream, () => 31), drawn = await eps.read();
-    assertClose(drawn, z, { atol: error, what: 'eps' });
-    // x_t belongs to the eps that was written, to the last digits.
-    const pair = columns(coef, 4, 1, 3);
-    assertClose(await xt.read(), twin.qSample(x0, drawn, pair), { atol: bound(2, twin.qSample(abs(x0), abs(drawn), pair)), what: 'x_t' });
+    const x0 = random(N * size, 0), coef = rows((t) => [9, Math.sqrt(acp[t]), -Math.sqrt(1 - acp[t]), Math.sqrt(1 - acp[t])]); // K = 4; the goal is v
+    const x = upload(engine, [N, size], x0).slice, tcoef = upload(engine, [N, 4], coef).slice, xt = Tensor.empty(engine, [N, size]), v = Tensor.empty(engine, [N, size]);
+    const clock = clockAt(engine, { seed, step: 31, first }).slice, dims = { N, size, K: 4, a: 1, b: 3, start: 2, noise: 1, stream: STREAM.noise };
+    engine.run(k.q_sample, threads(N * Math.ceil(size / 4)), { clock, x0: x, coef: tcoef, xt: xt.slice, goal: v.slice, ...dims });
+    const { z, error } = noise(size, STREAM.noise, () => 31), pair = columns(coef, 4, 1, 3), at = coefAt(coef, 4, size);
+    const xtError = bound(2, twin.qSample(abs(x0), abs(z), pair)).map((e, i) => e + at(i, 3) * error[i]);
+    assertClose(await xt.read(), twin.qSample(x0, z, pair), { atol: xtError, what: 'x_t' });
+    const goal = columns(coef, 4, 2, 1), goalError = bound(2, twin.qSample(abs(x0), abs(z), abs(goal))).map((e, i) => e + at(i, 1) * error[i]);
+    assertClose(await v.read(), twin.qSample(x0, z, goal), { atol: goalError, what: 'v' });
   });
 
   diffusion(`combine of ${size} values: q_sample with given noise, x_0 from eps`, async (engine) => {
@@ -83,43 +84,58 @@ function startOf(x: Floats, eps: Floats, coef: Float32Array, K: number, clip: bo
   return { x0: twin.predictStart(x, eps, pair, clip), error: bound(2, twin.qSample(abs(x), abs(eps), pair)) };
 }
 
-const coefAt = (coef: Float32Array, K: number, size: number) => (i: number, column: number): number => coef[Math.floor(i / size) * K + column];
-
-async function step(engine: Engine, kernel: 'posterior_step' | 'ddim_step', size: number, x: Float32Array, eps: Float32Array, z: Float32Array | null, coef: Float32Array, K: number, options: { clip: boolean; rederive?: boolean }) {
-  const tx = upload(engine, [N, size], x), x0 = Tensor.empty(engine, [N, size]), teps = upload(engine, [N, size], eps);
+/** DDIM's step, or DDPM's: `C` channels, of which the output has twice as many where the variance is learned. */
+async function step(engine: Engine, kernel: 'posterior_step' | 'ddim_step', size: number, x: Float32Array, output: Float32Array, z: Float32Array | null, coef: Float32Array, K: number, options: { clip: boolean; rederive?: boolean; C?: number }) {
+  const tx = upload(engine, [N, size], x), x0 = Tensor.empty(engine, [N, size]), out = upload(engine, [output.length], output);
   const args = {
-    clock: clockAt(engine, { seed, step: 5, first }).slice, t: upload(engine, [N], steps).slice, coef: upload(engine, [N, K], coef).slice, eps: teps.slice, x: tx.slice, x0: x0.slice,
+    clock: clockAt(engine, { seed, step: 5, first }).slice, t: upload(engine, [N], steps).slice, coef: upload(engine, [N, K], coef).slice, x: tx.slice, x0: x0.slice,
     N, size, K, clip: Number(options.clip), stream: STREAM.sample,
   };
-  const grid = threads(N * Math.ceil(size / 4));
-  if (kernel === 'posterior_step') engine.run(k.posterior_step, grid, { ...args, z: (z ? upload(engine, [N, size], z) : teps).slice, given: Number(!!z) });
-  else engine.run(k.ddim_step, grid, { ...args, rederive: Number(options.rederive) });
+  const grid = threads(N * Math.ceil(size / 4)), C = options.C ?? 1;
+  if (kernel === 'posterior_step') engine.run(k.posterior_step, grid, { ...args, output: out.slice, C, M: (C * output.length) / x.length, z: (z ? upload(engine, [N, size], z) : out).slice, given: Number(!!z) });
+  else engine.run(k.ddim_step, grid, { ...args, eps: out.slice, rederive: Number(options.rederive) });
   return { prev: await tx.read(), x0: await x0.read() };
 }
 
-for (const size of [1, 7, 130])
-  for (const variance of ['fixed_small', 'fixed_large'] as const)
+for (const [size, C] of [[1, 1], [7, 1], [130, 2], [51, 3]])
+  for (const [variance, prediction] of [['fixed_small', 'eps'], ['fixed_large', 'v'], ['learned_range', 'eps'], ['learned', 'mu'], ['learned_range', 'x0']] as const)
     for (const clip of [true, false])
-      diffusion(`posterior_step of ${size} values, ${variance}, ${clip ? 'clipped' : 'not clipped'}`, async (engine) => {
-        const table = twin.posteriorTable(betas, variance), K = 6; // a column more than the kernel reads
-        const coef = rows((t) => [...table.subarray(5 * t, 5 * t + 5), 9]), five = Float64Array.from({ length: 5 * N }, (_, i) => coef[Math.floor(i / 5) * K + (i % 5)]);
-        const x = random(N * size, 0), eps = random(N * size, 1), last = Array.from(steps, (t) => Number(t === 0)), at = coefAt(coef, K, size);
+      diffusion(`posterior_step of ${size} values in ${C} channels, ${prediction}, ${variance}, ${clip ? 'clipped' : 'not clipped'}`, async (engine) => {
+        const table = twin.posteriorTable(betas, variance, prediction), K = 7; // a column more than the kernel reads
+        const coef = rows((t) => [...table.subarray(6 * t, 6 * t + 6), 9]), six = Float64Array.from({ length: 6 * N }, (_, i) => coef[Math.floor(i / 6) * K + (i % 6)]);
+        const learned = variance.startsWith('learned'), M = learned ? 2 * C : C, outputs = random((N * size * M) / C, 1);
+        const x = random(N * size, 0), last = Array.from(steps, (t) => Number(t === 0)), at = coefAt(coef, K, size);
+        const half = (from: number) => x.map((_, i) => (learned ? outputs[Math.floor(i / C) * M + from + (i % C)] : from ? 0 : outputs[i]));
+        const mean = half(0), v = half(C);
         const drawn = noise(size, STREAM.sample, (n) => steps[n]), own = random(N * size, 2);
         for (const [what, z, zError] of [['given', own, new Float64Array(N * size)], ['drawn', drawn.z, drawn.error]] as const) {
-          const got = await step(engine, 'posterior_step', size, x, eps, what === 'given' ? own : null, coef, K, { clip });
-          const want = twin.posteriorStep({ xt: x, eps, z, coef: five, clip, last }), start = startOf(x, eps, coef, K, clip);
-          assertClose(got.x0, want.x0, { atol: start.error, what: 'x_0' });
+          const got = await step(engine, 'posterior_step', size, x, outputs, what === 'given' ? own : null, coef, K, { clip, C });
+          const want = twin.posteriorStep({ xt: x, output: outputs, z, coef: six, clip, last, ...(learned && { channels: C }) });
+          const startError = want.x0.map((_, i) => bound(2, [Math.abs(at(i, 0) * x[i]) + Math.abs(at(i, 1) * mean[i])])[0]);
+          assertClose(got.x0, want.x0, { atol: startError, what: 'x_0' });
           const atol = want.prev.map((_, i) => {
-            const [mean1, mean2, log] = [2, 3, 4].map((c) => at(i, c)), sigma = last[Math.floor(i / size)] ? 0 : Math.exp(log / 2);
+            const [mean1, mean2, c, d] = [2, 3, 4, 5].map((column) => at(i, column)), log = c + d * v[i], sigma = last[Math.floor(i / size)] ? 0 : Math.exp(log / 2);
             const sum = bound(3, [mean1 * Math.abs(want.x0[i]) + mean2 * Math.abs(x[i]) + sigma * Math.abs(z[i])])[0];
-            return mean1 * start.error[i] + sum + sigma * (zError[i] + ULP * expUlps(log / 2) * Math.abs(z[i]));
+            // An error of the log variance is a relative error of sigma.
+            const sigmaError = ULP * expUlps(log / 2) + bound(2, [Math.abs(c) + Math.abs(d * v[i])])[0] / 2;
+            return mean1 * startError[i] + sum + sigma * (zError[i] + sigmaError * Math.abs(z[i]));
           });
           assertClose(got.prev, want.prev, { atol, what: `x_(t-1), noise ${what}` });
         }
         // No noise at t = 0, whatever is given.
-        const silent = await step(engine, 'posterior_step', size, x, eps, own.map(() => 1e9), coef, K, { clip });
-        for (let i = 0; i < N * size; i++) assert.is(Math.abs(silent.prev[i]) < 1e4, last[Math.floor(i / size)] === 1, `value ${i}`);
+        const silent = await step(engine, 'posterior_step', size, x, outputs, own.map(() => 1e9), coef, K, { clip, C });
+        for (let i = 0; i < N * size; i++) assert.is(Math.abs(silent.prev[i]) < 1e5, last[Math.floor(i / size)] === 1, `value ${i}`);
       });
+
+diffusion('log_variance takes the second half of the channels', async (engine) => {
+  const [C, size] = [3, 51], K = 3, outputs = random(2 * N * size, 1), table = twin.posteriorTable(betas, 'learned_range');
+  const coef = rows((t) => [9, table[6 * t + 4], table[6 * t + 5]]), at = coefAt(coef, K, size), log = Tensor.empty(engine, [N, size]), variance = Tensor.empty(engine, [N, size]);
+  engine.run(k.log_variance, threads(N * size), { output: upload(engine, [2 * N * size], outputs).slice, coef: upload(engine, [N, K], coef).slice, variance: variance.slice, log_variance: log.slice, N, size, K, C, c: 1, d: 2 });
+  const want = Float64Array.from({ length: N * size }, (_, i) => at(i, 1) + at(i, 2) * outputs[Math.floor(i / C) * 2 * C + C + (i % C)]);
+  const error = bound(2, want.map((v) => 2 * Math.abs(v)));
+  assertClose(await log.read(), want, { atol: error, what: 'log variance' });
+  assertClose(await variance.read(), want.map(Math.exp), { atol: want.map((v, i) => Math.exp(v) * (error[i] + ULP * expUlps(v))), what: 'variance' });
+});
 
 for (const size of [1, 7, 130])
   for (const eta of [0, 0.7])
@@ -142,12 +158,12 @@ for (const size of [1, 7, 130])
       });
 
 diffusion('a sample is the same whatever the batch', async (engine) => {
-  const size = 10, x = random(N * size, 0), eps = random(N * size, 1), table = twin.posteriorTable(betas, 'fixed_small'), coef = rows((t) => table.subarray(5 * t, 5 * t + 5));
-  const whole = await step(engine, 'posterior_step', size, x, eps, null, coef, 5, { clip: true });
+  const size = 10, x = random(N * size, 0), eps = random(N * size, 1), table = twin.posteriorTable(betas, 'fixed_small'), coef = rows((t) => table.subarray(6 * t, 6 * t + 6));
+  const whole = await step(engine, 'posterior_step', size, x, eps, null, coef, 6, { clip: true });
   const tx = upload(engine, [2, size], x.subarray(2 * size, 4 * size)), x0 = Tensor.empty(engine, [2, size]), teps = upload(engine, [2, size], eps.subarray(2 * size, 4 * size));
   engine.run(k.posterior_step, threads(6), {
-    clock: clockAt(engine, { seed, step: 0, first: first + 2 }).slice, t: upload(engine, [2], steps.slice(2, 4)).slice, coef: upload(engine, [2, 5], coef.subarray(10, 20)).slice,
-    eps: teps.slice, z: teps.slice, x: tx.slice, x0: x0.slice, N: 2, size, K: 5, clip: 1, given: 0, stream: STREAM.sample,
+    clock: clockAt(engine, { seed, step: 0, first: first + 2 }).slice, t: upload(engine, [2], steps.slice(2, 4)).slice, coef: upload(engine, [2, 6], coef.subarray(12, 24)).slice,
+    output: teps.slice, z: teps.slice, x: tx.slice, x0: x0.slice, N: 2, size, K: 6, C: 1, M: 1, clip: 1, given: 0, stream: STREAM.sample,
   });
   assert.equal(await tx.read(), whole.prev.slice(2 * size, 4 * size));
 });

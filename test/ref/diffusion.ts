@@ -30,36 +30,43 @@ export const predictStart = (xt: Floats, eps: Floats, coef: Floats, clip = false
   });
 
 /**
- * One step of the ancestral sampler. coef (N,5) = sqrt_recip_alphas_cumprod, sqrt_recipm1_alphas_cumprod, posterior_mean_coef1,
- * posterior_mean_coef2, log variance. last[n] != 0 marks an image at t = 0, which gets no noise; without `last` all do.
+ * One step of the ancestral sampler. coef (N,6) = factors of x_t and of the network's output in x̂₀, posterior_mean_coef1, posterior_mean_coef2, and
+ * log variance = coef₄ + coef₅ v. last[n] != 0 marks an image at t = 0, which gets no noise; without `last` all do.
+ * With `channels` the output has twice as many, v in the second half.
  */
-export function posteriorStep(a: { xt: Floats; eps: Floats; z: Floats; coef: Floats; clip: boolean; last?: Floats }): {
+export function posteriorStep(a: { xt: Floats; output: Floats; z: Floats; coef: Floats; clip: boolean; last?: Floats; channels?: number }): {
   prev: Float64Array;
   x0: Float64Array;
 } {
-  const { xt, eps, z, coef, clip, last } = a;
-  const x0 = eachElement(xt, coef, 5, (i, k) => {
-    const v = k(0) * xt[i] - k(1) * eps[i];
-    return clip ? clamp(v) : v;
+  const { xt, output, z, coef, clip, last, channels: C } = a;
+  const mean = (i: number) => output[C ? 2 * C * Math.floor(i / C) + (i % C) : i], v = (i: number) => (C ? output[2 * C * Math.floor(i / C) + C + (i % C)] : 0);
+  const x0 = eachElement(xt, coef, 6, (i, k) => {
+    const start = k(0) * xt[i] + k(1) * mean(i);
+    return clip ? clamp(start) : start;
   });
-  const prev = eachElement(xt, coef, 5, (i, k, n) => k(2) * x0[i] + k(3) * xt[i] + (last?.[n] ? 0 : Math.exp(0.5 * k(4)) * z[i]));
+  const prev = eachElement(xt, coef, 6, (i, k, n) => k(2) * x0[i] + k(3) * xt[i] + (last?.[n] ? 0 : Math.exp((k(4) + k(5) * v(i)) / 2) * z[i]));
   return { prev, x0 };
 }
 
+export type Prediction = 'eps' | 'x0' | 'v' | 'mu';
+export type Variance = 'fixed_small' | 'fixed_large' | 'learned_range' | 'learned';
+
 /**
- * The (T,5) table of posteriorStep, from β alone. The variance is posterior_variance (fixed_small) or β (fixed_large), both with index 0 replaced
- * by posterior_variance[1], so that its logarithm is finite.
+ * The (T,6) table of posteriorStep, from β alone. The variance is posterior_variance (fixed_small) or β (fixed_large), both with index 0 replaced
+ * by posterior_variance[1], so that its logarithm is finite; or v goes from the former (v = -1) to log β (v = 1), or is the log variance itself.
  */
-export function posteriorTable(betas: Floats, variance: 'fixed_small' | 'fixed_large'): Float64Array {
-  const T = betas.length, table = new Float64Array(T * 5);
+export function posteriorTable(betas: Floats, variance: Variance, prediction: Prediction = 'eps'): Float64Array {
+  const T = betas.length, table = new Float64Array(T * 6);
   const acp = [1]; // acp[t + 1] is alphas_cumprod[t]
   for (let t = 0; t < T; t++) acp.push(acp[t] * (1 - betas[t]));
   const posteriorVariance = (t: number) => (betas[t] * (1 - acp[t])) / (1 - acp[t + 1]);
   for (let t = 0; t < T; t++) {
     const beta = betas[t], prev = acp[t], now = acp[t + 1];
-    const v = t === 0 ? posteriorVariance(1) : variance === 'fixed_small' ? posteriorVariance(t) : beta;
+    const small = Math.log(posteriorVariance(Math.max(t, 1))), large = Math.log(beta);
     const meanCoef1 = (beta * Math.sqrt(prev)) / (1 - now), meanCoef2 = ((1 - prev) * Math.sqrt(1 - beta)) / (1 - now);
-    table.set([Math.sqrt(1 / now), Math.sqrt(1 / now - 1), meanCoef1, meanCoef2, Math.log(v)], t * 5);
+    const start = { eps: [Math.sqrt(1 / now), -Math.sqrt(1 / now - 1)], x0: [0, 1], v: [Math.sqrt(now), -Math.sqrt(1 - now)], mu: [-meanCoef2 / meanCoef1, 1 / meanCoef1] }[prediction];
+    const log = { fixed_small: [small, 0], fixed_large: [t === 0 ? small : large, 0], learned_range: [(small + large) / 2, (large - small) / 2], learned: [0, 1] }[variance];
+    table.set([...start, meanCoef1, meanCoef2, ...log], t * 6);
   }
   return table;
 }
