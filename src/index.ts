@@ -33,7 +33,7 @@ export { UNet } from './nn/unet.ts';
 export { type DiffusionModel, GaussianDiffusion, type MeanVariance, type TableName } from './diffusion/gaussian.ts';
 export { noiseTable, type OutputTable, type Prediction, PREDICTION_TYPES, PREDICTIONS, startTable, type TargetTable, targetTable } from './diffusion/prediction.ts';
 export { type Draw, Sampler, type SamplerName, type SamplerOptions, SAMPLERS, type SampleStep } from './diffusion/sampler.ts';
-export { type BetaOptions, makeBetas, makeSchedule, type Schedule, type ScheduleName, type ScheduleSpec, SCHEDULES } from './diffusion/schedule.ts';
+export { type BetaOptions, makeBetas, makeSchedule, type Schedule, type ScheduleName, SCHEDULES, type ScheduleSource, type ScheduleSpec } from './diffusion/schedule.ts';
 export { type DdimOptions, type DdimRow, ddimTable, type Spacing, SPACINGS, timesteps } from './diffusion/spacing.ts';
 export { isLearned, logVarianceTable, type Variance, VARIANCES } from './diffusion/variance.ts';
 export { Training, type TrainingOptions } from './diffusion/training.ts';

@@ -6,7 +6,9 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { makeShapes } from '../src/data/shapes.ts';
 import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
-import { makeBetas, makeSchedule, type ScheduleSpec } from '../src/diffusion/schedule.ts';
+import { PREDICTIONS } from '../src/diffusion/prediction.ts';
+import { makeBetas, makeSchedule, type ScheduleSource } from '../src/diffusion/schedule.ts';
+import { VARIANCES } from '../src/diffusion/variance.ts';
 import { Training } from '../src/diffusion/training.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import { loadCheckpoint, loadModelFolder, readScheduler, saveCheckpoint, schedulerConfig } from '../src/io/checkpoint.ts';
@@ -21,7 +23,7 @@ const CONFIG: UNetFields = {
   sample_size: 8, in_channels: 1, out_channels: 1, block_out_channels: [8, 8], down_block_types: ['DownBlock2D', 'AttnDownBlock2D'], up_block_types: ['AttnUpBlock2D', 'UpBlock2D'],
   layers_per_block: 1, norm_num_groups: 4, attention_head_dim: 4, dropout: 0.1, downsample_padding: 0, flip_sin_to_cos: false, freq_shift: 1,
 };
-const SCHEDULE: ScheduleSpec = { name: 'linear', T: 40 };
+const SCHEDULE: ScheduleSource = { name: 'linear', T: 40 };
 const STATE = { step: 5, seed: 3, data: { name: 'shapes', count: 20 }, settings: { lr: 1e-3 } };
 
 function setUp(engine: Engine, config = CONFIG) {
@@ -165,33 +167,40 @@ test.run();
 const scheduler = suite('checkpoint: scheduler_config.json');
 
 scheduler('every schedule goes through the file and comes back with the same betas', () => {
-  for (const spec of [{ name: 'linear', T: 1000 }, { name: 'linear', T: 250 }, { name: 'linear', T: 100, scale: false }, { name: 'quadratic', T: 50 }, { name: 'cosine', T: 30 }] as ScheduleSpec[]) {
-    for (const variance of ['fixed_small', 'fixed_large'] as const) {
-      const back = readScheduler(JSON.parse(JSON.stringify(schedulerConfig(spec, variance))));
-      assert.equal(back.schedule.betas, makeBetas(spec.name, spec.T, spec), `${spec.name} ${spec.T}`);
-      assert.equal([back.variance, back.clipSample, back.spacing, back.stepsOffset], [variance, true, 'leading', 0]);
-    }
+  for (const spec of [{ name: 'linear', T: 1000 }, { name: 'linear', T: 250 }, { name: 'linear', T: 100, scale: false }, { name: 'quadratic', T: 50 }, { name: 'cosine', T: 30 }, { name: 'sigmoid', T: 70 }, [0.1, 0.25, 0.7]] as ScheduleSource[]) {
+    for (const variance of VARIANCES)
+      for (const prediction of PREDICTIONS) {
+        const back = readScheduler(JSON.parse(JSON.stringify(schedulerConfig(spec, { prediction, variance }))));
+        assert.equal(back.schedule.betas, makeSchedule(spec).betas, JSON.stringify(spec));
+        assert.equal([back.prediction, back.variance, back.clipSample, back.spacing, back.stepsOffset], [prediction, variance, true, 'leading', 0]);
+      }
   }
+  const file = schedulerConfig({ name: 'sigmoid', T: 9 }, { prediction: 'v', variance: 'learned_range' });
+  assert.equal([file['beta_schedule'], file['prediction_type'], file['variance_type'], file['trained_betas']], ['sigmoid', 'v_prediction', 'learned_range', null]);
+  assert.equal(schedulerConfig([0.1, 0.2])['trained_betas'], [0.1, 0.2]);
 });
 
 scheduler("what is absent has diffusers' defaults, and older files are understood", () => {
   const usual = readScheduler({});
-  assert.equal([usual.schedule.T, usual.variance, usual.clipSample, usual.spacing, usual.stepsOffset, usual.setAlphaToOne], [1000, 'fixed_small', true, 'leading', 0, true]);
+  assert.equal([usual.schedule.T, usual.prediction, usual.variance, usual.clipSample, usual.spacing, usual.stepsOffset, usual.setAlphaToOne], [1000, 'eps', 'fixed_small', true, 'leading', 0, true]);
   assert.equal(usual.schedule.betas, makeBetas('linear', 1000));
   const cifar = readScheduler({
     _class_name: 'DDPMScheduler', _diffusers_version: '0.1.1', beta_end: 0.02, beta_schedule: 'linear', beta_start: 0.0001, clip_sample: true, num_train_timesteps: 1000,
     trained_betas: null, variance_type: 'fixed_large', timestep_values: null, class_embed: false,
   });
   assert.is(cifar.variance, 'fixed_large');
+  assert.is(readScheduler({ variance_type: 'fixed_small_log' }).variance, 'fixed_small');
   const own = readScheduler({ trained_betas: [0.1, 0.2, 0.3], clip_sample: false, set_alpha_to_one: false, steps_offset: 1 });
   assert.equal([[...own.schedule.betas], own.clipSample, own.setAlphaToOne, own.stepsOffset], [[0.1, 0.2, 0.3], false, false, 1]);
 });
 
 scheduler('what is not implemented is refused by name', async () => {
   for (const [fields, message] of [
-    [{ beta_schedule: 'sigmoid' }, /beta_schedule = "sigmoid" is not implemented; it is "linear" or "scaled_linear"/],
-    [{ variance_type: 'learned_range' }, /variance_type = "learned_range"/],
-    [{ prediction_type: 'v_prediction' }, /prediction_type = "v_prediction".*"epsilon"/],
+    [{ beta_schedule: 'laplace' }, /beta_schedule = "laplace" is not implemented; it is "linear" or "scaled_linear"/],
+    // diffusers takes log(beta) for a variance here, and the variance itself for its logarithm there.
+    [{ variance_type: 'fixed_large_log' }, /variance_type = "fixed_large_log"/],
+    [{ variance_type: 'learned' }, /variance_type = "learned"/],
+    [{ prediction_type: 'flow' }, /prediction_type = "flow".*"epsilon" or "sample" or "v_prediction"/],
     [{ timestep_spacing: 'karras' }, /timestep_spacing/],
     [{ thresholding: true }, /thresholding = true/],
     [{ rescale_betas_zero_snr: true }, /rescale_betas_zero_snr/],

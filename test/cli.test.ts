@@ -114,7 +114,7 @@ flags('refuses values of the wrong kind or out of range', async () => {
     ['--seed 4294967296', 'at most 4294967295'],
     ['--timesteps 1', 'at least 2'],
     ['--preset samll', 'tiny, small, ddpm-cifar10', 'Did you mean small?'],
-    ['--schedule sigmoid', 'linear, quadratic, cosine'],
+    ['--schedule sqrt', 'linear, quadratic, cosine, sigmoid'],
     ['--flip=perhaps', 'true or false'],
     ['--name=', '--name is empty'],
   ]) await refuses('E-USAGE', () => parse(line), ...words);

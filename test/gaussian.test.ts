@@ -117,7 +117,7 @@ for (const name of SCHEDULES) {
 }
 
 test('a name that does not exist is refused with the names that do', async (engine) => {
-  await assertError(() => makeSchedule({ name: 'sigmoid' as 'linear', T: 1000 }), 'E-USAGE', /no schedule "sigmoid".*linear, quadratic, cosine/);
+  await assertError(() => makeSchedule({ name: 'exp' as 'linear', T: 1000 }), 'E-USAGE', /no schedule "exp".*linear, quadratic, cosine, sigmoid/);
   const schedule = makeSchedule({ name: 'linear', T: 100 });
   await assertError(() => new GaussianDiffusion(engine, schedule, { variance: 'small' as 'fixed_small' }), 'E-USAGE', /no variance "small"; the variances are fixed_small, fixed_large, learned_range, learned\./);
   await assertError(() => new GaussianDiffusion(engine, schedule, { prediction: 'noise' as 'eps' }), 'E-USAGE', /no prediction "noise"; a network predicts eps, x0, v, mu\./);

@@ -353,7 +353,7 @@ rng.run();
 const diffusion = suite('diffusion twins');
 const classic = golden('gaussian-diffusion-T1000.safetensors');
 
-for (const schedule of ['linear', 'quadratic', 'cosine']) {
+for (const schedule of ['linear', 'quadratic', 'cosine', 'sigmoid']) {
   diffusion(`the classic class, ${schedule}`, () => {
     const d = (name: string) => classic(`${schedule}.${name}`).data;
     const x0 = d('in.x0'), xt = d('in.xt'), eps = d('in.eps'), z = d('in.z'), t = d('in.t');

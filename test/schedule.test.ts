@@ -77,10 +77,10 @@ test('any betas make a schedule, and it keeps its own copy', () => {
 });
 
 test('refuses what is not a schedule', () => {
-  refuses(() => makeBetas('sigmoid' as ScheduleName, 1000), 'sigmoid', 'linear, quadratic, cosine');
+  refuses(() => makeBetas('sqrt' as ScheduleName, 1000), '"sqrt"', 'linear, quadratic, cosine, sigmoid', 'Did you mean sigmoid?');
   refuses(() => makeBetas('cosin' as ScheduleName, 1000), 'Did you mean cosine?');
   refuses(() => makeBetas('scaled_linear' as ScheduleName, 1000), 'Did you mean quadratic?');
-  refuses(() => makeBetas(undefined as unknown as ScheduleName, 1000), 'linear, quadratic, cosine');
+  refuses(() => makeBetas(undefined as unknown as ScheduleName, 1000), 'linear, quadratic, cosine, sigmoid');
   refuses(() => makeBetas('linear', 20), '20 timesteps', 'more than 20', 'cosine');
   for (const T of [0, 1, -5, 2.5, NaN, Infinity]) refuses(() => makeSchedule({ name: 'cosine', T }), `${T}`);
   refuses(() => makeSchedule([0.1, 0.2, 1, 2]), 'betas[2]', 'is 1');

@@ -44,7 +44,7 @@ async function sample(): Promise<number> {
   const { engine } = opened;
   const parameters = Parameters.place(engine, unet, { training: false });
   parameters.write('values', model.tensors, model.file);
-  const diffusion = new GaussianDiffusion(engine, scheduler.schedule, { variance: scheduler.variance });
+  const diffusion = new GaussianDiffusion(engine, scheduler.schedule, scheduler);
   const make = (batch: number): Sampler => new Sampler((x, t) => unet.forward(x, t), diffusion, [batch, ...image], options);
   const sampler = settings.batchSize === null ? largestSampler(make, Math.min(n, BATCH)) : make(Math.min(settings.batchSize, n));
   say('device', describeDevice(opened));

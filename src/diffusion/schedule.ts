@@ -3,13 +3,13 @@
 import { DdpmError } from '../errors.ts';
 
 /** The schedules by name. `quadratic` is diffusers' `scaled_linear`, `cosine` its `squaredcos_cap_v2`. */
-export const SCHEDULES = ['linear', 'quadratic', 'cosine'] as const;
+export const SCHEDULES = ['linear', 'quadratic', 'cosine', 'sigmoid'] as const;
 export type ScheduleName = (typeof SCHEDULES)[number];
 
 export interface BetaOptions {
-  /** First beta of `linear` and `quadratic` (1e-4, Ho et al. 2020, section 4). */
+  /** First beta of all but `cosine` (1e-4, Ho et al. 2020, section 4). */
   readonly betaStart?: number;
-  /** Last beta of `linear` and `quadratic` (0.02). */
+  /** Last beta of all but `cosine` (0.02). */
   readonly betaEnd?: number;
   /** `linear` only: scale by 1000 / T, so that x_T is close to N(0, I) for every T. `false` is diffusers' `linear`. */
   readonly scale?: boolean;
@@ -20,6 +20,9 @@ export interface ScheduleSpec extends BetaOptions {
   readonly name: ScheduleName;
   readonly T: number;
 }
+
+/** A schedule by name, or by its betas. */
+export type ScheduleSource = ScheduleSpec | ArrayLike<number>;
 
 /**
  * Everything q(x_t | x_0), q(x_{t-1} | x_t, x_0) and p(x_{t-1} | x_t) need, indexed by t = 0 … T-1; each table is (T,).
@@ -81,6 +84,7 @@ export const TABLE_NAMES = {
  * - `linear`: linspace(betaStart, betaEnd, T), scaled by 1000 / T (Ho et al. 2020; the scaling is Nichol & Dhariwal's code).
  * - `quadratic`: linspace(sqrt(betaStart), sqrt(betaEnd), T)^2, never scaled (Song et al. 2020, code).
  * - `cosine`: 1 - f(t+1) / f(t) with f(t) = cos^2((t/T + 0.008) / 1.008 · pi/2), at most 0.999 (Nichol & Dhariwal 2021, equation 17).
+ * - `sigmoid`: betaStart + (betaEnd - betaStart) sigmoid(linspace(-6, 6, T)), never scaled (Song et al. 2020, code).
  *
  * @throws DdpmError E-USAGE for another name, a T that is not an integer of at least 2, or a beta outside (0, 1), as `linear` has for T <= 20.
  */
@@ -93,6 +97,8 @@ export function makeBetas(name: ScheduleName, T: number, { betaStart = 1e-4, bet
     betas = linspace(k * betaStart, k * betaEnd, T);
   } else if (name === 'quadratic') {
     betas = linspace(Math.sqrt(betaStart), Math.sqrt(betaEnd), T).map((b) => b * b);
+  } else if (name === 'sigmoid') {
+    betas = linspace(-6, 6, T).map((x) => betaStart + (betaEnd - betaStart) / (1 + Math.exp(-x)));
   } else {
     const f = (t: number): number => Math.cos(((t / T + 0.008) / 1.008) * (Math.PI / 2)) ** 2;
     betas = Float64Array.from({ length: T }, (_, t) => Math.min(1 - f(t + 1) / f(t), 0.999));
@@ -114,7 +120,7 @@ export function makeBetas(name: ScheduleName, T: number, { betaStart = 1e-4, bet
  *
  * @throws DdpmError E-USAGE if the betas are fewer than 2, or one is not finite or not in (0, 1); the message names the first.
  */
-export function makeSchedule(source: ArrayLike<number> | ScheduleSpec): Schedule {
+export function makeSchedule(source: ScheduleSource): Schedule {
   const betas = 'name' in source ? makeBetas(source.name, source.T, source) : Float64Array.from(source);
   const T = betas.length;
   checkT(T);
@@ -165,7 +171,7 @@ function checkBetas(betas: Float64Array): void {
 }
 
 function unknownSchedule(name: unknown): DdpmError {
-  // Other libraries' names first; otherwise the first letter tells the three apart.
+  // Other libraries' names first; otherwise the first letter tells them apart.
   const aliases: Record<string, ScheduleName> = { scaled_linear: 'quadratic', squaredcos_cap_v2: 'cosine' };
   const word = String(name).toLowerCase();
   const guess = aliases[word] ?? SCHEDULES.find((s) => s[0] === word[0]);
