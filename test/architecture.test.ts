@@ -19,6 +19,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['diffusion/'], // the training step binds model and optimizer together
   ['io/'],
   ['data/'], // its files are checked and read as io's are
+  ['quality/'], // distances between sets of images
   ['node.ts'], // opens a device for the command line; a library user may bring one
   ['cli/'],
   ['index.ts'], // says what is public; nobody inside goes through it

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { SAMPLE, TRAIN } from '../src/cli/settings.ts';
+import { EVAL, SAMPLE, TRAIN } from '../src/cli/settings.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
@@ -30,8 +30,8 @@ docs('its program runs', () => {
 docs('the files and flags that it names exist', () => {
   for (const [, path] of readme.matchAll(/`((?:kernels|src|bench|test)\/[\w./]+)`/g)) assert.ok(existsSync(join(root, path!)), path);
   for (const [, path] of readme.matchAll(/\]\(([\w./-]+\.png)\)/g)) assert.ok(existsSync(join(root, path!)), path);
-  const known = new Set([...Object.keys(TRAIN), ...Object.keys(SAMPLE), ...[...Object.values(TRAIN), ...Object.values(SAMPLE)].map((s) => (s as { name?: string }).name)]);
-  const flags = [...readme.matchAll(/npm run (?:train|sample) -- ([^\n`#]*)/g)].flatMap(([, rest]) => [...rest!.matchAll(/--([\w-]+)/g)].map(([, flag]) => flag!));
+  const known = new Set([...Object.keys(TRAIN), ...Object.keys(SAMPLE), ...Object.keys(EVAL), ...[...Object.values(TRAIN), ...Object.values(SAMPLE)].map((s) => (s as { name?: string }).name)]);
+  const flags = [...readme.matchAll(/npm run (?:train|sample|eval) -- ([^\n`#]*)/g)].flatMap(([, rest]) => [...rest!.matchAll(/--([\w-]+)/g)].map(([, flag]) => flag!));
   assert.ok(flags.length > 8);
   for (const flag of flags) assert.ok(known.has(flag), `--${flag}`);
 });

@@ -11,7 +11,7 @@ export interface Command {
   readonly name: string;
   /** One line for the head of --help. */
   readonly help: string;
-  /** The one argument without a flag, if the command takes one; it must be given. */
+  /** The one argument without a flag, if the command takes one; it must be given unless it stands in [brackets]. */
   readonly positional?: string;
 }
 
@@ -62,7 +62,7 @@ export function parseFlags<T extends Table>(table: T, command: Command, argv: re
     } else flags[camel(name)] = readValue(`--${name}`, setting, token.value);
   }
   const wanted = command.positional ? 1 : 0;
-  if (positionals.length < wanted) throw usage(`${command.name} needs ${command.positional}. Type: npm run ${command.name} -- ${command.positional}`);
+  if (positionals.length < wanted && !command.positional!.startsWith('[')) throw usage(`${command.name} needs ${command.positional}. Type: npm run ${command.name} -- ${command.positional}`);
   const stray = positionals[wanted];
   if (stray !== undefined) {
     const key = kebab(stray.split('=')[0]);

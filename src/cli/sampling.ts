@@ -2,10 +2,13 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { GaussianDiffusion } from '../diffusion/gaussian.ts';
 import type { Sampler, SamplerName, SamplerOptions } from '../diffusion/sampler.ts';
 import { DdpmError } from '../errors.ts';
-import type { Scheduler } from '../io/checkpoint.ts';
-import type { UNet } from '../nn/unet.ts';
+import type { Engine } from '../gpu/engine.ts';
+import { loadModelFolder, type ModelFolder, type Scheduler } from '../io/checkpoint.ts';
+import { Parameters } from '../nn/parameters.ts';
+import { UNet } from '../nn/unet.ts';
 import { isRun, RunFolder } from './run-folder.ts';
 
 /** Where `train` puts runs unless told otherwise: a run may be named without it. */
@@ -32,6 +35,27 @@ export function imageShape(unet: UNet, folder: string): ImageShape {
     throw new DdpmError('E-MODEL', `${path} has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32, or give starting noise with --noise.`);
   }
   return typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels];
+}
+
+/** A model on the device, ready to be sampled. */
+export interface PlacedModel {
+  readonly model: ModelFolder;
+  /** The run and its checkpoint, where the model is of one. */
+  readonly from: ReturnType<typeof namedRun>;
+  readonly unet: UNet;
+  readonly parameters: Parameters;
+  readonly diffusion: GaussianDiffusion;
+}
+
+/** Reads the model that an argument names and puts it on the device. */
+export async function placeModel(engine: Engine, named: string, weights: 'ema' | 'model'): Promise<PlacedModel> {
+  const from = namedRun(named);
+  const model = await loadModelFolder(from?.checkpoint.path ?? named, { weights });
+  const unet = new UNet(model.config, { dropout: 0 });
+  const parameters = Parameters.place(engine, unet, { training: false });
+  parameters.write('values', model.tensors, model.file);
+  const diffusion = new GaussianDiffusion(engine, model.scheduler.schedule, { variance: model.scheduler.variance });
+  return { model, from, unet, parameters, diffusion };
 }
 
 export interface SamplingSettings {

@@ -1,4 +1,4 @@
-// Every setting of train and sample, in one table each: flags, --help, config files, checks, defaults and types all come from here.
+// Every setting of train, sample and eval, in one table each: flags, --help, config files, checks, defaults and types all come from here.
 
 import { SCHEDULES } from '../diffusion/schedule.ts';
 import { PRESET_NAMES } from './presets.ts';
@@ -152,5 +152,21 @@ export const SAMPLE = {
   help: HELP,
 } as const satisfies Table;
 
+export const EVAL = {
+  data: { type: 'string', default: null, value: 'NAME|PATH', unset: "the run's", group: 'measure', help: 'the real images' },
+  split: { type: 'choice', choices: ['train', 'test'], default: 'train', group: 'measure', help: 'which of the real images; the literature takes train' },
+  limit: { ...COUNT, default: null, unset: 'all', group: 'measure', help: 'use only the first N real images' },
+  n: { ...COUNT, min: 2, default: 2048, group: 'measure', help: 'images to compare with them; distances of different N cannot be compared' },
+  features: { type: 'choice', choices: ['pixels'], default: 'pixels', group: 'measure', help: 'what distances are measured between' },
+  real: { type: 'bool', default: false, group: 'measure', help: 'real images of the other split in place of samples: what a perfect model would reach' },
+  out: { type: 'path', default: null, value: 'FILE.json', unset: 'eval.json in the run folder', group: 'measure', help: 'where the figures go, after those that are there' },
+
+  ...SAMPLING,
+
+  gpu: GPU,
+  help: HELP,
+} as const satisfies Table;
+
 export type TrainSettings = Settings<typeof TRAIN>;
 export type SampleSettings = Settings<typeof SAMPLE>;
+export type EvalSettings = Settings<typeof EVAL>;

@@ -1,0 +1,135 @@
+// Distances between sets of images: the Fréchet distance against closed forms and a textbook computation, and what it must not change under.
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type Features, frechetDistance, type Statistics, statistics } from '../src/quality/frechet.ts';
+import { type Matrix, semidefiniteFactor, singularValues, traceOfRoot, transposedProduct, tridiagonalEigenvalues } from '../src/quality/nuclear_norm.ts';
+import { assertClose } from './helpers/close.ts';
+import { assertError } from './helpers/gpu.ts';
+import { eigenvaluesByJacobi, multiply, rootOfProductTrace, transpose } from './ref/eigen.ts';
+import { normals } from './ref/random.ts';
+
+const draw = (count: number, id: number): Float64Array => Float64Array.from(normals({ seed: 5, stream: 7, step: 2, samples: [id], count }));
+const matrix = (rows: number, columns: number, id: number): Matrix => ({ rows, columns, data: draw(rows * columns, id) });
+/** A random covariance of some rank. */
+const covariance = (n: number, rank: number, id: number): Matrix => {
+  const a = matrix(n, rank, id);
+  return { rows: n, columns: n, data: multiply(a.data, transpose(a.data, n, rank), n, rank, n) };
+};
+const near = (got: number, want: number, tolerance: number, what: string): void => assert.ok(Math.abs(got - want) <= tolerance, `${what}: ${got}, wanted ${want} within ${tolerance}`);
+const features = (count: number, width: number, id: number, scale = 1, shift = 0): Features => ({ count, width, data: Float32Array.from(draw(count * width, id), (v) => scale * v + shift) });
+
+const algebra = suite('singular values and eigenvalues');
+
+algebra('of tridiagonal matrices, against Jacobi and the closed form of the second difference', () => {
+  for (const n of [1, 2, 3, 9, 40]) {
+    const d = draw(n, 0), e = draw(n, 1), full = new Float64Array(n * n);
+    for (let i = 0; i < n; i++) {
+      full[i * n + i] = d[i];
+      if (i < n - 1) full[i * n + i + 1] = full[(i + 1) * n + i] = e[i];
+    }
+    assertClose(tridiagonalEigenvalues(d, e).sort(), eigenvaluesByJacobi(full, n), { atol: 1e-13 * n, what: `${n}` });
+    const want = Float64Array.from({ length: n }, (_, i) => 2 - 2 * Math.cos(((i + 1) * Math.PI) / (n + 1)));
+    assertClose(tridiagonalEigenvalues(new Float64Array(n).fill(2), new Float64Array(n).fill(-1)).sort(), want, { atol: 1e-13, what: `second difference of ${n}` });
+  }
+});
+
+algebra('singular values of tall, wide and singular matrices', () => {
+  for (const [rows, columns] of [[1, 1], [5, 3], [3, 5], [17, 17], [30, 8]]) {
+    const a = matrix(rows, columns, 3), n = Math.min(rows, columns);
+    const gram = rows >= columns ? multiply(transpose(a.data, rows, columns), a.data, columns, rows, columns) : multiply(a.data, transpose(a.data, rows, columns), rows, columns, rows);
+    const want = eigenvaluesByJacobi(gram, n).map((v) => Math.sqrt(Math.max(0, v)));
+    assertClose(singularValues(a).sort(), want, { atol: 1e-13 * rows * want[n - 1] ** 2, what: `${rows} x ${columns}` });
+  }
+  const zeros = singularValues({ rows: 4, columns: 3, data: new Float64Array(12) });
+  assert.equal([...zeros], [0, 0, 0]);
+  const one = singularValues({ rows: 3, columns: 3, data: Float64Array.of(1, 2, 2, 2, 4, 4, 2, 4, 4) }).sort(); // (1, 2, 2) (1, 2, 2)^T
+  assertClose(one, [0, 0, 9], { atol: 1e-14, what: 'rank 1' });
+});
+
+algebra('a semi-definite factor gives the matrix back, with the rank that it has', () => {
+  for (const [n, rank] of [[1, 1], [6, 6], [20, 7], [33, 32]]) {
+    const s = covariance(n, rank, 4), a = semidefiniteFactor(s);
+    assert.is(a.columns, rank);
+    assertClose(multiply(a.data, transpose(a.data, n, rank), n, rank, n), s.data, { atol: 1e-13 * n * n, what: `${n} of rank ${rank}` });
+  }
+  assert.is(semidefiniteFactor({ rows: 3, columns: 3, data: new Float64Array(9) }).columns, 0);
+});
+
+algebra('a^T b, for numbers of rows that four does not divide', () => {
+  for (const n of [1, 4, 7]) {
+    const a = matrix(n, 3, 5), b = matrix(n, 5, 6);
+    assertClose(transposedProduct(a, b).data, multiply(transpose(a.data, n, 3), b.data, 3, n, 5), { atol: 1e-14, what: `${n} rows` });
+  }
+});
+
+algebra('the trace of the root: of matrices of any rank against the textbook, of rank one exactly', () => {
+  for (const [n, r1, r2] of [[1, 1, 1], [8, 8, 8], [12, 5, 12], [12, 5, 9], [30, 30, 4]]) {
+    const s1 = covariance(n, r1, 7), s2 = covariance(n, r2, 8), want = rootOfProductTrace(s1.data, s2.data, n);
+    // The textbook's square roots are off by 1e-8 where the product is singular; ours are not.
+    near(traceOfRoot(s1, s2), want, (r1 === n && r2 === n ? 1e-11 : 1e-6) * want, `${n}, ranks ${r1} and ${r2}`);
+  }
+  const v = draw(50, 9), w = draw(50, 10), outer = (x: Float64Array): Matrix => ({ rows: 50, columns: 50, data: Float64Array.from({ length: 2500 }, (_, i) => x[Math.floor(i / 50)] * x[i % 50]) });
+  const dot = v.reduce((sum, x, i) => sum + x * w[i], 0);
+  near(traceOfRoot(outer(v), outer(w)), Math.abs(dot), 1e-13 * 50, '|v . w|');
+});
+algebra.run();
+
+const frechet = suite('Fréchet distance');
+
+frechet('statistics are the mean and the unbiased covariance', () => {
+  for (const count of [2, 5, 9]) {
+    const { data, width } = features(count, 3, 11), { mu, sigma } = statistics({ data, width, count });
+    for (let i = 0; i < 3; i++) {
+      const column = (k: number): number[] => Array.from({ length: count }, (_, n) => data[n * 3 + k]), mean = (x: number[]): number => x.reduce((a, b) => a + b) / count;
+      near(mu[i], mean(column(i)), 1e-15, 'mu');
+      for (let j = 0; j < 3; j++) {
+        const [x, y] = [column(i), column(j)], want = x.reduce((sum, v, n) => sum + (v - mean(x)) * (y[n] - mean(y)), 0) / (count - 1);
+        near(sigma[i * 3 + j], want, 1e-14, 'sigma');
+      }
+    }
+  }
+});
+
+const gaussian = (mu: number[], sigma: number[]): Statistics => ({ width: mu.length, mu: Float64Array.from(mu), sigma: Float64Array.from(sigma) });
+
+frechet('closed forms', () => {
+  // One dimension: (m1 - m2)^2 + (s1 - s2)^2.
+  near(frechetDistance(gaussian([1], [4]), gaussian([3], [9])), 5, 1e-14, 'one dimension');
+  // Covariances that commute.
+  near(frechetDistance(gaussian([0, 0], [1, 0, 0, 16]), gaussian([1, 2], [4, 0, 0, 9])), 5 + 1 + 1, 1e-14, 'diagonal');
+  // 2 x 2: Tr (AB)^(1/2) = sqrt(Tr AB + 2 sqrt(det A det B)).
+  const a = [2, 1, 1, 3], b = [5, -2, -2, 1];
+  const traceAb = a[0] * b[0] + 2 * a[1] * b[1] + a[3] * b[3], det = (m: number[]): number => m[0] * m[3] - m[1] * m[2];
+  near(frechetDistance(gaussian([0, 0], a), gaussian([0, 0], b)), 5 + 6 - 2 * Math.sqrt(traceAb + 2 * Math.sqrt(det(a) * det(b))), 1e-14, '2 x 2');
+  // A point mass has no covariance at all.
+  near(frechetDistance(gaussian([1, 1], [0, 0, 0, 0]), gaussian([0, 0], a)), 2 + 5, 1e-14, 'a point');
+});
+
+frechet('is zero for equal sets, symmetric, and zero covers sets with fewer images than features', () => {
+  for (const [count, width] of [[100, 7], [9, 20]]) {
+    const a = statistics(features(count, width, 12)), b = statistics(features(count, width, 13, 2, 0.5));
+    const size = a.sigma.reduce((sum, v, i) => sum + (i % (width + 1) ? 0 : v), 0);
+    near(frechetDistance(a, a), 0, 1e-13 * size, 'equal');
+    assert.ok(frechetDistance(a, b) > 1);
+    near(frechetDistance(a, b), frechetDistance(b, a), 1e-11 * size, 'symmetric');
+  }
+});
+
+frechet('does not change under shifts and rotations, and grows with the square of a scale', () => {
+  const width = 6, a = features(40, width, 14), b = features(50, width, 15, 1.5, 1), want = frechetDistance(statistics(a), statistics(b));
+  const each = (set: Features, f: (row: Float32Array) => number[]): Statistics =>
+    statistics({ ...set, data: Float32Array.from(Array.from({ length: set.count }, (_, n) => f(set.data.subarray(n * width, (n + 1) * width))).flat()) });
+  const both = (f: (row: Float32Array) => number[]): number => frechetDistance(each(a, f), each(b, f));
+  near(both((row) => [...row].map((v) => v + 3)), want, 1e-5 * want, 'shift');
+  near(both((row) => [...row].map((v) => 4 * v)), 16 * want, 1e-12 * want, 'scale');
+  near(both((row) => [row[1], -row[0], row[5], row[2], row[3], row[4]]), want, 1e-12 * want, 'a quarter turn');
+  const [c, s] = [Math.cos(0.7), Math.sin(0.7)];
+  near(both(([x, y, ...rest]) => [c * x - s * y, s * x + c * y, ...rest]), want, 1e-5 * want, 'a rotation, rounded to float32');
+});
+
+frechet('refuses what cannot be compared', async () => {
+  await assertError(() => frechetDistance(gaussian([0], [1]), gaussian([0, 0], [1, 0, 0, 1])), 'E-SHAPE', /1 and of 2 features/);
+  await assertError(() => statistics(features(1, 3, 0)), 'E-USAGE', /two images at least/);
+  await assertError(() => statistics({ count: 2, width: 1, data: Float32Array.of(1, NaN) }), 'E-NONFINITE', /not finite/);
+});
+frechet.run();
