@@ -15,25 +15,25 @@ function variants(engine: Engine, dims: ConvDims, direction: ConvDirection, all:
 }
 
 export function* conv2dCases(engine: Engine, shape: Shape, all: boolean): Generator<Case> {
-  const { N, H, W, C, OH, OW, O, K, stride, pad_top, pad_left } = shape as Record<string, number> & ConvDims;
-  const dims: ConvDims = { N, H, W, C, OH, OW, O, K, stride, pad_top, pad_left, WC: C, C0: 0, has_bias: 1, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
+  const { N, H, W, C, OH, OW, O, KH, KW, stride, pad_top, pad_left } = shape as Record<string, number> & ConvDims;
+  const dims: ConvDims = { N, H, W, C, OH, OW, O, KH, KW, stride, pad_top, pad_left, WC: C, C0: 0, has_bias: 1, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
   const random = (count: number): Slice => {
     const slice = engine.allocate(4 * count);
     engine.write(slice, noise(count));
     return slice;
   };
-  const x = random(N * H * W * C), w = random(K * K * C * O), bias = random(O), dy = random(N * OH * OW * O);
-  const y = engine.allocate(4 * N * OH * OW * O), dx = engine.allocate(4 * N * H * W * C), dw = engine.allocate(4 * K * K * C * O);
-  const name = `${N}x${H}x${W} ${C}->${O} k${K}${stride > 1 ? ` s${stride}` : ''}`;
-  const work = { flops: 2 * N * OH * OW * O * K * K * C, bytes: 4 * (N * H * W * C + K * K * C * O + N * OH * OW * O) };
+  const x = random(N * H * W * C), w = random(KH * KW * C * O), bias = random(O), dy = random(N * OH * OW * O);
+  const y = engine.allocate(4 * N * OH * OW * O), dx = engine.allocate(4 * N * H * W * C), dw = engine.allocate(4 * KH * KW * C * O);
+  const name = `${N}x${H}x${W} ${C}->${O} k${KH === KW ? KH : `${KH}x${KW}`}${stride > 1 ? ` s${stride}` : ''}`;
+  const work = { flops: 2 * N * OH * OW * O * KH * KW * C, bytes: 4 * (N * H * W * C + KH * KW * C * O + N * OH * OW * O) };
   const launch = {
     forward: (v: ConvVariant) => () => forward(engine, { ...dims, x, w, bias, per_image: bias, residual: x, y }, v),
     input: (v: ConvVariant) => () => backwardInput(engine, dims, dy, w, { slice: dx, accumulate: 0 }, v),
     weight: (v: ConvVariant) => () => backwardWeight(engine, dims, x, dy, { slice: dw, accumulate: 0 }, v),
   };
   const kinds = [
-    ['forward', 'conv2d_forward', y, K * K * C],
-    ['input', 'conv2d_backward_input', dx, K * K * O],
+    ['forward', 'conv2d_forward', y, KH * KW * C],
+    ['input', 'conv2d_backward_input', dx, KH * KW * O],
     ['weight', 'conv2d_backward_weight', dw, N * OH * OW],
   ] as const;
   for (const [direction, kernel, output, terms] of kinds)

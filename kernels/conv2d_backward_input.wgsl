@@ -3,7 +3,7 @@
 #import index
 #import conv2d
 @group(0) @binding(0) var<storage, read> dy: array<f32>;       // (N, OH, OW, O)
-@group(0) @binding(1) var<storage, read> w: array<f32>;        // (K, K, WC, O)
+@group(0) @binding(1) var<storage, read> w: array<f32>;        // (KH, KW, WC, O)
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>; // (N, H, W, C)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
@@ -14,11 +14,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
   let c = i % dims.C;
   let q = pixel(i / dims.C, dims.H, dims.W);
   var sum = 0.0;
-  for (var kh = 0u; kh < dims.K; kh++) {
-    for (var kw = 0u; kw < dims.K; kw++) {
+  for (var kh = 0u; kh < dims.KH; kh++) {
+    for (var kw = 0u; kw < dims.KW; kw++) {
       let p = output_pixel(q, kh, kw);
       if (p < 0) { continue; }
-      let tap = ((kh * dims.K + kw) * dims.WC + dims.C0 + c) * dims.O;
+      let tap = ((kh * dims.KW + kw) * dims.WC + dims.C0 + c) * dims.O;
       for (var o = 0u; o < dims.O; o++) { sum = fma(dy[u32(p) * dims.O + o], w[tap + o], sum); }
     }
   }

@@ -5,7 +5,7 @@ enable subgroups;
 #import index
 #import conv2d
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;     // (N, OH, OW, O)
-@group(0) @binding(1) var<storage, read> w: array<vec4f>;      // (K, K, WC, O)
+@group(0) @binding(1) var<storage, read> w: array<vec4f>;      // (KH, KW, WC, O)
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>; // (N, H, W, C)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
@@ -29,12 +29,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let q3 = advance(q2, eight, dims.H, dims.W);
 
   var acc: array<vec2f, 32>;
-  for (var kh = 0u; kh < dims.K; kh++) {
-    for (var kw = 0u; kw < dims.K; kw++) {
+  for (var kh = 0u; kh < dims.KH; kh++) {
+    for (var kw = 0u; kw < dims.KW; kw++) {
       let p = vec4i(output_pixel(q0, kh, kw), output_pixel(q1, kh, kw), output_pixel(q2, kh, kw), output_pixel(q3, kh, kw));
       let inside = select(vec4f(0.0), vec4f(1.0), p >= vec4i(0));
       var i = vec4u(max(p, vec4i(0))) * O4;
-      let tap = columns + vec2u(((kh * dims.K + kw) * dims.WC + dims.C0) * O4);
+      let tap = columns + vec2u(((kh * dims.KW + kw) * dims.WC + dims.C0) * O4);
       for (var o = 0u; o < O4; o++) {
         let u = w[tap.x + o];
         let v = w[tap.y + o];

@@ -4,13 +4,13 @@
 #import conv2d
 @group(0) @binding(0) var<storage, read> x: array<f32>;          // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<f32>;         // (N, OH, OW, O)
-@group(0) @binding(2) var<storage, read_write> part: array<f32>; // (splits, K, K, C, O)
+@group(0) @binding(2) var<storage, read_write> part: array<f32>; // (splits, KH, KW, C, O)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count: vec3u) {
   let i = thread_index(id, count);
-  let weights = dims.K * dims.K * dims.C * dims.O;
+  let weights = dims.KH * dims.KW * dims.C * dims.O;
   if (i >= dims.splits * weights) { return; }
   let o = i % dims.O;
   let c = i / dims.O % dims.C;
@@ -20,7 +20,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
   let first = i / weights * share;
   var sum = 0.0;
   for (var q = first; q < min(first + share, pixels); q++) {
-    let p = input_pixel(pixel(q, dims.OH, dims.OW), tap / dims.K, tap % dims.K);
+    let p = input_pixel(pixel(q, dims.OH, dims.OW), tap / dims.KW, tap % dims.KW);
     if (p >= 0) { sum = fma(x[u32(p) * dims.C + c], dy[q * dims.O + o], sum); }
   }
   part[i] = sum;

@@ -6,14 +6,14 @@ enable subgroups;
 #import conv2d
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<vec2f>;         // (N, OH, OW, O)
-@group(0) @binding(2) var<storage, read_write> part: array<vec2f>; // (splits, K, K, C, O)
+@group(0) @binding(2) var<storage, read_write> part: array<vec2f>; // (splits, KH, KW, C, O)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
   let C4 = dims.C / 4u;
   let O2 = dims.O / 2u;
-  let rows4 = dims.K * dims.K * C4;
+  let rows4 = dims.KH * dims.KW * C4;
   let column_tiles = (O2 + 7u) / 8u;
   let row_tiles = (rows4 + 7u) / 8u;
   let tile = workgroup_index(workgroup, count);
@@ -35,8 +35,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   var c: array<u32, 8>;
   for (var g = 0u; g < 8u; g++) {
     let m = min(row4 + g, rows4 - 1u);
-    kh[g] = m / C4 / dims.K;
-    kw[g] = m / C4 % dims.K;
+    kh[g] = m / C4 / dims.KW;
+    kw[g] = m / C4 % dims.KW;
     c[g] = m % C4;
   }
   var acc: array<vec2f, 32>;

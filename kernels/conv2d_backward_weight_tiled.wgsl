@@ -5,7 +5,7 @@
 #import conv2d
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<vec4f>;         // (N, OH, OW, O)
-@group(0) @binding(2) var<storage, read_write> part: array<vec4f>; // (splits, K, K, C, O)
+@group(0) @binding(2) var<storage, read_write> part: array<vec4f>; // (splits, KH, KW, C, O)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
 const BK = 16u;
@@ -16,7 +16,7 @@ var<workgroup> ys: array<vec4f, 256>; // (BK, 64 / 4)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {
   let C4 = dims.C / 4u;
   let O4 = dims.O / 4u;
-  let rows4 = dims.K * dims.K * C4;
+  let rows4 = dims.KH * dims.KW * C4;
   let row_tiles = (rows4 + 15u) / 16u;
   let column_tiles = (O4 + 15u) / 16u;
   let tile = workgroup_index(workgroup, count);
@@ -30,7 +30,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
 
   // What this invocation brings is fixed in m: one (tap, c) for x and one o for dy, at two pixels a turn.
   let m = row + li % 16u;
-  let tap = min(m / C4, dims.K * dims.K - 1u);
+  let tap = min(m / C4, dims.KH * dims.KW - 1u);
   let n = column + li % 16u;
   var acc: array<vec4f, 8>;
   for (var q0 = first; q0 < end; q0 += BK) {
@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       var a = vec4f(0.0);
       var b = vec4f(0.0);
       if (q < end) {
-        let p = input_pixel(pixel(q, dims.OH, dims.OW), tap / dims.K, tap % dims.K);
+        let p = input_pixel(pixel(q, dims.OH, dims.OW), tap / dims.KW, tap % dims.KW);
         if (p >= 0 && m < rows4) { a = x[u32(p) * C4 + m % C4]; }
         if (n < O4) { b = dy[q * O4 + n]; }
       }

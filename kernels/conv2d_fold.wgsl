@@ -2,15 +2,15 @@
 // One invocation computes one weight's gradient.
 #import index
 #import conv2d
-@group(0) @binding(0) var<storage, read> part: array<f32>;     // (splits, K, K, C, O)
-@group(0) @binding(1) var<storage, read_write> dw: array<f32>; // (K, K, WC, O)
+@group(0) @binding(0) var<storage, read> part: array<f32>;     // (splits, KH, KW, C, O)
+@group(0) @binding(1) var<storage, read_write> dw: array<f32>; // (KH, KW, WC, O)
 @group(0) @binding(2) var<uniform> dims: Dims;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count: vec3u) {
   let i = thread_index(id, count);
   let rows = dims.C * dims.O;
-  let weights = dims.K * dims.K * rows;
+  let weights = dims.KH * dims.KW * rows;
   if (i >= weights) { return; }
   var sum = 0.0;
   for (var s = 0u; s < dims.splits; s++) { sum += part[s * weights + i]; }

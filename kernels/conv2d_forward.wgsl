@@ -3,7 +3,7 @@
 #import index
 #import conv2d
 @group(0) @binding(0) var<storage, read> x: array<f32>;         // (N, H, W, C)
-@group(0) @binding(1) var<storage, read> w: array<f32>;         // (K, K, WC, O)
+@group(0) @binding(1) var<storage, read> w: array<f32>;         // (KH, KW, WC, O)
 @group(0) @binding(2) var<storage, read> bias: array<f32>;      // (O)
 @group(0) @binding(3) var<storage, read> per_image: array<f32>; // (N, O)
 @group(0) @binding(4) var<storage, read> residual: array<f32>;  // (N, OH, OW, O)
@@ -17,11 +17,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
   let o = i % dims.O;
   let q = pixel(i / dims.O, dims.OH, dims.OW);
   var sum = 0.0;
-  for (var kh = 0u; kh < dims.K; kh++) {
-    for (var kw = 0u; kw < dims.K; kw++) {
+  for (var kh = 0u; kh < dims.KH; kh++) {
+    for (var kw = 0u; kw < dims.KW; kw++) {
       let p = input_pixel(q, kh, kw);
       if (p < 0) { continue; }
-      let tap = ((kh * dims.K + kw) * dims.WC + dims.C0) * dims.O + o;
+      let tap = ((kh * dims.KW + kw) * dims.WC + dims.C0) * dims.O + o;
       for (var c = 0u; c < dims.C; c++) { sum = fma(x[u32(p) * dims.C + c], w[tap + c * dims.O], sum); }
     }
   }

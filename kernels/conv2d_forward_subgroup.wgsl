@@ -6,7 +6,7 @@ enable subgroups;
 #import index
 #import conv2d
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
-@group(0) @binding(1) var<storage, read> w: array<vec2f>;         // (K, K, WC, O)
+@group(0) @binding(1) var<storage, read> w: array<vec2f>;         // (KH, KW, WC, O)
 @group(0) @binding(2) var<storage, read> bias: array<vec2f>;      // (O)
 @group(0) @binding(3) var<storage, read> per_image: array<vec2f>; // (N, O)
 @group(0) @binding(4) var<storage, read> residual: array<vec2f>;  // (N, OH, OW, O)
@@ -34,12 +34,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let q3 = advance(q2, eight, dims.OH, dims.OW);
 
   var acc: array<vec2f, 32>;
-  for (var kh = 0u; kh < dims.K; kh++) {
-    for (var kw = 0u; kw < dims.K; kw++) {
+  for (var kh = 0u; kh < dims.KH; kh++) {
+    for (var kw = 0u; kw < dims.KW; kw++) {
       let p = vec4i(input_pixel(q0, kh, kw), input_pixel(q1, kh, kw), input_pixel(q2, kh, kw), input_pixel(q3, kh, kw));
       let inside = select(vec4f(0.0), vec4f(1.0), p >= vec4i(0));
       var i = vec4u(max(p, vec4i(0))) * C4;
-      var tap = ((kh * dims.K + kw) * dims.WC + dims.C0) * O2 + o;
+      var tap = ((kh * dims.KW + kw) * dims.WC + dims.C0) * O2 + o;
       for (var c = 0u; c < C4; c++) {
         let b0 = w[tap];
         let b1 = w[tap + O2];

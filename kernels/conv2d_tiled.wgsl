@@ -1,4 +1,4 @@
-// TRANSPOSED = false: y = conv(x, w) + bias + per_image + residual, as conv2d_forward; true: dx from dy, as conv2d_backward_input, with w as (K, K, O, C)
+// TRANSPOSED = false: y = conv(x, w) + bias + per_image + residual, as conv2d_forward; true: dx from dy, as conv2d_backward_input, with w as (KH, KW, O, C)
 // One workgroup computes 64 pixels x 64 channels, an invocation 8 x 4: an implicit GEMM over k = (kh, kw, channel) with tiles in workgroup memory.
 // 28 TFLOP/s on an H100, 44 % of its FMA peak; tiles of 128 x 128 with 8 x 8 an invocation reached 2 to 7 there.
 // The two directions are one GEMM; only the gather of pixels differs. For GPUs; channel counts are multiples of 4. In the transposed direction
@@ -7,7 +7,7 @@
 #import conv2d
 override TRANSPOSED: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // pixels x CIN
-@group(0) @binding(1) var<storage, read> w: array<vec4f>;         // (K, K, WROWS, COUT)
+@group(0) @binding(1) var<storage, read> w: array<vec4f>;         // (KH, KW, WROWS, COUT)
 @group(0) @binding(2) var<storage, read> bias: array<vec4f>;      // (COUT)
 @group(0) @binding(3) var<storage, read> per_image: array<vec4f>; // (N, COUT)
 @group(0) @binding(4) var<storage, read> residual: array<vec4f>;  // pixels x COUT
@@ -22,7 +22,7 @@ var<workgroup> ws: array<vec4f, 256>; // (4 BK4, BN4)
 
 @compute @workgroup_size(16, 8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {
-  // In the transposed direction the weight was cut and turned beforehand: (K, K, O, C) with C0 = 0.
+  // In the transposed direction the weight was cut and turned beforehand: (KH, KW, O, C) with C0 = 0.
   let cin4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
   let cout4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
   let w_rows = select(dims.WC, dims.O, TRANSPOSED);
@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let column = tile % column_tiles * BN4;
 
   let q = pixel(row + li % BM, height, width);
-  let taps = dims.K * dims.K;
+  let taps = dims.KH * dims.KW;
   let steps = (taps * cin4 + BK4 - 1u) / BK4;
   var acc: array<vec4f, 8>;
   for (var step = 0u; step < steps; step++) {
@@ -46,7 +46,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       let tap = k / cin4;
       var p = -1;
       if (tap < taps) {
-        if (TRANSPOSED) { p = output_pixel(q, tap / dims.K, tap % dims.K); } else { p = input_pixel(q, tap / dims.K, tap % dims.K); }
+        if (TRANSPOSED) { p = output_pixel(q, tap / dims.KW, tap % dims.KW); } else { p = input_pixel(q, tap / dims.KW, tap % dims.KW); }
       }
       var value = vec4f(0.0);
       if (p >= 0) { value = x[u32(p) * cin4 + k % cin4]; }

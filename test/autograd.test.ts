@@ -36,7 +36,7 @@ tape('a tensor used several times gets the sum of its gradients', async (engine)
 
 tape('a residual block hands dy over, and what else reaches its input is added', async (engine) => {
   const [N, H, W, C] = [1, 4, 5, 4], size = N * H * W * C, x = random(size, 0), w = random(9 * C * C, 1), dy = random(size, 2);
-  const s = { N, H, W, C, O: C, K: 3, stride: 1, pad: [1, 1] as const, OH: H, OW: W };
+  const s = { N, H, W, C, O: C, KH: 3, KW: 3, stride: 1, pad: [1, 1] as const, OH: H, OW: W };
   const t = upload(engine, [N, H, W, C], x), tw = upload(engine, [3, 3, C, C], w);
   const { gradients } = await differentiate([t, tw], () => conv2d(t, tw, null, { residual: t }), dy);
   const want = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.add(convTwin.conv2dBackwardInput({ ...s, dy: f(dy), w: f(w) }), f(dy));
@@ -98,7 +98,7 @@ function parameter(engine: Engine, shape: number[], data: Float32Array, name: st
 
 tape('a parameter\'s gradient goes to its place: added up within a pass, written anew by the next', async (engine) => {
   const x = random(20, 0), w = random(16, 1), dy = random(20, 2), p = parameter(engine, [1, 1, 4, 4], w, 'w'), bias = parameter(engine, [4], random(4, 3), 'b');
-  const t = upload(engine, [5, 4], x), s = { N: 5, H: 1, W: 1, C: 4, O: 4, K: 1, stride: 1, pad: [0, 0] as const, OH: 1, OW: 1 };
+  const t = upload(engine, [5, 4], x), s = { N: 5, H: 1, W: 1, C: 4, O: 4, KH: 1, KW: 1, stride: 1, pad: [0, 0] as const, OH: 1, OW: 1 };
   for (const times of [2, 1]) {
     const own = new Tape(engine), loss = own.record(() => given(times === 2 ? add(linear(t, p, bias), linear(t, p, bias)) : linear(t, p, bias), dy));
     own.backward(loss);
@@ -151,7 +151,7 @@ function net(engine: Engine, t: Record<Name, Tensor>): Tensor {
 
 /** The same in float64, from the twins. */
 function netTwin(v: Record<Name, ArrayLike<number>>): number {
-  const conv = { N, H: S, W: S, K: 3, stride: 1, pad: [1, 1] as const, OH: S, OW: S };
+  const conv = { N, H: S, W: S, KH: 3, KW: 3, stride: 1, pad: [1, 1] as const, OH: S, OW: S };
   const turned = (w: ArrayLike<number>, O: number) => twin.hwioToOihw(w, O, C, 1);
   const temb = linearTwin(twin.silu(v.temb), turned(v.wt, 12), v.bt, N, C, 12);
   const norm = { N, P, eps: 1e-5, silu: true };

@@ -64,7 +64,7 @@ const hwio = (name: string) => {
 
 const convShape = (name: string, stride: number, pad: [number, number]): ConvShape => {
   const [N, C, H, W] = ops(`${name}.x`).shape, [O, , K] = ops(`${name}.w`).shape, [, , OH, OW] = ops(`${name}.y`).shape;
-  return { N, H, W, C, O, K, stride, pad, OH, OW };
+  return { N, H, W, C, O, KH: K, KW: K, stride, pad, OH, OW };
 };
 
 for (const [name, stride, pad] of [
@@ -97,7 +97,7 @@ torch('conv2d over a skip connection, with the epilogue of a residual block', ()
   same(sumPixels(dy, s.N, s.OH * s.OW, s.O), get('conv_skip.dperImage'), 'dperImage');
   same(sumRows(dy, s.N * s.OH * s.OW, s.O), get('conv_skip.dbias'), 'dbias');
   same(dy, nhwc('conv_skip.dresidual'), 'dresidual');
-  same(hwioToOihw(w, s.O, wC, s.K), get('conv_skip.w'), 'hwioToOihw');
+  same(hwioToOihw(w, s.O, wC, s.KH), get('conv_skip.w'), 'hwioToOihw');
   same(nhwcToNchw(x, s.N, s.C, s.H, s.W), get('conv_skip.x'), 'nhwcToNchw');
 });
 
@@ -203,13 +203,14 @@ torch.run();
 const differences = suite('twins by finite differences');
 
 const shapes: Record<string, ConvShape> = {
-  '3x3': { N: 1, H: 4, W: 3, C: 2, O: 3, K: 3, stride: 1, pad: [1, 1], OH: 4, OW: 3 },
-  '3x3 on channels 1 and 2 of 4': { N: 2, H: 3, W: 3, C: 2, O: 2, K: 3, stride: 1, pad: [1, 1], OH: 3, OW: 3, wC: 4, c0: 1 },
-  'stride 2, padded at the bottom and right': { N: 2, H: 5, W: 4, C: 2, O: 2, K: 3, stride: 2, pad: [0, 0], OH: 3, OW: 2 },
+  '3x3': { N: 1, H: 4, W: 3, C: 2, O: 3, KH: 3, KW: 3, stride: 1, pad: [1, 1], OH: 4, OW: 3 },
+  '3x3 on channels 1 and 2 of 4': { N: 2, H: 3, W: 3, C: 2, O: 2, KH: 3, KW: 3, stride: 1, pad: [1, 1], OH: 3, OW: 3, wC: 4, c0: 1 },
+  '1x3': { N: 1, H: 3, W: 4, C: 2, O: 2, KH: 1, KW: 3, stride: 1, pad: [0, 1], OH: 3, OW: 4 },
+  'stride 2, padded at the bottom and right': { N: 2, H: 5, W: 4, C: 2, O: 2, KH: 3, KW: 3, stride: 2, pad: [0, 0], OH: 3, OW: 2 },
 };
 for (const [what, s] of Object.entries(shapes)) {
   differences(`conv2d ${what}`, () => {
-    const x = random(s.N * s.H * s.W * s.C, 0), w = random(s.K * s.K * (s.wC ?? s.C) * s.O, 1);
+    const x = random(s.N * s.H * s.W * s.C, 0), w = random(s.KH * s.KW * (s.wC ?? s.C) * s.O, 1);
     const dy = random(s.N * s.OH * s.OW * s.O, 2);
     checkGradient((v) => conv2d({ ...s, x: v, w }), x, dy, conv2dBackwardInput({ ...s, dy, w }), 'dx');
     checkGradient((v) => conv2d({ ...s, x, w: v }), w, dy, conv2dBackwardWeight({ ...s, x, dy }), 'dw');

@@ -16,17 +16,16 @@ export interface Conv2dOptions {
 }
 
 /**
- * x (N, H, W, C) * w (K, K, WC, O) + bias (O) -> (N, OH, OW, O). `x` may be two tensors, read as if their channels were concatenated: WC is the sum of theirs.
+ * x (N, H, W, C) * w (KH, KW, WC, O) + bias (O) -> (N, OH, OW, O). `x` may be two tensors, read as if their channels were concatenated: WC is the sum of theirs.
  */
 export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: Tensor | null, options: Conv2dOptions = {}): Tensor {
   const xs: readonly Tensor[] = x instanceof Tensor ? [x] : x;
   const { engine } = w;
   const [N, H, W] = xs[0]!.shape as [number, number, number, number];
-  const [K, , WC, O] = w.shape as [number, number, number, number];
+  const [KH, KW, WC, O] = w.shape as [number, number, number, number];
   const { stride = 1, perImage = null, residual = null } = options;
-  const same = (K - 1) / 2;
-  const [top, bottom, left, right] = options.padding ?? [same, same, same, same];
-  const OH = Math.floor((H + top + bottom - K) / stride) + 1, OW = Math.floor((W + left + right - K) / stride) + 1;
+  const [top, bottom, left, right] = options.padding ?? [(KH - 1) / 2, (KH - 1) / 2, (KW - 1) / 2, (KW - 1) / 2];
+  const OH = Math.floor((H + top + bottom - KH) / stride) + 1, OW = Math.floor((W + left + right - KW) / stride) + 1;
   if (xs.reduce((c, t) => c + t.shape[3]!, 0) !== WC || xs.some((t) => t.shape.length !== 4 || t.shape[0] !== N || t.shape[1] !== H || t.shape[2] !== W))
     throw new DdpmError('E-SHAPE', `conv2d: inputs ${xs.map((t) => `(${t.shape.join(', ')})`).join(' and ')} do not fit the weight (${w.shape.join(', ')}).`);
 
@@ -41,7 +40,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
     const C = t.shape[3]!;
     // The first part brings bias, time embedding and residual; the second adds to it.
     const dims: ConvDims = {
-      N, H, W, C, OH, OW, O, K, stride, pad_top: top, pad_left: left, WC, C0,
+      N, H, W, C, OH, OW, O, KH, KW, stride, pad_top: top, pad_left: left, WC, C0,
       has_bias: Number(i === 0 && !!bias), has_per_image: Number(i === 0 && !!perImage), has_residual: Number(i === 0 && !!residual), accumulate: Number(i > 0), splits: 1,
     };
     C0 += C;

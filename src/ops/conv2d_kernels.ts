@@ -26,7 +26,7 @@ export function convVariant(engine: Engine, dims: ConvDims, direction: ConvDirec
   return cpu ? (keepsSize3x3(dims) ? 'subgroup3x3' : 'subgroup') : 'tiled';
 }
 
-const keepsSize3x3 = ({ K, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => K === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
+const keepsSize3x3 = ({ KH, KW, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => KH === 3 && KW === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
 
 /** Rows of a 3 x 3 tile: what divides the height best, 7 where it makes no difference. */
 const tileRows = (H: number) => [7, 8, 4].reduce((best, G) => (Math.ceil(H / G) * G < Math.ceil(H / best) * best ? G : best));
@@ -61,7 +61,7 @@ export function forward(engine: Engine, args: ConvArgs, variant = convVariant(en
 
 /** dx from dy. */
 export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims, 'input')): void {
-  const { N, H, W, C, OH, OW, O, K } = dims;
+  const { N, H, W, C, OH, OW, O, KH, KW } = dims;
   const pixels = N * H * W;
   const args = { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), args);
@@ -75,8 +75,8 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     copies.free();
   } else {
     // The forward's GEMM, with the weight turned and pixels gathered the other way round.
-    const turned = engine.allocate(4 * K * K * C * O);
-    engine.run(k.conv2d_turn_weight, threads(K * K * C * O), { ...dims, w, turned });
+    const turned = engine.allocate(4 * KH * KW * C * O);
+    engine.run(k.conv2d_turn_weight, threads(KH * KW * C * O), { ...dims, w, turned });
     const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w: turned, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1 };
     engine.run(k.conv2d_tiled, grid(tiles(pixels, C, 64, 64)), gemm);
     engine.free(turned);
@@ -88,14 +88,14 @@ const BUSY = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512 };
 
 /** dw from x and dy: partial sums over splits of the pixels, folded in order. */
 export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, variant = convVariant(engine, dims, 'weight')): void {
-  const { N, H, W, C, O, K, WC, C0 } = dims;
-  const pixels = N * dims.OH * dims.OW, rows = K * K * C;
+  const { N, H, W, C, O, KH, KW, WC, C0 } = dims;
+  const pixels = N * dims.OH * dims.OW, rows = KH * KW * C;
   if (variant === 'padded') {
     const copies = new Columns(engine), wide = even(dims);
-    const slice = copies.room(K * K * wide.C, wide.O), narrow = wide.O === O ? slice : copies.room(K * K * wide.C, O);
+    const slice = copies.room(KH * KW * wide.C, wide.O), narrow = wide.O === O ? slice : copies.room(KH * KW * wide.C, O);
     backwardWeight(engine, wide, copies.widened(x, N * H * W, C, wide.C), copies.widened(dy, pixels, O, wide.O), { slice, accumulate: 0 });
-    if (narrow !== slice) copies.cut(slice, narrow, K * K * wide.C, O, wide.O);
-    copies.cut(narrow, dw.slice, K * K, C * O, wide.C * O, { accumulate: dw.accumulate, stride: WC * O, first: C0 * O });
+    if (narrow !== slice) copies.cut(slice, narrow, KH * KW * wide.C, O, wide.O);
+    copies.cut(narrow, dw.slice, KH * KW, C * O, wide.C * O, { accumulate: dw.accumulate, stride: WC * O, first: C0 * O });
     copies.free();
     return;
   }
@@ -126,8 +126,8 @@ const up4 = (channels: number) => Math.ceil(channels / 4) * 4;
 /** The shape with channels padded to multiples of four, and the weight cut to what x meets. */
 const even = (dims: ConvDims) => ({ ...dims, C: up4(dims.C), O: up4(dims.O), WC: up4(dims.C), C0: 0 });
 
-/** The part of the weight that x meets, (K, K, C, O), as (K, K, up4(C), up4(O)). */
-function evenWeight(copies: Columns, { K, C, O, WC, C0 }: ConvDims, w: Slice): Slice {
-  const rows = copies.widened(w, K * K, C * O, up4(C) * O, { stride: WC * O, first: C0 * O });
-  return copies.widened(rows, K * K * up4(C), O, up4(O));
+/** The part of the weight that x meets, (KH, KW, C, O), as (KH, KW, up4(C), up4(O)). */
+function evenWeight(copies: Columns, { KH, KW, C, O, WC, C0 }: ConvDims, w: Slice): Slice {
+  const rows = copies.widened(w, KH * KW, C * O, up4(C) * O, { stride: WC * O, first: C0 * O });
+  return copies.widened(rows, KH * KW * up4(C), O, up4(O));
 }

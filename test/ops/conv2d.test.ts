@@ -17,10 +17,11 @@ interface Case extends twin.ConvShape {
   what: string;
 }
 
-const shape = (what: string, N: number, H: number, W: number, C: number, O: number, K: number, options: { stride?: number; pad?: number[]; wC?: number; c0?: number } = {}): Case => {
-  const { stride = 1, pad = Array<number>(4).fill((K - 1) / 2), wC = C, c0 = 0 } = options;
+const shape = (what: string, N: number, H: number, W: number, C: number, O: number, K: number | readonly [number, number], options: { stride?: number; pad?: number[]; wC?: number; c0?: number } = {}): Case => {
+  const [KH, KW] = typeof K === 'number' ? [K, K] : K;
+  const { stride = 1, pad = [KH, KH, KW, KW].map((k) => (k - 1) / 2), wC = C, c0 = 0 } = options;
   const [top, bottom, left, right] = pad;
-  return { what, N, H, W, C, O, K, stride, pad: [top, left], OH: Math.floor((H + top + bottom - K) / stride) + 1, OW: Math.floor((W + left + right - K) / stride) + 1, wC, c0 };
+  return { what, N, H, W, C, O, KH, KW, stride, pad: [top, left], OH: Math.floor((H + top + bottom - KH) / stride) + 1, OW: Math.floor((W + left + right - KW) / stride) + 1, wC, c0 };
 };
 
 /** Any channel counts: the plain kernels, and the GEMM on padded copies. */
@@ -30,6 +31,8 @@ const odd: Case[] = [
   shape('1x1, 5 to 6 channels', 2, 3, 5, 5, 6, 1),
   shape('stride 2, padded at the bottom and right, odd height', 2, 9, 8, 3, 5, 3, { stride: 2, pad: [0, 1, 0, 1] }),
   shape('uneven padding', 1, 4, 6, 2, 3, 3, { pad: [2, 0, 1, 2] }),
+  shape('3x1, stride 2', 2, 7, 5, 3, 5, [3, 1], { stride: 2 }),
+  shape('5x5 without padding', 1, 6, 7, 2, 3, 5, { pad: [0, 0, 0, 0] }),
   shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
 ];
 /** Multiples of 4: every family. Tiles are 32 x 16 pixels x channels (subgroup) and 64 x 64 (tiled); the last tile of each row and column is ragged. */
@@ -39,6 +42,10 @@ const fours: Case[] = [
   shape('more input than output channels', 1, 5, 13, 68, 20, 3),
   shape('1x1 over several tiles', 3, 5, 5, 72, 36, 1),
   shape('stride 2, padded at the bottom and right', 2, 10, 10, 20, 36, 3, { stride: 2, pad: [0, 1, 0, 1] }),
+  shape('1x7', 2, 5, 9, 12, 20, [1, 7]),
+  shape('7x1', 2, 9, 5, 20, 12, [7, 1]),
+  shape('1x3, padded on one side only, channels 4 to 11 of 16', 1, 3, 9, 8, 8, [1, 3], { pad: [0, 0, 2, 0], wC: 16, c0: 4 }),
+  shape('5x5', 1, 9, 7, 8, 24, 5),
   shape('stride 2, odd height, padded all around', 2, 11, 6, 8, 40, 3, { stride: 2 }),
   shape('channels 4 to 15 of 20', 2, 5, 6, 12, 24, 3, { wC: 20, c0: 4 }),
   shape('many pixels, so that the weight gradient is split', 1, 25, 32, 4, 8, 3),
@@ -46,7 +53,7 @@ const fours: Case[] = [
 
 /** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 8 columns counted through the images, and 16 channels. */
 const kept: Case[] = [
-  ...fours.filter((s) => s.K === 3 && s.stride === 1 && s.OH === s.H),
+  ...fours.filter((s) => s.KH === 3 && s.KW === 3 && s.stride === 1 && s.OH === s.H),
   shape('tiles of 7 rows', 3, 14, 5, 20, 36, 3),
   shape('tiles of 8 rows', 2, 16, 9, 16, 16, 3),
   shape('tiles of 4 rows', 5, 4, 3, 8, 12, 3),
@@ -56,20 +63,20 @@ const kept: Case[] = [
 
 const inputsOf = (s: Case) => ({
   x: random(s.N * s.H * s.W * s.C, 0),
-  w: random(s.K * s.K * s.wC! * s.O, 1),
+  w: random(s.KH * s.KW * s.wC! * s.O, 1),
   dy: random(s.N * s.OH * s.OW * s.O, 2),
   bias: random(s.O, 3),
   perImage: random(s.N * s.O, 4),
   residual: random(s.N * s.OH * s.OW * s.O, 5),
-  before: random(Math.max(s.N * s.H * s.W * s.C, s.N * s.OH * s.OW * s.O, s.K * s.K * s.wC! * s.O), 6),
+  before: random(Math.max(s.N * s.H * s.W * s.C, s.N * s.OH * s.OW * s.O, s.KH * s.KW * s.wC! * s.O), 6),
 });
 
 const dimsOf = (s: Case) => ({
-  N: s.N, H: s.H, W: s.W, C: s.C, OH: s.OH, OW: s.OW, O: s.O, K: s.K, stride: s.stride, pad_top: s.pad[0], pad_left: s.pad[1], WC: s.wC!, C0: s.c0!,
+  N: s.N, H: s.H, W: s.W, C: s.C, OH: s.OH, OW: s.OW, O: s.O, KH: s.KH, KW: s.KW, stride: s.stride, pad_top: s.pad[0], pad_left: s.pad[1], WC: s.wC!, C0: s.c0!,
   has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1,
 });
 
-/** Elements of dw (K, K, WC, O) that belong to the input channels of this call. */
+/** Elements of dw (KH, KW, WC, O) that belong to the input channels of this call. */
 const inSlice = (s: Case) => (i: number): boolean => Math.floor(i / s.O) % s.wC! >= s.c0! && Math.floor(i / s.O) % s.wC! < s.c0! + s.C;
 
 /** Subgroup kernels need one width of 8, as lavapipe has. */
@@ -80,7 +87,7 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
   for (const s of { plain: [...odd, ...fours], subgroup: fours, subgroup3x3: kept, tiled: fours, padded: odd }[variant]) {
     families(`${variant}: ${s.what}`, async (engine) => {
       if (!available(engine, variant)) return;
-      const { x, w, dy, bias, perImage, residual, before } = inputsOf(s), dims = dimsOf(s), taps = s.K * s.K;
+      const { x, w, dy, bias, perImage, residual, before } = inputsOf(s), dims = dimsOf(s), taps = s.KH * s.KW;
       const [tx, tw, tdy] = [x, w, dy].map((v) => upload(engine, [v.length], v));
       const inputs = { x: tx.slice, w: tw.slice, bias: upload(engine, [s.O], bias).slice, per_image: upload(engine, [perImage.length], perImage).slice, residual: upload(engine, [residual.length], residual).slice };
 
@@ -120,16 +127,16 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
   if (variant === 'padded') continue;
   families(`${variant}: weight gradient in more splits than there are pixels for`, async (engine) => {
     if (!available(engine, variant)) return;
-    const s = fours[1], { x, dy } = inputsOf(s), weights = s.K * s.K * s.C * s.O;
+    const s = fours[1], { x, dy } = inputsOf(s), weights = s.KH * s.KW * s.C * s.O;
     const [tx, tdy] = [x, dy].map((v) => upload(engine, [v.length], v));
     const want = twin.conv2dBackwardWeight({ ...s, x, dy }), atol = bound(s.N * s.OH * s.OW, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) }));
     for (const splits of [5, 11]) {
       const part = Tensor.empty(engine, [splits * weights]), dw = Tensor.empty(engine, [weights]);
       const args = { ...dimsOf(s), splits, x: tx.slice, dy: tdy.slice, part: part.slice };
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
-      else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.K * s.K * s.C) / 32) * Math.ceil(s.O / 16)), args);
+      else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 32) * Math.ceil(s.O / 16)), args);
       else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * 3 * Math.ceil(s.C / 16) * Math.ceil(s.O / 16)), args);
-      else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.K * s.K * s.C) / 64) * Math.ceil(s.O / 64)), args);
+      else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 64) * Math.ceil(s.O / 64)), args);
       engine.run(k.conv2d_fold, threads(weights), { ...args, dw: dw.slice });
       assertClose(await dw.read(), want, { atol, what: `${splits} splits` });
     }
@@ -176,15 +183,15 @@ for (const [what, s, second] of [
   ['GEMM and plain over a skip connection', shape('', 1, 5, 6, 8, 12, 1, { wC: 11 }), 3],
 ] as const) {
   ops(what, async (engine) => {
-    const { x, w, dy, bias, perImage, residual } = inputsOf(s), { N, H, W, C, O, K, OH, OW } = s, taps = K * K;
+    const { x, w, dy, bias, perImage, residual } = inputsOf(s), { N, H, W, C, O, KH, KW, OH, OW } = s, taps = KH * KW;
     const x2 = random(N * H * W * second, 7), other = { ...s, C: second, c0: C };
     const t = {
-      x: upload(engine, [N, H, W, C], x), w: upload(engine, [K, K, s.wC!, O], w), bias: upload(engine, [O], bias),
+      x: upload(engine, [N, H, W, C], x), w: upload(engine, [KH, KW, s.wC!, O], w), bias: upload(engine, [O], bias),
       perImage: upload(engine, [N, O], perImage), residual: upload(engine, [N, OH, OW, O], residual),
     };
     const t2 = second ? upload(engine, [N, H, W, second], x2) : null;
     const { stride, pad: [top, left] } = s;
-    const padding = [top, stride * (OH - 1) + K - H - top, left, stride * (OW - 1) + K - W - left] as const;
+    const padding = [top, stride * (OH - 1) + KH - H - top, left, stride * (OW - 1) + KW - W - left] as const;
     const op = () => conv2d(t2 ? [t.x, t2] : t.x, t.w, t.bias, { stride, padding, perImage: t.perImage, residual: t.residual });
     const { y, gradients } = await differentiate([...Object.values(t), ...(t2 ? [t2] : [])], op, dy);
 

@@ -9,7 +9,8 @@ export interface ConvShape {
   W: number;
   C: number;
   O: number;
-  K: number;
+  KH: number;
+  KW: number;
   stride: number;
   /** [top, left] */
   pad: readonly [number, number];
@@ -22,21 +23,21 @@ export interface ConvShape {
 
 /** Calls f(x index, w index, y index) for every product of the convolution: forward and both backwards are this one loop. */
 function eachProduct(s: ConvShape, f: (xi: number, wi: number, yi: number) => void): void {
-  const { N, H, W, C, O, K, stride, pad, OH, OW, wC = C, c0 = 0 } = s;
+  const { N, H, W, C, O, KH, KW, stride, pad, OH, OW, wC = C, c0 = 0 } = s;
   for (let n = 0; n < N; n++)
     for (let oh = 0; oh < OH; oh++)
       for (let ow = 0; ow < OW; ow++)
-        for (let kh = 0; kh < K; kh++)
-          for (let kw = 0; kw < K; kw++) {
+        for (let kh = 0; kh < KH; kh++)
+          for (let kw = 0; kw < KW; kw++) {
             const ih = oh * stride + kh - pad[0], iw = ow * stride + kw - pad[1];
             if (ih < 0 || ih >= H || iw < 0 || iw >= W) continue;
             for (let c = 0; c < C; c++)
               for (let o = 0; o < O; o++)
-                f(((n * H + ih) * W + iw) * C + c, ((kh * K + kw) * wC + c0 + c) * O + o, ((n * OH + oh) * OW + ow) * O + o);
+                f(((n * H + ih) * W + iw) * C + c, ((kh * KW + kw) * wC + c0 + c) * O + o, ((n * OH + oh) * OW + ow) * O + o);
           }
 }
 
-/** x (N,H,W,C), w (K,K,wC,O) → y (N,OH,OW,O); optionally + bias (O) + perImage (N,O) + residual (N,OH,OW,O). */
+/** x (N,H,W,C), w (KH,KW,wC,O) → y (N,OH,OW,O); optionally + bias (O) + perImage (N,O) + residual (N,OH,OW,O). */
 export function conv2d(a: ConvShape & { x: Floats; w: Floats; bias?: Floats; perImage?: Floats; residual?: Floats }): Float64Array {
   const { x, w, bias, perImage, residual, N, O, OH, OW } = a;
   const y = new Float64Array(N * OH * OW * O);
@@ -50,7 +51,7 @@ export function conv2d(a: ConvShape & { x: Floats; w: Floats; bias?: Floats; per
   return y;
 }
 
-/** dy (N,OH,OW,O), w (K,K,wC,O) → dx (N,H,W,C). */
+/** dy (N,OH,OW,O), w (KH,KW,wC,O) → dx (N,H,W,C). */
 export function conv2dBackwardInput(a: ConvShape & { dy: Floats; w: Floats }): Float64Array {
   const { dy, w, N, H, W, C } = a;
   const dx = new Float64Array(N * H * W * C);
@@ -58,10 +59,10 @@ export function conv2dBackwardInput(a: ConvShape & { dy: Floats; w: Floats }): F
   return dx;
 }
 
-/** x (N,H,W,C), dy (N,OH,OW,O) → dw (K,K,wC,O), zero outside the input channels [c0, c0 + C). */
+/** x (N,H,W,C), dy (N,OH,OW,O) → dw (KH,KW,wC,O), zero outside the input channels [c0, c0 + C). */
 export function conv2dBackwardWeight(a: ConvShape & { x: Floats; dy: Floats }): Float64Array {
-  const { x, dy, C, O, K, wC = C } = a;
-  const dw = new Float64Array(K * K * wC * O);
+  const { x, dy, C, O, KH, KW, wC = C } = a;
+  const dw = new Float64Array(KH * KW * wC * O);
   eachProduct(a, (xi, wi, yi) => (dw[wi] += x[xi] * dy[yi]));
   return dw;
 }
