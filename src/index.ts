@@ -32,9 +32,12 @@ export { UNet } from './nn/unet.ts';
 
 export { type DiffusionModel, GaussianDiffusion, type MeanVariance, type TableName } from './diffusion/gaussian.ts';
 export { noiseTable, type OutputTable, type Prediction, PREDICTION_TYPES, PREDICTIONS, startTable, type TargetTable, targetTable } from './diffusion/prediction.ts';
-export { type Draw, Sampler, type SamplerName, type SamplerOptions, SAMPLERS, type SampleStep } from './diffusion/sampler.ts';
+export { respace, respacedTimesteps } from './diffusion/respace.ts';
+export { type Draw, Sampler, type SamplerOptions, type SampleStep } from './diffusion/sampler.ts';
+export type { Row } from './diffusion/samplers/row.ts';
+export { type SamplerName, SAMPLERS, type SamplerTable, samplerTable, type TableOptions } from './diffusion/samplers/table.ts';
 export { type BetaOptions, makeBetas, makeSchedule, type Schedule, type ScheduleName, SCHEDULES, type ScheduleSource, type ScheduleSpec } from './diffusion/schedule.ts';
-export { type DdimOptions, type DdimRow, ddimTable, type Spacing, SPACINGS, timesteps } from './diffusion/spacing.ts';
+export { karrasTimesteps, SAMPLER_SPACINGS, type SamplerSpacing, solverTimesteps, type Spacing, SPACINGS, timesteps } from './diffusion/spacing.ts';
 export { isLearned, logVarianceTable, type Variance, VARIANCES } from './diffusion/variance.ts';
 export { Training, type TrainingOptions } from './diffusion/training.ts';
 

@@ -1,21 +1,21 @@
 // The samplers against diffusers' DDIM and against DDPM in float64, step by step; and what a sample depends on: its id and the seed, not its batch.
-import { readFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { threads } from '../src/autograd.ts';
 import { type DiffusionModel, GaussianDiffusion } from '../src/diffusion/gaussian.ts';
+import { respace } from '../src/diffusion/respace.ts';
 import { Sampler, type SamplerOptions, type SampleStep } from '../src/diffusion/sampler.ts';
 import { makeSchedule, type ScheduleName } from '../src/diffusion/schedule.ts';
 import type { Variance } from '../src/diffusion/variance.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import type { Kernel } from '../src/gpu/kernel.ts';
-import { readSafetensors } from '../src/io/safetensors.ts';
 import { parametersOf } from '../src/nn/parameter.ts';
 import { Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { STREAM } from '../src/philox.ts';
 import { nchwToNhwc, Tensor } from '../src/tensor.ts';
-import { assertClose } from './helpers/close.ts';
+import { assertClose, relativeL2 } from './helpers/close.ts';
 import { assertError, gpuSuite, random } from './helpers/gpu.ts';
+import { closedForm as closedFormEps, tensors, TRAJECTORIES } from './helpers/trajectories.ts';
 import * as twin from './ref/diffusion.ts';
 import { normals } from './ref/random.ts';
 
@@ -46,11 +46,6 @@ const model: DiffusionModel = (x, t) => {
   engine.run(closedForm, threads(x.size), { x: x.slice, t: t.slice, eps: eps.slice, N, size: x.size / N });
   return eps;
 };
-/** The same in float64. */
-const epsAt = (x: ArrayLike<number>, t: number): Float64Array => Float64Array.from({ length: x.length }, (_, i) => 0.3 * x[i] + 0.1 * Math.sin(5 * x[i]) * (t / 1000));
-
-const NAME = 'samplers-diffusers.safetensors';
-const { tensors } = readSafetensors(readFileSync(new URL(`golden/${NAME}`, import.meta.url)), NAME);
 
 const diffusionOf = (engine: Engine, name: ScheduleName, T: number, variance: Variance = 'fixed_small'): GaussianDiffusion => new GaussianDiffusion(engine, makeSchedule({ name, T }), { variance });
 
@@ -73,29 +68,20 @@ async function run(sampler: Sampler, options: { seed?: number; firstId?: number;
 // -------------------------------------------------------------------------------------------------------------------- against diffusers
 const golden = gpuSuite('samplers against diffusers');
 
-const TRAJECTORIES: readonly [string, ScheduleName, SamplerOptions][] = [
-  ['ddim50-leading', 'linear', { method: 'ddim', steps: 50, rederive: false }],
-  ['ddim20-noclip', 'linear', { method: 'ddim', steps: 20, rederive: false, clipDenoised: false }],
-  ['ddim50-cosine', 'cosine', { method: 'ddim', steps: 50, rederive: false }],
-];
 for (const [name, schedule, options] of TRAJECTORIES)
-  golden(`${name}: every step within 1e-4`, async (engine) => {
+  golden(`${name}: every step within 1e-5 of the whole, four digits after the point in every value`, async (engine) => {
     const file = tensors.get(`${name}.trajectory`)!, [steps, N, C, H, W] = file.shape as [number, number, number, number, number], size = N * C * H * W;
     const want = (step: number): Float32Array => nchwToNhwc((file.data as Float32Array).subarray(step * size, (step + 1) * size), [N, C, H, W]);
     const sampler = new Sampler(model, diffusionOf(engine, schedule, 1000), [N, H, W, C], options);
     assert.equal([...sampler.timesteps], Array.from(tensors.get(`${name}.timesteps`)!.data as ArrayLike<bigint>, Number));
     const got = await run(sampler, { noise: nchwToNhwc(tensors.get('x_T')!.data as Float32Array, [N, C, H, W]) });
     assert.is(got.x.length, steps);
-    let worst = 0;
-    got.x.forEach((x, i) => {
-      const goal = want(i);
-      // Without clipping x grows to 80, where 1e-4 is thirteen units in the last place.
-      assertClose(x, goal, { atol: 1e-4, what: `${name} after step ${i + 1}` });
-      worst = x.reduce((w, v, j) => Math.max(w, Math.abs(v - goal[j])), worst);
-    });
-    assertClose(got.end, want(steps - 1), { atol: 1e-4, what: `${name} at its end` });
-    const end = got.end.reduce((w, v, j) => Math.max(w, Math.abs(v - want(steps - 1)[j])), 0);
-    console.log(`  ${name}: every step within ${worst.toExponential(1)}, the end within ${end.toExponential(1)}`);
+    const errors = got.x.map((x, i) => relativeL2(x, want(i)));
+    errors.forEach((error, i) => assert.ok(error < 1e-5, `${name} after step ${i + 1}: relative error ${error}`));
+    // Without clipping x grows to 140, where 1e-4 is seven units in the last place.
+    got.x.forEach((x, i) => assertClose(x, want(i), { atol: 2e-4, what: `${name} after step ${i + 1}` }));
+    assert.is(bits(got.end), bits(got.x[steps - 1]));
+    console.log(`  ${name}: relative error ${Math.max(...errors).toExponential(1)} at worst, ${errors.at(-1)!.toExponential(1)} at the end`);
     await sampler.destroy();
   });
 golden.run();
@@ -113,12 +99,12 @@ for (const [variance, clipDenoised] of [['fixed_small', true], ['fixed_large', t
     let x: Float64Array = normals({ seed: SEED, stream: STREAM.prior, step: 0, samples, count: SIZE });
     for (let i = 0, t = T - 1; t >= 0; i++, t--) {
       const z = normals({ seed: SEED, stream: STREAM.sample, step: t, samples, count: SIZE });
-      const step = twin.posteriorStep({ xt: x, output: epsAt(x, t), z, coef: twin.scheduleGather(table, [t, t, t], 6), clip: clipDenoised, last: [t, t, t].map((v) => Number(v === 0)) });
+      const step = twin.posteriorStep({ xt: x, output: closedFormEps(x, t), z, coef: twin.scheduleGather(table, [t, t, t], 6), clip: clipDenoised, last: [t, t, t].map((v) => Number(v === 0)) });
       assertClose(got.x[i], step.prev, { atol: 1e-4, what: `x after t = ${t}` });
       assertClose(got.x0[i], step.x0, { atol: 1e-4, what: `x_0 at t = ${t}` });
       x = step.prev;
     }
-    assert.equal(got.log, Array.from({ length: T }, (_, i) => ({ done: i + 1, steps: T, t: T - 1 - i })));
+    assert.equal(got.log, Array.from({ length: T }, (_, i) => ({ done: i + 1, steps: T, t: T - 1 - i, to: T - 2 - i })));
     assert.is(bits(got.end), bits(got.x[T - 1]), 'what sample() returns is x after the last step');
     await sampler.destroy();
   });
@@ -146,7 +132,7 @@ chain('eta between 0 and 1 adds that share of the noise; eta = 0 draws none', as
     let x: Float64Array = Float64Array.from(noise);
     sampler.timesteps.forEach((t, i) => {
       const acp = diffusion.schedule.alphasCumprod, coef = twin.ddimCoef(acp[t], t >= 100 ? acp[t - 100] : 1, eta);
-      const step = twin.ddimStep({ xt: x, eps: epsAt(x, t), z: normals({ seed: 1, stream: STREAM.sample, step: t, samples, count: SIZE }), coef: Float64Array.of(...coef, ...coef, ...coef), clip: true });
+      const step = twin.ddimStep({ xt: x, eps: closedFormEps(x, t), z: normals({ seed: 1, stream: STREAM.sample, step: t, samples, count: SIZE }), coef: Float64Array.of(...coef, ...coef, ...coef), clip: true });
       assertClose(got.x[i], step.prev, { atol: 1e-4, what: `eta ${eta}, after t = ${t}` });
       x = step.prev;
     });
@@ -170,14 +156,84 @@ chain('the other spacings visit what they say, the last step may stop at the fir
   assert.is(ends.size, 5);
 });
 
-chain('what cannot be is refused', async (engine) => {
+chain('with every timestep in its list ddpm is the same chain, bit for bit; a respaced one tells the network the original timesteps', async (engine) => {
+  for (const options of [{}, { variance: 'fixed_large' }, { prediction: 'v' }, { prediction: 'mu' }] as const) {
+    const diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'quadratic', T }), options), all = Array.from({ length: T }, (_, i) => T - 1 - i);
+    const plain = new Sampler(model, diffusion, SHAPE, { method: 'ddpm' }), listed = new Sampler(model, diffusion, SHAPE, { method: 'ddpm', timesteps: all });
+    const chained = diffusion.respaced(all), same = new Sampler(model, chained, SHAPE, { method: 'ddpm' });
+    const ends = [await plain.sample({ seed: SEED }), await listed.sample({ seed: SEED }), await same.sample({ seed: SEED })].map(bits);
+    assert.equal([ends[1], ends[2]], [ends[0], ends[0]], JSON.stringify(options));
+    for (const sampler of [plain, listed, same]) await sampler.destroy();
+    chained.destroy();
+  }
+  const list = [19, 13, 12, 5, 1], diffusion = diffusionOf(engine, 'quadratic', T), short = respace(diffusion.schedule, list);
+  const sampler = new Sampler(model, diffusion, SHAPE, { method: 'ddpm', timesteps: list }), got = await run(sampler, { seed: SEED });
+  const table = twin.posteriorTable(short.betas, 'fixed_small'), samples = [0, 1, 2];
+  let x: Float64Array = normals({ seed: SEED, stream: STREAM.prior, step: 0, samples, count: SIZE });
+  list.forEach((t, i) => {
+    const at = list.length - 1 - i, z = normals({ seed: SEED, stream: STREAM.sample, step: at, samples, count: SIZE });
+    const step = twin.posteriorStep({ xt: x, output: closedFormEps(x, t), z, coef: twin.scheduleGather(table, [at, at, at], 6), clip: true, last: [0, 0, 0].fill(Number(at === 0)) });
+    assertClose(got.x[i], step.prev, { atol: 1e-4, what: `x after t = ${t}` });
+    x = step.prev;
+  });
+  assert.equal(got.log.map(({ t, to }) => [t, to]), [[19, 13], [13, 12], [12, 5], [5, 1], [1, -1]]);
+  await sampler.destroy();
+});
+
+chain('ddim with eta = 1 has the moments of ddpm on a respaced chain: the same x with the same noise', async (engine) => {
+  const diffusion = diffusionOf(engine, 'linear', 1000), list = [901, 640, 300, 44, 3];
+  const ddpm = new Sampler(model, diffusion, SHAPE, { method: 'ddpm', timesteps: list }), ddim = new Sampler(model, diffusion, SHAPE, { method: 'ddim', timesteps: list, eta: 1 });
+  // Their counters hold the place on the chain and the timestep: other noise, so it is left out here. The table test holds the factors of z together.
+  const [a, b] = [new Sampler(model, diffusion, SHAPE, { method: 'ddpm', timesteps: list, meanOnly: true }), new Sampler(model, diffusion, SHAPE, { method: 'ddim', timesteps: list, eta: 1, meanOnly: true })];
+  const [x, y] = [await run(a, { seed: SEED }), await run(b, { seed: SEED })];
+  x.x.forEach((v, i) => assertClose(y.x[i], v, { atol: 2e-5, what: `mean of step ${i + 1}` }));
+  assert.is.not(bits(await ddpm.sample({ seed: SEED })), bits(x.end), 'noise makes another image');
+  assert.is.not(bits(await ddim.sample({ seed: SEED })), bits(y.end));
+  for (const sampler of [ddpm, ddim, a, b]) await sampler.destroy();
+});
+
+chain('the network gets the x_0 that it predicted before, and zeros at first', async (engine) => {
+  const seen: Tensor[] = [];
+  const watching: DiffusionModel = (x, t, start) => {
+    const copy = Tensor.empty(engine, x.shape);
+    engine.copy(start!.slice, copy.slice);
+    seen.push(copy);
+    return model(x, t);
+  };
+  for (const method of ['ddpm', 'ddim'] as const) {
+    const sampler = new Sampler(watching, diffusionOf(engine, 'quadratic', T), SHAPE, { method, steps: 4 }), log: [Float32Array, Float32Array][] = [];
+    for (let again = 0; again < 2; again++) await sampler.sample({ seed: SEED, onStep: async ({ predXstart }) => void log.push([await seen.at(-1)!.read(), await predXstart.read()]) });
+    for (const i of [0, 4]) assert.ok(log[i]![0].every((v) => v === 0), `${method}: draw ${i / 4}, first step`);
+    for (const i of [1, 2, 3, 5, 6, 7]) assert.is(bits(log[i]![0]), bits(log[i - 1]![1]), `${method}: step ${i}`);
+    await sampler.destroy();
+  }
+});
+
+chain('a row that comes again draws other noise, and what is written into x is what the next step sees', async (engine) => {
+  const diffusion = diffusionOf(engine, 'quadratic', T);
+  for (const method of ['ddpm', 'ddim'] as const) {
+    const sampler = new Sampler(model, diffusion, SHAPE, { method, timesteps: [19, 10, 2], ...(method === 'ddim' && { eta: 1 }) }), noise = random(3 * SIZE, 4), ends: string[] = [];
+    // Every visit starts from the same x.
+    const onStep = async ({ x }: SampleStep): Promise<void> => {
+      ends.push(bits(await x.read()));
+      engine.write(x.slice, noise);
+    };
+    const end = await sampler.sample({ seed: SEED, noise, path: [0, 0, 0, 1], onStep });
+    assert.is(new Set(ends.slice(0, 3)).size, 3, method);
+    assert.is(bits(end), bits(noise), 'x is what the hook left');
+    await assertError(() => sampler.sample({ seed: 0, path: [3] }), 'E-USAGE', /row 3 of a sampler that has 3/);
+    await sampler.destroy();
+  }
+});
+
+chain('what cannot be is refused, and nothing is left behind', async (engine) => {
   const diffusion = diffusionOf(engine, 'linear', 100), make = (options: object) => () => new Sampler(model, diffusion, SHAPE, options as SamplerOptions);
   const { live, plans } = engine.memory();
   await assertError(make({ method: 'euler' }), 'E-USAGE', /no sampler "euler"; the samplers are ddpm, ddim/);
-  await assertError(make({ method: 'ddpm', steps: 50 }), 'E-USAGE', /ddpm sampler visits all 100 timesteps; for 50 steps use the ddim sampler/);
+  await assertError(make({ method: 'ddpm', steps: 1 }), 'E-USAGE', /keep at least 2/);
   await assertError(make({ method: 'ddim', steps: 101 }), 'E-USAGE', /cannot take 101 steps/);
   await assertError(make({ method: 'ddim', steps: 10, eta: 1.5 }), 'E-USAGE', /eta is 1.5; it must lie between 0/);
-  assert.equal([engine.memory().live, engine.memory().plans], [live, plans], 'and nothing is left behind');
+  assert.equal([engine.memory().live, engine.memory().plans], [live, plans]);
   const sampler = make({ method: 'ddim', steps: 2 })();
   for (const size of [3 * SIZE - 1, 3 * SIZE + 1]) await assertError(() => sampler.sample({ seed: 0, noise: new Float32Array(size) }), 'E-SHAPE', /values of noise for samples of shape \(3, 3, 3, 2\)/);
   await sampler.destroy();
@@ -195,7 +251,10 @@ function network(engine: Engine): { unet: UNet; parameters: Parameters } {
   return { unet, parameters };
 }
 
-for (const [what, options] of [['ddpm', { method: 'ddpm' }], ['ddim, eta = 0.3', { method: 'ddim', steps: 4, eta: 0.3 }]] as const)
+for (const [what, options] of [
+  ['ddpm', { method: 'ddpm' }], ['ddpm on a respaced chain', { method: 'ddpm', steps: 4 }], ['ddim, eta = 0.3', { method: 'ddim', steps: 4, eta: 0.3 }],
+  ['dpm++2m', { method: 'dpm++2m', steps: 3 }], ['heun', { method: 'heun', steps: 3 }], ['langevin', { method: 'langevin', steps: 2, innerSteps: 2 }],
+] as const)
   chain(`a sample id and a seed give one image, whatever the batch size, bit for bit: ${what}`, async (engine) => {
     const { unet } = network(engine), diffusion = diffusionOf(engine, 'quadratic', 8), images = new Map<number, Set<string>>();
     const eps: DiffusionModel = (x, t) => unet.forward(x, t);
@@ -250,10 +309,10 @@ chain('reads the weights that were bound when it was made', async (engine) => {
   await averaged.destroy();
 });
 
-for (const method of ['ddpm', 'ddim'] as const)
-  chain(`destroy() frees everything that a sampler holds: ${method}`, async (engine) => {
+for (const [method, steps] of [['ddpm', T], ['ddpm', 4], ['ddim', T], ['heun', 3]] as const)
+  chain(`destroy() frees everything that a sampler holds: ${method}, ${steps} steps`, async (engine) => {
     const diffusion = diffusionOf(engine, 'quadratic', T), before = engine.memory();
-    const sampler = new Sampler(model, diffusion, SHAPE, { method, ...(method === 'ddim' ? { steps: T } : {}) });
+    const sampler = new Sampler(model, diffusion, SHAPE, { method, steps });
     assert.ok(sampler.bytes > 0 && engine.memory().plans === before.plans + sampler.bytes && engine.memory().live > before.live);
     await sampler.sample({ seed: 0 });
     await sampler.destroy();

@@ -3,7 +3,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { GaussianDiffusion } from '../diffusion/gaussian.ts';
-import type { Sampler, SamplerName, SamplerOptions } from '../diffusion/sampler.ts';
+import type { Sampler, SamplerOptions } from '../diffusion/sampler.ts';
+import type { SamplerName } from '../diffusion/samplers/table.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { loadModelFolder, type ModelFolder, type Scheduler } from '../io/checkpoint.ts';

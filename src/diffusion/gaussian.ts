@@ -9,6 +9,7 @@ import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 import { type Draw, Sampler } from './sampler.ts';
 import { type Prediction, startTable, targetTable } from './prediction.ts';
+import { respace } from './respace.ts';
 import { type Schedule, TABLE_NAMES } from './schedule.ts';
 import { isLearned, logVarianceTable, type Variance } from './variance.ts';
 
@@ -46,8 +47,8 @@ export class GaussianDiffusion {
   readonly #columns: ReadonlyMap<TableName | 'logVariance' | 'variance', Tensor>;
 
   /** Uploads the schedule's tables, computed in float64 and rounded once; call outside of captures. */
-  constructor(engine: Engine, schedule: Schedule, { prediction = 'eps' as Prediction, variance = 'fixed_small' as Variance } = {}) {
-    const start = startTable(schedule, prediction), target = targetTable(schedule, prediction), log = logVarianceTable(schedule, variance);
+  constructor(engine: Engine, schedule: Schedule, { prediction = 'eps' as Prediction, variance = 'fixed_small' as Variance, start = startTable(schedule, prediction) } = {}) {
+    const target = targetTable(schedule, prediction), log = logVarianceTable(schedule, variance);
     this.engine = engine;
     this.schedule = schedule;
     this.prediction = prediction;
@@ -68,6 +69,23 @@ export class GaussianDiffusion {
 
   get T(): number {
     return this.schedule.T;
+  }
+
+  /**
+   * The chain that visits only some timesteps, given in any order: what it calls t is an index into them, from the least noisy up, and the network must
+   * be told the timestep that stands there. With all of them it is the same chain, bit for bit. Free it with destroy().
+   */
+  respaced(timesteps: readonly number[]): GaussianDiffusion {
+    const { engine, schedule, prediction, variance } = this;
+    const short = respace(schedule, timesteps), rising = [...timesteps].sort((a, b) => a - b);
+    // What an output says about x_0 is what it was trained to say, at the original timestep; a posterior mean is that of the original step.
+    const full = startTable(schedule, prediction), picked = (table: Float64Array) => Float64Array.from(rising, (t) => table[t]!);
+    return new GaussianDiffusion(engine, short, { prediction, variance, start: { x: picked(full.x), output: picked(full.output) } });
+  }
+
+  /** Frees the tables. */
+  destroy(): void {
+    for (const table of [this.#table, ...this.#columns.values()]) table.free();
   }
 
   /** table[t], (N): one coefficient for every image. */

@@ -1,4 +1,4 @@
-// Samplers: a plan that takes one step for a batch in place, replayed from the noisiest timestep down.
+// The sampler: a plan that takes one step for a batch in place, replayed over the rows of a table from the noisiest timestep down.
 import { threads } from '../autograd.ts';
 import { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
@@ -6,37 +6,29 @@ import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import type { Plan } from '../gpu/plan.ts';
 import { randomNormal } from '../ops/random.ts';
-import { STREAM } from '../philox.ts';
+import { philox4x32, STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 import type { DiffusionModel, GaussianDiffusion } from './gaussian.ts';
-import { ddimTable, type Spacing, timesteps } from './spacing.ts';
+import { type Row, ROW_SIZE, rowValues } from './samplers/row.ts';
+import { samplerTable, type TableOptions } from './samplers/table.ts';
 
-export const SAMPLERS = ['ddpm', 'ddim'] as const;
-export type SamplerName = (typeof SAMPLERS)[number];
-
-export interface SamplerOptions {
-  readonly method: SamplerName;
-  /** DDIM: how many of the T timesteps are visited. DDPM visits all. */
-  readonly steps?: number;
-  /** DDIM: 0 is deterministic, 1 as noisy as DDPM. */
-  readonly eta?: number;
-  readonly spacing?: Spacing;
-  readonly stepsOffset?: number;
+export interface SamplerOptions extends TableOptions {
   /** Clip the predicted x_0 to [-1, 1]; true by default. */
   readonly clipDenoised?: boolean;
-  /** DDIM: derive eps again from the clipped x_0 (diffusers' use_clipped_model_output); true by default. */
-  readonly rederive?: boolean;
-  /** DDIM: the last step leads to x_0 itself; true by default. */
-  readonly setAlphaToOne?: boolean;
+  /** No fresh noise: every step goes to the mean. Not a way to sample, but one to see what the noise is for. */
+  readonly meanOnly?: boolean;
 }
 
-/** What a step left on the device; read them at once, the next step writes over them. */
+/** What a step left on the device; use them at once, the next step writes over them. What is written into x the next step starts from. */
 export interface SampleStep {
-  /** Steps done, of `steps`. */
+  /** Steps done, of `steps`: evaluations of the network. */
   readonly done: number;
   readonly steps: number;
+  /** The timestep that the network was told; predXstart is what it saw in x_t. */
   readonly t: number;
-  /** x after the step and the x_0 that it predicted, (N, H, W, C). */
+  /** The timestep whose noise x has now; -1 is x_0 itself. */
+  readonly to: number;
+  /** x after the step, and the x_0 that was predicted from x before it, (N, H, W, C). */
   readonly x: Tensor;
   readonly predXstart: Tensor;
 }
@@ -48,7 +40,9 @@ export interface Draw {
   readonly firstId?: number;
   /** (N, H, W, C), in place of the drawn x_T. */
   readonly noise?: Float32Array;
-  /** Called after every step; may read the step's tensors. */
+  /** The rows to take, in order, in place of each once; one that comes again draws other noise (RePaint goes back and forth). */
+  readonly path?: readonly number[];
+  /** Called after every step; may read the step's tensors, or change x. */
   readonly onStep?: (step: SampleStep) => void | Promise<void>;
 }
 
@@ -57,56 +51,69 @@ export class Sampler {
   readonly shape: readonly [number, number, number, number];
   /** The timesteps visited, noisiest first. */
   readonly timesteps: readonly number[];
+  /** One for each evaluation of the network. */
+  readonly rows: readonly Row[];
   readonly #clock: Clock;
   readonly #t: Tensor;
+  /** The row's factors; for ddpm the place on its chain. */
   readonly #row: Tensor;
   readonly #x: Tensor;
   readonly #x0: Tensor;
-  readonly #table: Tensor | null;
+  readonly #kept: Tensor | null;
+  readonly #chain: GaussianDiffusion | null;
+  readonly #ownsChain: boolean;
+  readonly #meanOnly: boolean;
   readonly #start: Plan;
   readonly #step: Plan;
 
   /** Captures the step for batches of `shape` (N, H, W, C). `model` reads whatever weights are bound now. */
   constructor(model: DiffusionModel, diffusion: GaussianDiffusion, shape: readonly [number, number, number, number], options: SamplerOptions) {
-    const { engine, T } = diffusion;
-    const { method, clipDenoised = true, rederive = true } = options;
-    if (!SAMPLERS.includes(method)) throw new DdpmError('E-USAGE', `there is no sampler "${String(method)}"; the samplers are ${SAMPLERS.join(', ')}.`);
-    if (method === 'ddpm' && options.steps !== undefined && options.steps !== T)
-      throw new DdpmError('E-USAGE', `the ddpm sampler visits all ${T} timesteps; for ${options.steps} steps use the ddim sampler.`);
-    const N = shape[0];
+    const { engine, T } = diffusion, N = shape[0];
+    const { method, clipDenoised = true, meanOnly = false } = options;
+    // Before anything is allocated: it throws where an option is out of range.
+    const { timesteps, rows } = samplerTable(diffusion.schedule, diffusion.prediction, options);
     this.engine = engine;
     this.shape = shape;
-    this.timesteps = method === 'ddpm' ? Array.from({ length: T }, (_, i) => T - 1 - i) : timesteps(T, options.steps ?? 50, options.spacing, options);
-    // Before anything is allocated: it throws where eta is out of range.
-    const rows = method === 'ddpm' ? [] : ddimTable(diffusion.schedule, this.timesteps, options).flatMap((r) => [r.sqrtRecipAcp, r.sqrtRecipm1Acp, r.sqrtAcpPrev, r.dirCoef, r.sigma]);
+    this.timesteps = timesteps;
+    this.rows = rows;
+    this.#meanOnly = meanOnly;
+    // With all timesteps the chain is the trained one.
+    this.#ownsChain = method === 'ddpm' && timesteps.length !== T;
+    this.#chain = method !== 'ddpm' ? null : this.#ownsChain ? diffusion.respaced(timesteps) : diffusion;
     this.#clock = new Clock(engine);
     this.#t = Tensor.empty(engine, [N]);
-    this.#row = Tensor.empty(engine, [N]);
+    this.#row = Tensor.empty(engine, [this.#chain ? N : ROW_SIZE]);
     this.#x = Tensor.empty(engine, shape);
     this.#x0 = Tensor.empty(engine, shape);
+    this.#kept = this.#chain ? null : Tensor.empty(engine, shape);
 
     this.#start = engine.capture(() => {
       const noise = randomNormal(shape, this.#clock, STREAM.prior);
       engine.copy(noise.slice, this.#x.slice);
     });
-    if (method === 'ddpm') {
-      this.#table = null;
-      this.#step = engine.capture(() => engine.scope(() => diffusion.posteriorStep(this.#x, model(this.#x, this.#t), this.#t, this.#x0, { clipDenoised, clock: this.#clock })));
-      return;
-    }
-    const table = (this.#table = Tensor.from(engine, [this.timesteps.length, 5], Float32Array.from(rows)));
     this.#step = engine.capture(() =>
       engine.scope(() => {
-        const eps = model(this.#x, this.#t);
-        const coef = Tensor.empty(engine, [N, 5]);
-        engine.run(k.schedule_gather, threads(5 * N), { table: table.slice, t: this.#row.slice, coef: coef.slice, N, K: 5, T: this.timesteps.length });
-        const size = this.#x.size / N;
-        engine.run(k.ddim_step, threads(N * Math.ceil(size / 4)), {
-          clock: this.#clock.slice, t: this.#t.slice, coef: coef.slice, eps: eps.slice, x: this.#x.slice, x0: this.#x0.slice,
-          N, size, K: 5, clip: Number(clipDenoised), rederive: Number(rederive), stream: STREAM.sample,
-        });
+        // The last argument is for networks that are conditioned on the x_0 that they predicted before; zero at first.
+        const output = model(this.#x, this.#t, this.#x0);
+        if (this.#chain) this.#ancestral(this.#chain, output, clipDenoised);
+        else this.#linear(output, clipDenoised);
       }),
     );
+  }
+
+  #ancestral(chain: GaussianDiffusion, output: Tensor, clipDenoised: boolean): void {
+    const none = this.#meanOnly ? Tensor.empty(this.engine, this.shape) : null;
+    if (none) this.engine.clear(none.slice);
+    chain.posteriorStep(this.#x, output, this.#row, this.#x0, { clipDenoised, ...(none ? { noise: none } : { clock: this.#clock }) });
+  }
+
+  #linear(output: Tensor, clipDenoised: boolean): void {
+    const N = this.shape[0], C = this.shape[3], M = output.shape.at(-1)!, size = this.#x.size / N;
+    if (output.size * C !== this.#x.size * M || M < C) throw new DdpmError('E-SHAPE', `the network gave (${output.shape.join(', ')}) for images of (${this.shape.join(', ')}).`);
+    this.engine.run(k.sampler_step, threads(N * Math.ceil(size / 4)), {
+      clock: this.#clock.slice, coef: this.#row.slice, output: output.slice, x: this.#x.slice, start: this.#x0.slice, kept: this.#kept!.slice,
+      N, size, C, M, clip: Number(clipDenoised), stream: STREAM.sample,
+    });
   }
 
   /** Compiles the kernels in parallel. */
@@ -126,28 +133,42 @@ export class Sampler {
   }
 
   /** Draws samples `firstId` to `firstId + N - 1` of a seed. Returns x_0, not clipped, (N, H, W, C). */
-  async sample({ seed, firstId = 0, noise, onStep }: Draw): Promise<Float32Array<ArrayBuffer>> {
+  async sample({ seed, firstId = 0, noise, path = this.rows.map((_, i) => i), onStep }: Draw): Promise<Float32Array<ArrayBuffer>> {
     const { engine } = this;
-    const N = this.shape[0], steps = this.timesteps.length;
     if (noise && noise.length !== this.#x.size) throw new DdpmError('E-SHAPE', `${noise.length} values of noise for samples of shape (${this.shape.join(', ')}).`);
     this.#clock.set({ seed, first: firstId });
     if (noise) engine.write(this.#x.slice, noise);
     else this.#start.run();
-    for (const [i, t] of this.timesteps.entries()) {
-      engine.write(this.#t.slice, new Uint32Array(N).fill(t));
-      engine.write(this.#row.slice, new Uint32Array(N).fill(i));
+    for (const tensor of [this.#x0, this.#kept]) if (tensor) engine.clear(tensor.slice);
+    const visited = new Map<number, number>();
+    for (const [i, at] of path.entries()) {
+      const row = this.rows[at];
+      if (!row) throw new DdpmError('E-USAGE', `row ${at} of a sampler that has ${this.rows.length}.`);
+      const visit = visited.get(at) ?? 0;
+      visited.set(at, visit + 1);
+      this.#load(row, visit === 0 ? seed : philox4x32([visit, 0, 0, 0], [seed, STREAM.visit])[0], firstId);
       this.#step.run();
       // A queue that runs hundreds of steps ahead would only hold memory and report progress that has not happened.
       if (i % 8 === 7) await engine.finished();
-      await onStep?.({ done: i + 1, steps, t, x: this.#x, predXstart: this.#x0 });
+      await onStep?.({ done: i + 1, steps: path.length, t: row.t, to: row.to, x: this.#x, predXstart: this.#x0 });
     }
     return this.#x.read();
+  }
+
+  /** Writes all that differs from step to step. */
+  #load(row: Row, seed: number, firstId: number): void {
+    const { engine } = this, N = this.shape[0];
+    this.#clock.set({ seed, step: row.draw, first: firstId });
+    engine.write(this.#t.slice, new Uint32Array(N).fill(row.t));
+    if (this.#chain) engine.write(this.#row.slice, new Uint32Array(N).fill(row.draw));
+    else engine.write(this.#row.slice, Float32Array.from(rowValues(this.#meanOnly ? { ...row, z: 0 } : row)));
   }
 
   async destroy(): Promise<void> {
     await this.#start.destroy();
     await this.#step.destroy();
-    for (const tensor of [this.#t, this.#row, this.#x, this.#x0, this.#table]) tensor?.free();
+    if (this.#ownsChain) this.#chain!.destroy();
+    for (const tensor of [this.#t, this.#row, this.#x, this.#x0, this.#kept]) tensor?.free();
     this.engine.free(this.#clock.slice);
   }
 }

@@ -1,4 +1,4 @@
-// Which timesteps a short sampler visits, and the coefficients of DDIM at each of them, in float64 and pure.
+// Which timesteps a short sampler visits, in float64 and pure.
 
 import { DdpmError } from '../errors.ts';
 import type { Schedule } from './schedule.ts';
@@ -6,6 +6,13 @@ import type { Schedule } from './schedule.ts';
 /** diffusers' `timestep_spacing`. */
 export const SPACINGS = ['leading', 'trailing', 'linspace'] as const;
 export type Spacing = (typeof SPACINGS)[number];
+
+/** Those, and the noise levels of Karras et al. (2022). */
+export const SAMPLER_SPACINGS = [...SPACINGS, 'karras'] as const;
+export type SamplerSpacing = (typeof SAMPLER_SPACINGS)[number];
+
+/** log(alpha / sigma) below which the solvers do not start: a cosine schedule ends at -9.9, where x_0 is 20,000 times as far off as eps (diffusers' advice). */
+export const LAMBDA_MIN = -5.1;
 
 /**
  * The timesteps that a sampler of `steps` steps visits, from the noisiest down, equal to those of diffusers' DDIMScheduler
@@ -24,19 +31,14 @@ export function timesteps(
   spacing: Spacing = 'leading',
   { stepsOffset = 0 }: { readonly stepsOffset?: number } = {},
 ): number[] {
-  if (!(Number.isInteger(steps) && steps >= 1 && steps <= T)) {
-    throw new DdpmError(
-      'E-USAGE',
-      `A sampler cannot take ${steps} steps: the model was trained with ${T} timesteps, so choose a whole number from 1 to ${T}.`,
-    );
-  }
+  checkSteps(T, steps);
   const at = (f: (i: number) => number): number[] => Array.from({ length: steps }, (_, i) => f(i));
   if (spacing === 'trailing') {
     const delta = T - T / steps - T; // numpy.arange rounds its step this way, which decides ties such as 48 of 1000
     return at((i) => roundHalfEven(T + i * delta) - 1);
   }
   if (spacing === 'linspace') return steps === 1 ? [0] : at((i) => roundHalfEven((steps - 1 - i) * ((T - 1) / (steps - 1))));
-  if (spacing !== 'leading') throw new DdpmError('E-USAGE', `There is no timestep spacing "${String(spacing)}". The spacings are ${SPACINGS.join(', ')}.`);
+  if (spacing !== 'leading') throw unknownSpacing(spacing);
 
   const ratio = Math.floor(T / steps);
   const first = (steps - 1) * ratio + stepsOffset;
@@ -49,59 +51,73 @@ export function timesteps(
   return at((i) => (steps - 1 - i) * ratio + stepsOffset);
 }
 
-/** One step of DDIM: all that depends on t and not on the image. */
-export interface DdimRow {
-  readonly t: number;
-  /** sqrt(1 / alpha_bar_t): x_0 = sqrtRecipAcp · x_t - sqrtRecipm1Acp · eps, and back: eps = (sqrtRecipAcp · x_t - x_0) / sqrtRecipm1Acp. */
-  readonly sqrtRecipAcp: number;
-  /** sqrt(1 / alpha_bar_t - 1). */
-  readonly sqrtRecipm1Acp: number;
-  /** sqrt(alpha_bar_prev), the factor of x_0. */
-  readonly sqrtAcpPrev: number;
-  /** sqrt(1 - alpha_bar_prev - sigma^2), the factor of eps. */
-  readonly dirCoef: number;
-  /** Standard deviation of the fresh noise; 0 for eta = 0. */
-  readonly sigma: number;
-}
-
-export interface DdimOptions {
-  /** 0 is deterministic DDIM, 1 has the variance of DDPM's posterior (beta~). */
-  readonly eta?: number;
-  /** Where the last step leads: alpha_bar = 1, that is x_0 itself (true), or alphas_cumprod[0] (false). */
-  readonly setAlphaToOne?: boolean;
+/**
+ * The timesteps of diffusers' DPMSolverMultistepScheduler: one point more than steps, the last of which is where the last step leads.
+ * Those whose log(alpha / sigma) lies below `lambdaMin` are left out at the noisy end (`lambda_min_clipped`).
+ *
+ * @throws DdpmError E-USAGE as `timesteps` does
+ */
+export function solverTimesteps(
+  schedule: Schedule,
+  steps: number,
+  spacing: Spacing = 'linspace',
+  { stepsOffset = 0, lambdaMin = LAMBDA_MIN }: { readonly stepsOffset?: number; readonly lambdaMin?: number } = {},
+): number[] {
+  const last = countAbove(schedule, lambdaMin);
+  checkSteps(last, steps);
+  const at = (f: (i: number) => number): number[] => Array.from({ length: steps }, (_, i) => f(i));
+  if (spacing === 'linspace') return at((i) => roundHalfEven((steps - i) * ((last - 1) / steps)));
+  if (spacing === 'trailing') {
+    const stride = schedule.T / steps, list = at((i) => roundHalfEven(last - i * stride) - 1);
+    return list.filter((t) => t >= 0);
+  }
+  if (spacing !== 'leading') throw unknownSpacing(spacing);
+  const ratio = Math.floor(last / (steps + 1));
+  if (ratio < 1 || steps * ratio + stepsOffset >= schedule.T)
+    throw new DdpmError('E-USAGE', `${steps} steps of leading spacing do not go with ${last} timesteps; take fewer, or linspace.`);
+  return at((i) => (steps - i) * ratio + stepsOffset);
 }
 
 /**
- * DDIM (Song et al. 2020, equations 12 and 16) at the given timesteps: x_prev = sqrtAcpPrev · x_0 + dirCoef · eps + sigma · z.
+ * The timesteps whose sigma / alpha lie nearest to the noise levels of Karras et al. (2022), eq. 5, from the noisiest with log(alpha / sigma) >= lambdaMin
+ * down to t = 0; the network is only ever asked at a timestep that it was trained at. Neighbours that would fall together move apart.
  *
- * A row leads from t to t - floor(T / number of timesteps), as in diffusers 0.14; for `leading` that is the next timestep of the list.
- * Whether eps is derived again from a clipped x_0 is the caller's choice and changes no coefficient.
- *
- * @throws DdpmError E-USAGE if eta is not in [0, 1] or a timestep is not one of the schedule.
+ * @param rho how much denser the levels lie near the image; 7 in the paper
+ * @throws DdpmError E-USAGE for a number of steps that does not fit, or a rho that is not positive
  */
-export function ddimTable(schedule: Schedule, timesteps: readonly number[], { eta = 0, setAlphaToOne = true }: DdimOptions = {}): DdimRow[] {
-  if (!(eta >= 0 && eta <= 1)) throw new DdpmError('E-USAGE', `eta is ${eta}; it must lie between 0 (deterministic) and 1 (as noisy as DDPM).`);
-  const acp = schedule.alphasCumprod;
-  const ratio = Math.floor(schedule.T / timesteps.length);
-  return timesteps.map((t) => {
-    const a = acp[t];
-    if (a === undefined) throw new DdpmError('E-USAGE', `Timestep ${t} is not one of the schedule's: it has 0 to ${schedule.T - 1}.`);
-    const prev = t - ratio;
-    const aPrev = prev >= 0 ? acp[prev] : setAlphaToOne ? 1 : acp[0];
-    const sigma = eta * Math.sqrt(Math.max(0, ((1 - aPrev) / (1 - a)) * (1 - a / aPrev)));
-    return {
-      t,
-      sqrtRecipAcp: Math.sqrt(1 / a),
-      sqrtRecipm1Acp: Math.sqrt(1 / a - 1),
-      sqrtAcpPrev: Math.sqrt(aPrev),
-      dirCoef: Math.sqrt(Math.max(0, 1 - aPrev - sigma * sigma)),
-      sigma,
-    };
-  });
+export function karrasTimesteps(schedule: Schedule, steps: number, { rho = 7, lambdaMin = LAMBDA_MIN }: { readonly rho?: number; readonly lambdaMin?: number } = {}): number[] {
+  const last = countAbove(schedule, lambdaMin), { alphasCumprod: acp } = schedule;
+  checkSteps(last, steps);
+  if (!(rho > 0)) throw new DdpmError('E-USAGE', `rho is ${rho}; it must be positive, such as 7.`);
+  const logs = Array.from({ length: last }, (_, t) => 0.5 * Math.log((1 - acp[t]!) / acp[t]!)); // of sigma / alpha, rising
+  const high = Math.exp(logs[last - 1]! / rho), low = Math.exp(logs[0]! / rho);
+  const list: number[] = [];
+  for (let i = 0; i < steps; i++) {
+    const wanted = rho * Math.log(steps === 1 ? high : high + (i / (steps - 1)) * (low - high));
+    let t = logs.findIndex((l) => l >= wanted);
+    if (t < 0) t = last - 1;
+    if (t > 0 && wanted - logs[t - 1]! < logs[t]! - wanted) t--;
+    // Room for those that follow, and below the one before.
+    list.push(Math.min(Math.max(t, steps - 1 - i), (list.at(-1) ?? last) - 1));
+  }
+  return list;
 }
 
+/** The timesteps below the first whose log(alpha / sigma) is less than lambdaMin. */
+function countAbove({ T, alphasCumprod }: Schedule, lambdaMin: number): number {
+  const first = alphasCumprod.findIndex((a) => 0.5 * Math.log(a / (1 - a)) < lambdaMin);
+  return first < 0 ? T : first;
+}
+
+function checkSteps(T: number, steps: number): void {
+  if (Number.isInteger(steps) && steps >= 1 && steps <= T) return;
+  throw new DdpmError('E-USAGE', `A sampler cannot take ${steps} steps: the model has ${T} timesteps for it, so choose a whole number from 1 to ${T}.`);
+}
+
+const unknownSpacing = (spacing: unknown): DdpmError => new DdpmError('E-USAGE', `There is no timestep spacing "${String(spacing)}". The spacings are ${SAMPLER_SPACINGS.join(', ')}.`);
+
 /** Ties go to the even neighbour, as in NumPy; Math.round would differ from diffusers by one timestep. */
-function roundHalfEven(v: number): number {
+export function roundHalfEven(v: number): number {
   const low = Math.floor(v), rest = v - low;
   return rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : low + 1;
 }

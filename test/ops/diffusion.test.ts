@@ -1,16 +1,17 @@
-// The diffusion kernels against their float64 twins: schedule gather, q_sample, and the fused reverse steps of DDPM and DDIM.
+// The diffusion kernels against their float64 twins: schedule gather, q_sample, the fused reverse step of DDPM, and a row of the other samplers.
 import * as assert from 'uvu/assert';
 import { threads } from '../../src/autograd.ts';
+import { type Row, ROW_SIZE, rowValues } from '../../src/diffusion/samplers/row.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { STREAM } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
-import { clockAt, DIVIDE, expUlps, gpuSuite, normalErrors, random, ULP, upload } from '../helpers/gpu.ts';
+import { clockAt, expUlps, gpuSuite, normalErrors, random, ULP, upload } from '../helpers/gpu.ts';
 import * as twin from '../ref/diffusion.ts';
 import { normals } from '../ref/random.ts';
+import { samplerStep } from '../ref/sampler.ts';
 
-type Floats = ArrayLike<number>;
 
 const diffusion = gpuSuite('diffusion');
 const T = 1000;
@@ -78,22 +79,15 @@ for (const size of [1, 7, 130]) {
   });
 }
 
-/** x_0 and its tolerance: where it is clipped it is exact, and near the edge a clip makes no error larger. */
-function startOf(x: Floats, eps: Floats, coef: Float32Array, K: number, clip: boolean) {
-  const pair = columns(coef, K, 0, 1);
-  return { x0: twin.predictStart(x, eps, pair, clip), error: bound(2, twin.qSample(abs(x), abs(eps), pair)) };
-}
-
-/** DDIM's step, or DDPM's: `C` channels, of which the output has twice as many where the variance is learned. */
-async function step(engine: Engine, kernel: 'posterior_step' | 'ddim_step', size: number, x: Float32Array, output: Float32Array, z: Float32Array | null, coef: Float32Array, K: number, options: { clip: boolean; rederive?: boolean; C?: number }) {
+/** `C` channels, of which the output has twice as many where the variance is learned. */
+async function step(engine: Engine, size: number, x: Float32Array, output: Float32Array, z: Float32Array | null, coef: Float32Array, K: number, options: { clip: boolean; C?: number }) {
   const tx = upload(engine, [N, size], x), x0 = Tensor.empty(engine, [N, size]), out = upload(engine, [output.length], output);
   const args = {
     clock: clockAt(engine, { seed, step: 5, first }).slice, t: upload(engine, [N], steps).slice, coef: upload(engine, [N, K], coef).slice, x: tx.slice, x0: x0.slice,
     N, size, K, clip: Number(options.clip), stream: STREAM.sample,
   };
   const grid = threads(N * Math.ceil(size / 4)), C = options.C ?? 1;
-  if (kernel === 'posterior_step') engine.run(k.posterior_step, grid, { ...args, output: out.slice, C, M: (C * output.length) / x.length, z: (z ? upload(engine, [N, size], z) : out).slice, given: Number(!!z) });
-  else engine.run(k.ddim_step, grid, { ...args, eps: out.slice, rederive: Number(options.rederive) });
+  engine.run(k.posterior_step, grid, { ...args, output: out.slice, C, M: (C * output.length) / x.length, z: (z ? upload(engine, [N, size], z) : out).slice, given: Number(!!z) });
   return { prev: await tx.read(), x0: await x0.read() };
 }
 
@@ -109,7 +103,7 @@ for (const [size, C] of [[1, 1], [7, 1], [130, 2], [51, 3]])
         const mean = half(0), v = half(C);
         const drawn = noise(size, STREAM.sample, (n) => steps[n]), own = random(N * size, 2);
         for (const [what, z, zError] of [['given', own, new Float64Array(N * size)], ['drawn', drawn.z, drawn.error]] as const) {
-          const got = await step(engine, 'posterior_step', size, x, outputs, what === 'given' ? own : null, coef, K, { clip, C });
+          const got = await step(engine, size, x, outputs, what === 'given' ? own : null, coef, K, { clip, C });
           const want = twin.posteriorStep({ xt: x, output: outputs, z, coef: six, clip, last, ...(learned && { channels: C }) });
           const startError = want.x0.map((_, i) => bound(2, [Math.abs(at(i, 0) * x[i]) + Math.abs(at(i, 1) * mean[i])])[0]);
           assertClose(got.x0, want.x0, { atol: startError, what: 'x_0' });
@@ -123,7 +117,7 @@ for (const [size, C] of [[1, 1], [7, 1], [130, 2], [51, 3]])
           assertClose(got.prev, want.prev, { atol, what: `x_(t-1), noise ${what}` });
         }
         // No noise at t = 0, whatever is given.
-        const silent = await step(engine, 'posterior_step', size, x, outputs, own.map(() => 1e9), coef, K, { clip, C });
+        const silent = await step(engine, size, x, outputs, own.map(() => 1e9), coef, K, { clip, C });
         for (let i = 0; i < N * size; i++) assert.is(Math.abs(silent.prev[i]) < 1e5, last[Math.floor(i / size)] === 1, `value ${i}`);
       });
 
@@ -137,29 +131,36 @@ diffusion('log_variance takes the second half of the channels', async (engine) =
   assertClose(await variance.read(), want.map(Math.exp), { atol: want.map((v, i) => Math.exp(v) * (error[i] + ULP * expUlps(v))), what: 'variance' });
 });
 
-for (const size of [1, 7, 130])
-  for (const eta of [0, 0.7])
-    for (const [clip, rederive] of [[true, true], [true, false], [false, false]])
-      diffusion(`ddim_step of ${size} values, eta ${eta}${clip ? ', clipped' : ''}${rederive ? ', eps derived again' : ''}`, async (engine) => {
-        const K = 5, coef = rows((t) => twin.ddimCoef(acp[t], acp[t - 20] ?? 1, eta)), at = coefAt(coef, K, size);
-        const x = random(N * size, 0), eps = random(N * size, 1), { z, error } = noise(size, STREAM.sample, (n) => steps[n]);
-        const got = await step(engine, 'ddim_step', size, x, eps, null, coef, K, { clip, rederive });
-        const want = twin.ddimStep({ xt: x, eps, z, coef: Float64Array.from(coef), clip, useClippedModelOutput: rederive }), start = startOf(x, eps, coef, K, clip);
-        assertClose(got.x0, want.x0, { atol: start.error, what: 'x_0' });
-        const atol = want.prev.map((_, i) => {
-          const [c0, c1, a, b, sigma] = [0, 1, 2, 3, 4].map((c) => at(i, c)), clipped = rederive && Math.abs(want.x0[i]) > 1 - start.error[i];
-          // eps' is a difference over c1: the roundings of its terms grow by 1 / c1. Where nothing was clipped it is eps itself.
-          const direction = clipped ? (Math.abs(c0 * x[i]) + Math.abs(want.x0[i])) / c1 : Math.abs(eps[i]);
-          const directionError = clipped ? bound(2, [direction])[0] + DIVIDE * direction : 0;
-          return a * start.error[i] + b * directionError + sigma * error[i] + bound(3, [a * Math.abs(want.x0[i]) + b * direction + sigma * Math.abs(z[i])])[0];
+/** Rows that use every term; one without noise, one that keeps x. */
+const ROWS = [
+  { startX: 1.7, startOutput: -1.4, x: 0.9, start: 0.6, last: -0.3, kept: 0.4, output: 0.2, z: 0.5, keep: false },
+  { startX: 0, startOutput: 1, x: -0.1, start: 1.2, last: 0, kept: 0, output: 0, z: 0, keep: true },
+].map((row) => Object.fromEntries(Object.entries(row).map(([name, v]) => [name, typeof v === 'number' ? Math.fround(v) : v]))) as unknown as Row[];
+
+for (const [size, C, M] of [[1, 1, 1], [7, 1, 2], [130, 2, 2], [51, 3, 6]] as const)
+  for (const clip of [true, false])
+    for (const [r, row] of ROWS.entries())
+      diffusion(`sampler_step of ${size} values in ${C} of ${M} channels, row ${r}${clip ? ', clipped' : ''}`, async (engine) => {
+        const x = random(N * size, 0), output = random((N * size * M) / C, 1), last = random(N * size, 2), kept = random(N * size, 3);
+        const [tx, start, tkept] = [x, last, kept].map((data) => upload(engine, [N, size], data));
+        engine.run(k.sampler_step, threads(N * Math.ceil(size / 4)), {
+          clock: clockAt(engine, { seed, step: 31, first }).slice, coef: upload(engine, [ROW_SIZE], rowValues(row)).slice, output: upload(engine, [output.length], output).slice,
+          x: tx.slice, start: start.slice, kept: tkept.slice, N, size, C, M, clip: Number(clip), stream: STREAM.sample,
         });
-        assertClose(got.prev, want.prev, { atol, what: 'x_prev' });
-        if (clip && size === 130) assert.ok(want.x0.some((v) => v === 1) && want.x0.some((v) => Math.abs(v) < 1), 'some are clipped, some are not');
+        const { z, error } = noise(size, STREAM.sample, () => 31), want = samplerStep(row, { x, output, last, kept, z, clip, C, M });
+        const out = Float64Array.from(x, (_, i) => output[Math.floor(i / C) * M + (i % C)]);
+        const startError = want.start.map((_, i) => bound(2, [Math.abs(row.startX * x[i]) + Math.abs(row.startOutput * out[i])])[0]);
+        assertClose(await start.read(), want.start, { atol: startError, what: 'x_0' });
+        const terms = (i: number): number[] => [row.x * x[i], row.start * want.start[i], row.last * last[i], row.kept * kept[i], row.output * out[i], row.z * z[i]];
+        const atol = want.x.map((_, i) => Math.abs(row.start) * startError[i] + row.z * error[i] + bound(6, [terms(i).reduce((a, b) => a + Math.abs(b), 0)])[0]);
+        assertClose(await tx.read(), want.x, { atol, what: 'x' });
+        assert.equal(await tkept.read(), Float32Array.from(want.kept));
+        if (clip && size === 130) assert.ok(want.start.some((v) => v === 1) && want.start.some((v) => Math.abs(v) < 1), 'some are clipped, some are not');
       });
 
 diffusion('a sample is the same whatever the batch', async (engine) => {
   const size = 10, x = random(N * size, 0), eps = random(N * size, 1), table = twin.posteriorTable(betas, 'fixed_small'), coef = rows((t) => table.subarray(6 * t, 6 * t + 6));
-  const whole = await step(engine, 'posterior_step', size, x, eps, null, coef, 6, { clip: true });
+  const whole = await step(engine, size, x, eps, null, coef, 6, { clip: true });
   const tx = upload(engine, [2, size], x.subarray(2 * size, 4 * size)), x0 = Tensor.empty(engine, [2, size]), teps = upload(engine, [2, size], eps.subarray(2 * size, 4 * size));
   engine.run(k.posterior_step, threads(6), {
     clock: clockAt(engine, { seed, step: 0, first: first + 2 }).slice, t: upload(engine, [2], steps.slice(2, 4)).slice, coef: upload(engine, [2, 6], coef.subarray(12, 24)).slice,
