@@ -147,7 +147,13 @@ cli('sample: what it cannot do, it says', async () => {
     [`${run('nowhere')}`, 1, 'E-FILE', 'is not there'],
     [`${out} --n 1`, 1, 'E-FILE', 'has no config.json'],
     [`${run('a')} --sample-steps 51`, 2, 'E-USAGE', '50 timesteps'],
-    [`${run('a')} --sampler ddpm --sample-steps 10`, 2, 'E-USAGE', 'ddim'],
+    [`${run('a')} --sampler ddpm --sample-steps 1`, 2, 'E-USAGE', 'ddim'],
+    [`${run('a')} --sampler heun --eta 0.5`, 2, 'E-USAGE', '--eta belongs to the ddim sampler'],
+    [`${run('a')} --snr 0.5`, 2, 'E-USAGE', '--sampler langevin'],
+    [`${run('a')} --spacing trialing`, 2, 'E-USAGE', 'Did you mean trailing?'],
+    [`${run('a')} --spacing ddim7 --sample-steps 7`, 2, 'E-USAGE', 'leave out --sample-steps'],
+    [`${run('a')} --timesteps 40,x`, 2, 'E-USAGE', 'whole numbers'],
+    [`${run('a')} --timesteps 50,3`, 2, 'E-USAGE', '0 to 49'],
     [`${run('a')} --noise ${run('a', 'config.json')}`, 1, 'E-FILE', 'not a good safetensors file'],
   ] as [string, number, ...string[]][]) ended(await sample(line), code, ...words);
 });

@@ -77,8 +77,8 @@ async function generated(opened: OpenedEngine, { model, unet, diffusion, from }:
   const make = (batch: number): Sampler => new Sampler((x, t) => unet.forward(x, t), diffusion, [batch, ...image], options);
   const sampler = settings.batchSize === null ? largestSampler(make, Math.min(n, BATCH)) : make(Math.min(settings.batchSize, n));
   await sampler.compile();
-  const bar = new Bar(n * steps);
-  const samples = await drawSamples(sampler, { n, seed, onStep: ({ first, rows, done }) => bar.draw(first * steps + rows * done) });
+  const evaluations = sampler.rows.length, bar = new Bar(n * evaluations);
+  const samples = await drawSamples(sampler, { n, seed, onStep: ({ first, rows, done }) => bar.draw(first * evaluations + rows * done) });
   say('sampled', bar.clear());
   await sampler.destroy();
   const [height, width, channels] = image;

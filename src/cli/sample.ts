@@ -15,7 +15,7 @@ import { nchwToNhwc, nhwcToNchw, sizeOf } from '../tensor.ts';
 import { type BatchStep, describeDevice, drawSamples, runCommand, sampleGrid, say } from './command.ts';
 import { type Command, helpText, parseFlags } from './flags.ts';
 import { Bar } from './progress.ts';
-import { BATCH, type ImageShape, imageShape, largestSampler, modelPath, samplerOptions } from './sampling.ts';
+import { BATCH, describeSampler, type ImageShape, imageShape, largestSampler, modelPath, samplerOptions } from './sampling.ts';
 import { SAMPLE } from './settings.ts';
 
 const COMMAND: Command = { name: 'sample', help: 'Draws images with a trained model.', positional: '<run | checkpoint | folder with config.json>' };
@@ -38,7 +38,7 @@ async function sample(): Promise<number> {
   const n = noise?.n ?? settings.n;
   const image = noise?.image ?? imageShape(unet, model.folder);
 
-  const options = samplerOptions(settings, given, scheduler), { T } = scheduler.schedule, { method, steps } = options;
+  const options = samplerOptions(settings, given, scheduler), { T } = scheduler.schedule, { method } = options;
 
   const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
   const { engine } = opened;
@@ -50,8 +50,8 @@ async function sample(): Promise<number> {
   say('device', describeDevice(opened));
   say('model', `${model.file}  ${parameters.count} parameters`);
   say('schedule', `${T} timesteps, ${scheduler.variance}  ${model.schedulerFile ?? "nothing said, so DDPM's own: linear from 0.0001 to 0.02"}`);
-  const eta = method === 'ddim' ? `, eta ${settings.eta}` : '';
-  say('sampler', `${method}, ${steps} steps${eta}, seed ${settings.seed}, ${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`);
+  const steps = sampler.rows.length;
+  say('sampler', `${describeSampler(options, steps)}, seed ${settings.seed}, ${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`);
   await sampler.compile();
 
   const bar = new Bar(n * steps);
@@ -70,7 +70,7 @@ async function sample(): Promise<number> {
   if (settings.raw !== null) {
     const [height, width, channels] = image;
     const x0 = { shape: [n, channels, height, width], data: nhwcToNchw(samples, [n, height, width, channels]) };
-    const metadata = { sampler: method, steps: String(steps), eta: String(settings.eta), seed: String(settings.seed) };
+    const metadata = { sampler: method, steps: String(options.steps), eta: String(settings.eta), seed: String(settings.seed) };
     await writeAtomic(settings.raw, safetensorsChunks([['x_0', x0]], metadata));
     written.push(['raw', settings.raw]);
   }

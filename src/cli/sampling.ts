@@ -4,12 +4,15 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { GaussianDiffusion } from '../diffusion/gaussian.ts';
 import type { Sampler, SamplerOptions } from '../diffusion/sampler.ts';
-import type { SamplerName } from '../diffusion/samplers/table.ts';
+import { respacedTimesteps } from '../diffusion/respace.ts';
+import { type SamplerName, visitedTimesteps } from '../diffusion/samplers/table.ts';
+import { SAMPLER_SPACINGS } from '../diffusion/spacing.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { loadModelFolder, type ModelFolder, type Scheduler } from '../io/checkpoint.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
+import { nearest } from './flags.ts';
 import { isRun, RunFolder } from './run-folder.ts';
 
 /** Where `train` puts runs unless told otherwise: a run may be named without it. */
@@ -55,23 +58,62 @@ export async function placeModel(engine: Engine, named: string, weights: 'ema' |
   const unet = new UNet(model.config, { dropout: 0 });
   const parameters = Parameters.place(engine, unet, { training: false });
   parameters.write('values', model.tensors, model.file);
-  const diffusion = new GaussianDiffusion(engine, model.scheduler.schedule, { variance: model.scheduler.variance });
+  const diffusion = new GaussianDiffusion(engine, model.scheduler.schedule, model.scheduler);
   return { model, from, unet, parameters, diffusion };
 }
 
 export interface SamplingSettings {
   readonly sampler: string;
-  readonly sampleSteps: number;
+  readonly sampleSteps: number | null;
+  readonly spacing: string | null;
+  readonly timesteps: string | null;
   readonly eta: number;
+  readonly innerSteps: number;
+  readonly snr: number;
 }
 
-/** The sampler that the flags ask for, with what the model's scheduler says. */
+/** Settings of one sampler; given with another they would be passed over in silence. */
+const ONLY = [['eta', '--eta', 'ddim'], ['innerSteps', '--inner-steps', 'langevin'], ['snr', '--snr', 'langevin']] as const;
+
+/** The sampler that the flags ask for, with what the model's scheduler says. `steps` is the number of timesteps that it visits. */
 export function samplerOptions(settings: SamplingSettings, given: ReadonlySet<string>, scheduler: Scheduler): SamplerOptions & { readonly steps: number } {
-  const method = settings.sampler as SamplerName, { T } = scheduler.schedule;
-  if (method === 'ddpm' && given.has('eta')) throw new DdpmError('E-USAGE', '--eta belongs to the ddim sampler; ddpm has its own noise. Leave it out, or take --sampler ddim.');
-  const steps = given.has('sampleSteps') ? settings.sampleSteps : method === 'ddpm' ? T : Math.min(settings.sampleSteps, T);
-  const { spacing, stepsOffset, clipSample, setAlphaToOne } = scheduler;
-  return { method, steps, eta: settings.eta, spacing, stepsOffset, clipDenoised: clipSample, setAlphaToOne };
+  const method = settings.sampler as SamplerName, { schedule, clipSample, setAlphaToOne, stepsOffset } = scheduler;
+  for (const [name, flag, owner] of ONLY)
+    if (given.has(name) && method !== owner) throw new DdpmError('E-USAGE', `${flag} belongs to the ${owner} sampler; ${method} has no such setting. Leave it out, or take --sampler ${owner}.`);
+  const own = method === 'ddim' ? { eta: settings.eta } : method === 'langevin' ? { innerSteps: settings.innerSteps, snr: settings.snr } : {};
+  const options: SamplerOptions = { method, clipDenoised: clipSample, setAlphaToOne, ...own, ...visited(settings, given, scheduler) };
+  // The offset is diffusers' for ddim and ddpm, and only in leading spacing.
+  const offset = (method === 'ddim' || method === 'ddpm') && !options.timesteps ? { stepsOffset } : {};
+  return { ...options, ...offset, steps: visitedTimesteps(schedule, { ...options, ...offset }).length };
+}
+
+/** What --sample-steps, --spacing and --timesteps say about which timesteps to visit; each in its own way, so two of them must not disagree. */
+function visited(settings: SamplingSettings, given: ReadonlySet<string>, { schedule: { T }, spacing: trained }: Scheduler): Pick<SamplerOptions, 'steps' | 'spacing' | 'timesteps'> {
+  const { spacing, timesteps, sampleSteps, sampler } = settings;
+  const steps = sampleSteps === null ? {} : { steps: sampleSteps };
+  if (timesteps !== null) {
+    if (spacing !== null || given.has('sampleSteps')) throw new DdpmError('E-USAGE', '--timesteps names the timesteps; leave out --spacing and --sample-steps.');
+    const list = timesteps.split(',').map((each) => (each.trim() === '' ? NaN : Number(each)));
+    if (!list.every(Number.isInteger)) throw new DdpmError('E-USAGE', `--timesteps is "${timesteps}"; it must be whole numbers with commas between them, such as 999,700,300,0.`);
+    return { timesteps: list };
+  }
+  // The spacing of scheduler_config.json was chosen for ddpm and ddim; the solvers have their own.
+  if (spacing === null) return { ...steps, ...(sampler === 'ddpm' || sampler === 'ddim' ? { spacing: trained } : {}) };
+  const named = SAMPLER_SPACINGS.find((each) => each === spacing);
+  if (named) return { ...steps, spacing: named };
+  if (!/^[\d,]+$|^ddim\d/.test(spacing)) {
+    const near = nearest(spacing, SAMPLER_SPACINGS);
+    throw new DdpmError('E-USAGE', `--spacing is one of ${SAMPLER_SPACINGS.join(', ')}, or like ddim50 or 10,20,30, not "${spacing}".${near ? ` Did you mean ${near}?` : ''}`);
+  }
+  if (given.has('sampleSteps')) throw new DdpmError('E-USAGE', `--spacing ${spacing} says how many timesteps there are; leave out --sample-steps.`);
+  return { timesteps: respacedTimesteps(T, spacing) };
+}
+
+/** For the header: the sampler and what distinguishes it. */
+export function describeSampler(options: SamplerOptions & { readonly steps: number }, evaluations: number): string {
+  const { method, steps, eta, innerSteps, snr } = options;
+  const more = [eta !== undefined && `eta ${eta}`, innerSteps !== undefined && `${innerSteps} at each level, snr ${snr}`, evaluations !== steps && `${evaluations} evaluations of the network`];
+  return [`${method}, ${steps} steps`, ...more.filter(Boolean)].join(', ');
 }
 
 /** A sampler for as many images at a time as the device's limits allow. */

@@ -1,6 +1,8 @@
 // Every setting of train, sample and eval, in one table each: flags, --help, config files, checks, defaults and types all come from here.
 
+import { SAMPLERS } from '../diffusion/samplers/table.ts';
 import { SCHEDULES } from '../diffusion/schedule.ts';
+import { SAMPLER_SPACINGS } from '../diffusion/spacing.ts';
 import { PRESET_NAMES } from './presets.ts';
 
 interface Common {
@@ -129,9 +131,16 @@ export const TRAIN = {
 
 const SAMPLING = {
   seed: { type: 'int', min: 0, max: 0xffffffff, default: 0, group: 'sampling', help: 'image i of a seed is the same whatever the batch size' },
-  sampler: { type: 'choice', choices: ['ddpm', 'ddim'], default: 'ddim', group: 'sampling', help: 'ddpm takes all timesteps, ddim --sample-steps' },
-  'sample-steps': { ...COUNT, default: 50, group: 'sampling', help: 'steps of ddim' },
+  sampler: { type: 'choice', choices: SAMPLERS, default: 'ddim', group: 'sampling', help: 'how to go from noise to images' },
+  'sample-steps': { ...COUNT, default: null, unset: 'ddpm all, ddim and langevin 50, dpm++ 20, heun 18', group: 'sampling', help: 'timesteps to visit' },
+  spacing: {
+    type: 'string', default: null, value: 'NAME|ddimN|A,B,...', unset: 'by sampler',
+    group: 'sampling', help: `which: ${SAMPLER_SPACINGS.join(', ')}, a stride that leaves N, or so many of each section`,
+  },
+  timesteps: { type: 'string', default: null, value: 'T,T,...', unset: 'by spacing', group: 'sampling', help: 'the timesteps themselves, noisiest first' },
   eta: { type: 'float', min: 0, max: 1, default: 0, group: 'sampling', help: 'fresh noise in ddim: 0 none, 1 as much as ddpm' },
+  'inner-steps': { ...COUNT, default: 5, group: 'sampling', help: 'langevin: steps at each noise level' },
+  snr: { type: 'float', min: 0, below: 1, default: 0.16, group: 'sampling', help: 'langevin: signal-to-noise ratio of a step' },
   'batch-size': { ...COUNT, default: null, unset: 'what fits, at most 64', group: 'sampling', help: 'images at a time' },
   weights: { type: 'choice', choices: ['ema', 'model'], default: 'ema', group: 'sampling', help: 'averaged weights, or those of the last step' },
 } as const satisfies Table;
