@@ -4,14 +4,14 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 // @ts-expect-error plain JavaScript without types, because it runs before TypeScript is installed
-import { aptCommands, backportsSource, compareVersions, downloadData, parseAptSources, parseOsRelease, planVulkan, releaseSource, stalePackages } from '../src/cli/setup.mjs';
+import { aptCommands, aptHasBrowser, backportsSource, browserPaths, compareVersions, downloadData, findBrowser, parseAptSources, parseOsRelease, planVulkan, releaseSource, stalePackages } from '../src/cli/setup.mjs';
 
 const setup = suite('setup');
 
@@ -189,6 +189,24 @@ setup('Vulkan: other systems get their own command, macOS and Windows need nothi
   assert.match(on('nixos')![0]!, /lavapipe/);
   assert.is(plan({ platform: 'darwin' }).kind, 'ready');
   assert.is(plan({ platform: 'win32' }).kind, 'ready');
+});
+
+setup('Chromium comes from Debian, not from Ubuntu, whose package is a snap; a stub of one is no browser', () => {
+  assert.ok(aptHasBrowser(DEBIAN_12));
+  assert.ok(aptHasBrowser({ id: 'raspbian', like: ['debian'] }));
+  assert.not(aptHasBrowser({ id: 'ubuntu', like: ['debian'] }));
+  assert.not(aptHasBrowser({ id: 'linuxmint', like: ['ubuntu', 'debian'] }));
+  assert.not(aptHasBrowser({ id: 'fedora', like: [] }));
+  const folder = mkdtempSync(join(tmpdir(), 'ddpm-browser-')), own = join(folder, 'chromium-browser');
+  try {
+    assert.is(browserPaths({ DDPM_CHROMIUM: own }, 'linux')[0], own);
+    writeFileSync(own, '#!/bin/sh\necho Requires the chromium snap to be installed.\n');
+    assert.is.not(findBrowser({ DDPM_CHROMIUM: own }, 'linux'), own);
+    writeFileSync(own, '#!/bin/sh\nexec /opt/chromium\n');
+    assert.is(findBrowser({ DDPM_CHROMIUM: own }, 'linux'), own);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 setup('npm ci runs exactly when a package is missing, of another version, or gone from disk', () => {

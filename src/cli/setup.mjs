@@ -1,4 +1,4 @@
-// Sets up what is missing before train, test, sample, eval and bench: packages, kernels, a Vulkan driver, data. Says what it does; instant when nothing is missing.
+// Sets up what is missing before train, test, sample, eval and bench: packages, kernels, a Vulkan driver, data, a browser for the tests. Says what it does; instant when nothing is missing.
 //
 //   node src/cli/setup.mjs <train|test|sample|eval|bench>      (npm runs it before each of these; DDPM_NO_SETUP=1 skips it)
 //
@@ -351,6 +351,34 @@ function findGpus() {
   return [...gpus];
 }
 
+// ---- a browser, for tests ----
+
+/** Where Chromium is looked for; DDPM_CHROMIUM names another. */
+export const browserPaths = (env, platform) => [
+  ...(env.DDPM_CHROMIUM ? [env.DDPM_CHROMIUM] : []),
+  ...(platform === 'linux' ? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'] : []),
+  ...(platform === 'darwin' ? ['/Applications/Chromium.app/Contents/MacOS/Chromium', '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome'] : []),
+  ...(platform === 'win32' ? [`${env.PROGRAMFILES}\\Google\\Chrome\\Application\\chrome.exe`] : []),
+];
+
+/** The first browser that is there, or undefined. Ubuntu's chromium-browser may be a stub of a few lines that asks for a snap. */
+export const findBrowser = (env = process.env, platform = process.platform) =>
+  browserPaths(env, platform).find((path) => existsSync(path) && !(path.endsWith('-browser') && statSync(path).size < 10_000 && /snap/.test(readFileSync(path, 'utf8'))));
+
+/** Whether apt has a Chromium that runs anywhere: Debian's does, Ubuntu's is a snap, which containers cannot install. */
+export const aptHasBrowser = ({ id, like }) => id === 'debian' || (like.includes('debian') && id !== 'ubuntu' && !like.includes('ubuntu'));
+
+/** Never fatal: the tests that need a browser say that they were skipped. */
+function installBrowser(mayUseApt) {
+  if (mayUseApt) {
+    say('installing Chromium with apt-get for the tests in a browser (80 MB)');
+    const failure = aptInstall(['chromium'], null);
+    if (failure === null && findBrowser()) return;
+    say(`apt-get could not install it:\n${failure}`);
+  }
+  say('no Chromium was found: the tests in a browser will be skipped. Install one, or set DDPM_CHROMIUM to its path.');
+}
+
 // ---- data ----
 
 /** The folders in which Fashion-MNIST is looked for; src/data/dataset.ts has the same list. */
@@ -421,8 +449,9 @@ async function agreed(question) {
   return /^\s*(y|yes)?\s*$/i.test(answer);
 }
 
-async function ensureSystem(wantsData) {
-  const plan = planVulkan(gatherFacts());
+async function ensureSystem(wantsData, wantsBrowser) {
+  const facts = gatherFacts();
+  const plan = planVulkan(facts);
   if (plan.note) say(plan.note);
   const skip = 'If you know better, DDPM_NO_SETUP=1 skips this check.';
   if (plan.kind === 'manual') throw new Stop(3, [`${plan.why}. Type:`, ...plan.commands.map((command) => `  ${command}`), skip].join('\n'));
@@ -435,13 +464,15 @@ async function ensureSystem(wantsData) {
   if (missingSource && !own) throw new Stop(3, `${plan.why}. It is in ${release}, which no apt source of this machine leads to: add one, then try again.\n${skip}`);
   const source = own && backportsSource(own, release.replace('-backports', ''));
 
-  const needsData = wantsData && !hasData();
-  const canApt = existsSync('/usr/bin/apt-get') && (plan.kind === 'apt' || needsData) && rootPrefix() !== null;
-  const packages = [...(plan.kind === 'apt' ? plan.packages : []), ...(needsData && canApt ? ['dataset-fashion-mnist'] : [])];
+  const needsData = wantsData && !hasData(), needsBrowser = wantsBrowser && !findBrowser();
+  const canApt = existsSync('/usr/bin/apt-get') && (plan.kind === 'apt' || needsData || needsBrowser) && rootPrefix() !== null;
+  const browserByApt = needsBrowser && canApt && aptHasBrowser(facts.distro);
+  const packages = [...(plan.kind === 'apt' ? plan.packages : []), ...(needsData && canApt ? ['dataset-fashion-mnist'] : []), ...(browserByApt ? ['chromium'] : [])];
   const consent = canApt && packages.length > 0 && (await agreed(`install ${packages.join(', ')} with apt-get${source ? `, adding ${release} to the apt sources` : ''}?`));
 
   if (plan.kind === 'apt') installDriver(plan, source, canApt, consent, skip);
   if (needsData) await fetchData(canApt && consent);
+  if (needsBrowser) installBrowser(browserByApt && consent);
 }
 
 function installDriver(plan, source, canApt, consent, skip) {
@@ -472,7 +503,7 @@ async function main(what) {
   }
   ensurePackages();
   ensureKernels();
-  await ensureSystem(['train', 'test', 'eval'].includes(what));
+  await ensureSystem(['train', 'test', 'eval'].includes(what), what === 'test');
 }
 
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url) && !process.env.DDPM_NO_SETUP) {
