@@ -142,7 +142,7 @@ exact('replayed steps are those that run eagerly', async (engine) => {
     const tape = new Tape(engine);
     const loss = tape.record(() => {
       const x0 = images.gather(shuffleIndices(OPTIONS.batchSize, images.count, clock), clock), t = randomIntegers(OPTIONS.batchSize, diffusion.T, clock, STREAM.time);
-      return diffusion.trainLosses((x, at) => unet.forward(x, at, clock), x0, t, { clock });
+      return diffusion.trainLosses((x, at) => unet.forward(x, at, { clock }), x0, t, { clock });
     });
     tape.backward(loss);
     optimizer.step(loss, clock);
@@ -254,7 +254,7 @@ learning('200 replayed steps leave no byte behind, nor do 50 eager ones', async 
   for (let step = 0; step < 50; step++) {
     clock.set({ seed: 1, step, lr: 1e-3, ...optimizer.tick(step) });
     const tape = new Tape(engine);
-    const loss = tape.record(() => diffusion.trainLosses((x, at) => unet.forward(x, at, clock), images.gather(shuffleIndices(6, images.count, clock), clock), randomIntegers(6, 1000, clock, STREAM.time), { clock }));
+    const loss = tape.record(() => diffusion.trainLosses((x, at) => unet.forward(x, at, { clock }), images.gather(shuffleIndices(6, images.count, clock), clock), randomIntegers(6, 1000, clock, STREAM.time), { clock }));
     tape.backward(loss);
     optimizer.step(loss, clock);
     loss.free();

@@ -128,7 +128,8 @@ const refused: readonly [string, object, RegExp][] = [
   ['an activation that is not implemented', { act_fn: 'mish' }, /act_fn = "mish" is not implemented; "silu" or "swish" is/],
   ['centred input', { center_input_sample: true }, /center_input_sample = true is not implemented/],
   ['scale and shift', { resnet_time_scale_shift: 'scale_shift' }, /resnet_time_scale_shift = "scale_shift" is not implemented/],
-  ['classes', { num_class_embeds: 10 }, /num_class_embeds = 10 is not implemented/],
+  ['a class embedding that is not implemented', { class_embed_type: 'projection' }, /class_embed_type = "projection" is not implemented; null or "timestep" or "identity" is/],
+  ['no classes', { num_class_embeds: 0 }, /num_class_embeds must be a whole number of at least 1, not 0/],
   ['a block type that is not implemented', { down_block_types: ['DownBlock2D', 'SkipDownBlock2D'] }, /block type "SkipDownBlock2D" is not implemented; DownBlock2D and AttnDownBlock2D are/],
   ['an up block among the down blocks', { down_block_types: ['UpBlock2D', 'DownBlock2D'] }, /block type "UpBlock2D" is not implemented/],
   ['lists of different lengths', { block_out_channels: [8, 16, 16] }, /must be lists of one length/],
@@ -336,7 +337,7 @@ forward('dropout is on with a clock only, and is a function of the clock', async
   const clock = new Clock(engine);
   const at = async (step: number, seed = 5): Promise<string> => {
     clock.set({ seed, step });
-    return bits(await unet.forward(x, t, clock).read());
+    return bits(await unet.forward(x, t, { clock }).read());
   };
   const plain = bits(await unet.forward(x, t).read()), first = await at(0);
   assert.is.not(first, plain);
@@ -352,12 +353,64 @@ forward('dropout is on with a clock only, and is a function of the clock', async
     run.call(this, kernel, grid, args);
   };
   try {
-    unet.forward(x, t, clock);
+    unet.forward(x, t, { clock });
   } finally {
     delete (engine as Partial<Engine>).run; // the method of the class shows again
   }
   assert.is(streams.length, 8, 'two blocks down, two in the middle, four up');
   assert.is(new Set([...streams, ...Object.values(STREAM)]).size, 8 + Object.keys(STREAM).length);
+});
+
+forward('labels: rows of a table, times, or embeddings, added to the embedding of t', async (engine) => {
+  const { x, t } = inputs(engine, 3), ids = Uint32Array.of(2, 0, 2), labels = upload(engine, [3], ids);
+  const plain = lively(engine), same = await plain.unet.forward(x, t).read();
+  const values: Named = await plain.parameters.read('values');
+  // A table of zeros changes nothing; the identity of the same rows is the table.
+  const rows: ArrayLike<number> = random(3 * 32, 7);
+  for (const [what, weight] of [['zeros', new Float32Array(96)], ['rows', rows]] as const) {
+    const unet = new UNet({ ...SMALL, num_class_embeds: 3 });
+    Parameters.place(engine, unet).write('values', new Map([...values, ['class_embedding.weight', { shape: [3, 32], data: weight }]]), 'test');
+    const identity = new UNet({ ...SMALL, class_embed_type: 'identity' });
+    Parameters.place(engine, identity).write('values', values, 'test');
+    const got = await unet.forward(x, t, { labels }).read();
+    const given = upload(engine, [3, 32], Float32Array.from({ length: 96 }, (_, i) => weight[ids[Math.floor(i / 32)] * 32 + (i % 32)]));
+    assert.is(bits(await identity.forward(x, t, { labels: given }).read()), bits(got), what);
+    if (what === 'zeros') assert.is(bits(got), bits(same));
+    else assert.ok(relativeL2(got, same) > 1e-3);
+    await assertError(() => unet.forward(x, t), 'E-SHAPE', /the model has classes \(num_class_embeds = 3\): forward\(\) needs labels, one for each of the 3 images/);
+    await assertError(() => unet.forward(x, t, { labels: given }), 'E-SHAPE', /labels of shape \(3, 32\) for 3 images; the model takes \(3\)/);
+  }
+  await assertError(() => plain.unet.forward(x, t, { labels }), 'E-SHAPE', /the model has no classes/);
+
+  // Labels as times: with the weights of the time embedding and t for labels, the sum is twice the embedding of t.
+  const times = new UNet({ ...SMALL, class_embed_type: 'timestep' }), doubled = new Map(values);
+  for (const [name, value] of values) if (name.startsWith('time_embedding.')) doubled.set(name.replace('time', 'class'), value);
+  Parameters.place(engine, times).write('values', doubled, 'test');
+  for (const name of ['time_embedding.linear_2.weight', 'time_embedding.linear_2.bias']) doubled.set(name, { ...values.get(name)!, data: Float32Array.from(values.get(name)!.data, (v) => 2 * v) });
+  for (const name of [...doubled.keys()]) if (name.startsWith('class_')) doubled.delete(name);
+  plain.parameters.write('values', doubled, 'test');
+  assert.is(bits(await times.forward(x, t, { labels: t }).read()), bits(await plain.unet.forward(x, t).read()));
+});
+
+forward('a pair is read as one tensor, and a start that is missing is zeros', async (engine) => {
+  const { unet, parameters: p } = lively(engine, { config: { in_channels: 2 } }), { x, t, goal: start } = inputs(engine, 2);
+  const pair = await x.read(), other = await start.read();
+  const joined = upload(engine, [2, 8, 8, 2], Float32Array.from({ length: 256 }, (_, i) => (i % 2 ? other : pair)[i >> 1]));
+  const both = await unet.forward([x, start], t).read();
+  assert.ok(relativeL2(both, await unet.forward(joined, t).read()) < 1e-5);
+  const zeros = upload(engine, [2, 8, 8, 1], new Float32Array(128)), alone = await unet.forward(x, t).read();
+  assert.is(bits(await unet.forward([x, zeros], t).read()), bits(alone));
+  assert.is(bits(await unet.forward([x, null], t).read()), bits(alone));
+  assert.ok(relativeL2(alone, both) > 1e-2);
+  // The weights of the start get a gradient: zero where the start is.
+  const grads = async (second: Tensor | null): Promise<Float32Array[]> => {
+    const tape = new Tape(engine), loss = tape.record(() => mse(unet.forward([x, second], t), start));
+    tape.backward(loss);
+    const { data } = (await p.read('grads')).get('conv_in.weight')!;
+    return [0, 1].map((half) => data.filter((_, i) => Math.floor(i / 9) % 2 === half));
+  };
+  assert.ok((await grads(null))[1].every((v) => v === 0) && (await grads(start)).every((half) => norm(half) > 0));
+  await assertError(() => unet.forward([x, joined], t), 'E-SHAPE', /the model takes 2 channels; the images have 1 and what goes with them 2/);
 });
 
 forward('shapes that do not fit are refused', async (engine) => {

@@ -42,7 +42,7 @@ export class Training {
       const loss = tape.record(() => {
         const x0 = images.gather(shuffleIndices(options.batchSize, images.count, clock), clock);
         const t = randomIntegers(options.batchSize, diffusion.T, clock, STREAM.time);
-        return diffusion.trainLosses((x, at) => unet.forward(x, at, clock), x0, t, { clock });
+        return diffusion.trainLosses((x, at) => unet.forward(x, at, { clock }), x0, t, { clock });
       });
       tape.backward(loss);
       this.optimizer.step(loss, clock);

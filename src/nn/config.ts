@@ -27,6 +27,9 @@ export interface UNetConfig {
   readonly norm_eps: number;
   readonly resnet_time_scale_shift: 'default';
   readonly add_attention: boolean;
+  /** How labels become an embedding that is added to that of t: null looks it up in a table of num_class_embeds rows, 'timestep' treats them as times, 'identity' takes embeddings. */
+  readonly class_embed_type: null | 'timestep' | 'identity';
+  readonly num_class_embeds: number | null;
 }
 
 /** The content of a config.json: any subset of the fields; what is absent has diffusers' default, which is not DDPM's. */
@@ -39,12 +42,13 @@ const DEFAULTS: UNetConfig = {
   up_block_types: ['AttnUpBlock2D', 'AttnUpBlock2D', 'AttnUpBlock2D', 'UpBlock2D'], block_out_channels: [224, 448, 672, 896], layers_per_block: 2,
   mid_block_scale_factor: 1, downsample_padding: 1, dropout: 0, act_fn: 'silu', attention_head_dim: 8, norm_num_groups: 32, attn_norm_num_groups: null,
   norm_eps: 1e-5, resnet_time_scale_shift: 'default', add_attention: true,
+  class_embed_type: null, num_class_embeds: null,
 };
 
 /** Fields whose other values change the network in ways that are not implemented. */
 const ONLY: { readonly [name: string]: readonly unknown[] } = {
   _class_name: ['UNet2DModel'], center_input_sample: [false], time_embedding_type: ['positional'], mid_block_scale_factor: [1], act_fn: ['silu', 'swish'],
-  resnet_time_scale_shift: ['default'], downsample_type: ['conv'], upsample_type: ['conv'], class_embed_type: [null], num_class_embeds: [null], num_train_timesteps: [null],
+  resnet_time_scale_shift: ['default'], downsample_type: ['conv'], upsample_type: ['conv'], class_embed_type: [null, 'timestep', 'identity'], num_train_timesteps: [null],
 };
 
 /** Fills in the defaults and checks every field; throws E-MODEL by name for what is unknown or not implemented. */
@@ -65,6 +69,7 @@ export function readConfig(fields: UNetFields): UNetConfig {
   };
   for (const name of ['in_channels', 'out_channels', 'layers_per_block', 'norm_num_groups'] as const) whole(name, 1);
   for (const name of ['freq_shift', 'downsample_padding'] as const) whole(name, 0);
+  if (c.num_class_embeds !== null) whole('num_class_embeds', 1);
   const levels = Array.isArray(c.block_out_channels) ? c.block_out_channels.length : 0;
   if (!levels || c.down_block_types?.length !== levels || c.up_block_types?.length !== levels) refuse('block_out_channels, down_block_types and up_block_types must be lists of one length.');
   for (const type of c.down_block_types) if (type !== 'DownBlock2D' && type !== 'AttnDownBlock2D') refuse(`the block type "${String(type)}" is not implemented; DownBlock2D and AttnDownBlock2D are.`);

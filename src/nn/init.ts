@@ -1,10 +1,12 @@
 // The initialisation of DDPM: variance scaling, and almost zero where a block ends (Ho et al., 2020, nn.py).
-import { philox4x32, STREAM, unit } from '../philox.ts';
+import { normal4, philox4x32, STREAM, unit } from '../philox.ts';
 
-export type Init = { readonly kind: 'constant'; readonly value: number } | { readonly kind: 'variance-scaling'; readonly scale: number };
+export type Init = { readonly kind: 'constant'; readonly value: number } | { readonly kind: 'variance-scaling'; readonly scale: number } | { readonly kind: 'normal' };
 
 export const zeros: Init = { kind: 'constant', value: 0 };
 export const ones: Init = { kind: 'constant', value: 1 };
+/** Standard normal: how PyTorch starts an embedding. */
+export const normal: Init = { kind: 'normal' };
 
 /** Uniform on +-sqrt(6 scale / (fan_in + fan_out)); a scale of 0 means 1e-10, as in the original. */
 export const varianceScaling = (scale = 1): Init => ({ kind: 'variance-scaling', scale: scale || 1e-10 });
@@ -16,10 +18,11 @@ export function initialise(init: Init, shape: readonly number[], seed: number, i
   const out = new Float32Array(size);
   if (init.kind === 'constant') return out.fill(init.value);
   const receptive = kernel.reduce((a, b) => a * b, 1);
-  const bound = Math.sqrt((6 * init.scale) / ((fanIn + fanOut) * receptive));
+  const bound = init.kind === 'normal' ? 0 : Math.sqrt((6 * init.scale) / ((fanIn + fanOut) * receptive));
   for (let i = 0; i < size; i += 4) {
     const words = philox4x32([i / 4, index, 0, 0], [seed, STREAM.init]);
-    for (let j = 0; j < 4 && i + j < size; j++) out[i + j] = (2 * unit(words[j]!) - 1) * bound;
+    const values = init.kind === 'normal' ? normal4(words) : words.map((word) => (2 * unit(word) - 1) * bound);
+    for (let j = 0; j < 4 && i + j < size; j++) out[i + j] = values[j]!;
   }
   return out;
 }

@@ -2,10 +2,11 @@
 import type { Clock } from '../clock.ts';
 import { attention } from '../ops/attention.ts';
 import { conv2d, type Conv2dOptions, linear } from '../ops/conv2d.ts';
+import { embedding } from '../ops/embedding.ts';
 import { groupNorm } from '../ops/group_norm.ts';
 import { dropout, upsample } from '../ops/pointwise.ts';
 import type { Tensor } from '../tensor.ts';
-import { ones, varianceScaling, zeros } from './init.ts';
+import { normal, ones, varianceScaling, zeros } from './init.ts';
 import { Module, Parameter } from './parameter.ts';
 
 /** Training adds what is random: the clock that drives it. Without it dropout is off. */
@@ -36,6 +37,18 @@ export class Linear extends Module {
   }
   forward(x: Tensor, options?: { residual?: Tensor | null }): Tensor {
     return linear(x, this.weight.tensor, this.bias.tensor, options);
+  }
+}
+
+/** Rows of a table by number: (N) uint32 -> (N, size). */
+export class Embedding extends Module {
+  readonly weight: Parameter;
+  constructor(count: number, size: number) {
+    super();
+    this.weight = new Parameter([count, size], 'plain', normal);
+  }
+  forward(ids: Tensor): Tensor {
+    return embedding(ids, this.weight.tensor);
   }
 }
 

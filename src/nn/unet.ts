@@ -1,11 +1,14 @@
 // The U-Net of DDPM, configured by the fields and made of the tensor names of diffusers' UNet2DModel.
+import { pointwise } from '../autograd.ts';
+import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
+import { fill } from '../gpu/kernels.gen.ts';
 import { placeFrequencies, timestepEmbedding } from '../ops/embedding.ts';
-import { silu } from '../ops/pointwise.ts';
-import type { Tensor } from '../tensor.ts';
+import { add, silu } from '../ops/pointwise.ts';
+import { Tensor } from '../tensor.ts';
 import { type UNetConfig, type UNetFields, readConfig } from './config.ts';
-import { Attention, type BlockOptions, Conv2d, Downsample2D, GroupNorm, Linear, type Mode, ResnetBlock2D, Upsample2D } from './layers.ts';
+import { Attention, type BlockOptions, Conv2d, Downsample2D, Embedding, GroupNorm, Linear, type Mode, ResnetBlock2D, Upsample2D } from './layers.ts';
 import { Module } from './parameter.ts';
 
 class TimestepEmbedding extends Module {
@@ -87,9 +90,17 @@ class MidBlock extends Module {
   }
 }
 
+export interface ForwardOptions {
+  /** What drives dropout; without it dropout is off. */
+  readonly clock?: Clock | null;
+  /** (N) uint32, for a model with classes; (N, 4 block_out_channels[0]) float32 where class_embed_type is 'identity'. */
+  readonly labels?: Tensor | null;
+}
+
 export class UNet extends Module {
   readonly conv_in: Conv2d;
   readonly time_embedding: TimestepEmbedding;
+  readonly class_embedding?: Embedding | TimestepEmbedding;
   readonly down_blocks: DownBlock[] = [];
   readonly mid_block: MidBlock;
   readonly up_blocks: UpBlock[] = [];
@@ -111,6 +122,8 @@ export class UNet extends Module {
 
     this.conv_in = new Conv2d(c.in_channels, widths[0]!, 3);
     this.time_embedding = new TimestepEmbedding(widths[0]!, time);
+    if (c.class_embed_type === 'timestep') this.class_embedding = new TimestepEmbedding(widths[0]!, time);
+    else if (c.class_embed_type === null && c.num_class_embeds !== null) this.class_embedding = new Embedding(c.num_class_embeds, time);
     let width = widths[0]!;
     c.down_block_types.forEach((type, level) => {
       const to = widths[level]!;
@@ -147,21 +160,38 @@ export class UNet extends Module {
     return { size: block_out_channels[0]!, flipSinToCos: flip_sin_to_cos, freqShift: freq_shift };
   }
 
-  /** x (N, H, W, in_channels), t (N) uint32 -> (N, H, W, out_channels). With a clock, dropout is on. */
-  forward(x: Tensor, t: Tensor, clock: Mode['clock'] = null): Tensor {
-    const { engine } = x;
-    const [, H, W, C] = x.shape as [number, number, number, number];
-    const factor = 2 ** (this.#config.block_out_channels.length - 1);
-    if (C !== this.#config.in_channels) throw new DdpmError('E-SHAPE', `the model takes ${this.#config.in_channels} channels; the images have ${C}.`);
-    if (H % factor || W % factor) throw new DdpmError('E-SHAPE', `images of ${H} x ${W} do not halve ${this.#config.block_out_channels.length - 1} times: height and width must be multiples of ${factor}.`);
+  /** Whether forward() needs labels. */
+  get conditional(): boolean {
+    return this.#config.class_embed_type !== null || this.#config.num_class_embeds !== null;
+  }
+
+  /**
+   * x (N, H, W, in_channels), t (N) uint32 -> (N, H, W, out_channels).
+   *
+   * A model with self-conditioning (Chen et al., 2022) has twice the channels of the images: x is then a pair, the images and the start that was
+   * predicted for them, which are read as one; without the second, zeros take its place.
+   *
+   * @throws DdpmError E-SHAPE for images or labels that do not fit the model
+   */
+  forward(x: Tensor | readonly [Tensor, Tensor | null], t: Tensor, { clock = null, labels = null }: ForwardOptions = {}): Tensor {
+    const [image, start] = x instanceof Tensor ? [x, null] : x;
+    const { engine } = image;
+    const [N, H, W, C] = image.shape as [number, number, number, number];
+    const { in_channels: wanted, block_out_channels: widths } = this.#config;
+    const factor = 2 ** (widths.length - 1);
+    const conditioned = start !== null || 2 * C === wanted;
+    if (C + (start ? start.shape.at(-1)! : conditioned ? C : 0) !== wanted)
+      throw new DdpmError('E-SHAPE', `the model takes ${wanted} channels; the images have ${C}${start ? ` and what goes with them ${start.shape.at(-1)}` : ''}.`);
+    if (H % factor || W % factor) throw new DdpmError('E-SHAPE', `images of ${H} x ${W} do not halve ${widths.length - 1} times: height and width must be multiples of ${factor}.`);
     const frequencies = this.#frequencies.get(engine);
     if (!frequencies) throw new DdpmError('E-ENGINE', 'the model is not on this device yet: call Parameters.place(engine, model) first.');
+    this.#checkLabels(labels, N);
     const mode: Mode = { clock };
 
     return engine.scope(() => {
       // Every block applies SiLU to the same embedding: once is enough.
-      const temb = engine.scope(() => silu(this.time_embedding.forward(timestepEmbedding(t, frequencies, this.#embedding))));
-      let h = this.conv_in.forward(x);
+      const temb = engine.scope(() => silu(this.#embed(t, labels, frequencies)));
+      let h = engine.scope(() => this.conv_in.forward(conditioned ? [image, start ?? zerosLike(image)] : image));
       const skips = [h];
       for (const block of this.down_blocks) {
         skips.push(...block.forward(h, temb, mode));
@@ -172,4 +202,28 @@ export class UNet extends Module {
       return this.conv_out.forward(this.conv_norm_out.forward(h, true));
     });
   }
+
+  /** The embedding of t, and of the labels where the model has classes. */
+  #embed(t: Tensor, labels: Tensor | null, frequencies: Tensor): Tensor {
+    const time = this.time_embedding.forward(timestepEmbedding(t, frequencies, this.#embedding));
+    if (!labels) return time;
+    const kind = this.class_embedding;
+    if (!kind) return add(time, labels);
+    return add(time, kind.forward(kind instanceof Embedding ? labels : timestepEmbedding(labels, frequencies, this.#embedding)));
+  }
+
+  #checkLabels(labels: Tensor | null, N: number): void {
+    const { class_embed_type: type, num_class_embeds: classes, block_out_channels: widths } = this.#config;
+    if (!labels && this.conditional) throw new DdpmError('E-SHAPE', `the model has classes (${type ?? `num_class_embeds = ${classes}`}): forward() needs labels, one for each of the ${N} images.`);
+    if (!labels) return;
+    if (!this.conditional) throw new DdpmError('E-SHAPE', 'the model has no classes, so there is no use for labels. Its config needs num_class_embeds or class_embed_type.');
+    const size = type === 'identity' ? 4 * N * widths[0]! : N;
+    if (labels.size !== size) throw new DdpmError('E-SHAPE', `labels of shape (${labels.shape.join(', ')}) for ${N} images; the model takes ${type === 'identity' ? `(${N}, ${4 * widths[0]!})` : `(${N})`}.`);
+  }
+}
+
+function zerosLike(x: Tensor): Tensor {
+  const zeros = Tensor.empty(x.engine, x.shape);
+  x.engine.run(fill, pointwise(x.size), { y: zeros.slice, value: 0 });
+  return zeros;
 }

@@ -1,5 +1,5 @@
-// The sinusoidal timestep embedding, as diffusers' get_timestep_embedding.
-import { threads } from '../autograd.ts';
+// The sinusoidal timestep embedding, as diffusers' get_timestep_embedding, and embeddings that are learnt.
+import { record, threads } from '../autograd.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Tensor } from '../tensor.ts';
@@ -34,4 +34,14 @@ export function timestepEmbedding(t: Tensor, freq: Tensor, { size, flipSinToCos 
   const y = Tensor.empty(t.engine, [N, size]);
   t.engine.run(k.timestep_embedding, threads(y.size), { t: t.slice, freq: freq.slice, y: y.slice, N, half: Math.floor(size / 2), size, flip: Number(flipSinToCos) });
   return y;
+}
+
+/** table (K, C), ids (N, uint32) -> (N, C): row ids[n] of the table. An id past the end reads the last row. */
+export function embedding(ids: Tensor, table: Tensor): Tensor {
+  const { engine } = table;
+  const N = ids.size, [K, C] = table.shape as [number, number];
+  const y = Tensor.empty(engine, [N, C]);
+  engine.run(k.embedding_gather, threads(N * C), { table: table.slice, ids: ids.slice, y: y.slice, N, K, C });
+  return record(y, [table], (dy, [dtable]) =>
+    dtable && engine.run(k.embedding_scatter, threads(K * C), { ids: ids.slice, dy, dtable: dtable.slice, N, K, C, accumulate: dtable.accumulate }));
 }

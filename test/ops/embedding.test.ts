@@ -1,8 +1,12 @@
-// The sinusoidal timestep embedding against its float64 twin.
+// The sinusoidal timestep embedding, and embeddings that are learnt, against their float64 twins.
 import * as assert from 'uvu/assert';
-import { type EmbeddingOptions, frequencies, placeFrequencies, timestepEmbedding } from '../../src/ops/embedding.ts';
-import { assertClose } from '../helpers/close.ts';
-import { gpuSuite, ULP, upload } from '../helpers/gpu.ts';
+import { threads } from '../../src/autograd.ts';
+import * as k from '../../src/gpu/kernels.gen.ts';
+import { embedding as embed, type EmbeddingOptions, frequencies, placeFrequencies, timestepEmbedding } from '../../src/ops/embedding.ts';
+import { add } from '../../src/ops/pointwise.ts';
+import { abs, assertClose, bound } from '../helpers/close.ts';
+import { destination, differentiate, gpuSuite, random, ULP, upload } from '../helpers/gpu.ts';
+import * as learnt from '../ref/embedding.ts';
 import * as twin from '../ref/timestep_embedding.ts';
 
 const embedding = gpuSuite('timestep embedding');
@@ -32,3 +36,37 @@ embedding('the high part of every frequency has 12 bits', () => {
   }
 });
 embedding.run();
+
+// ---------------------------------------------------------------------------------------------------------------- embeddings that are learnt
+const table = gpuSuite('embedding');
+
+/** Rows that are named once, often and never; an id past the end means the last row. */
+const cases = [
+  { K: 3, C: 5, ids: [2, 0, 0, 2, 2, 0, 2] },
+  { K: 11, C: 12, ids: [10, 4, 4, 7, 99] },
+  { K: 1, C: 1, ids: [0, 0, 0] },
+  { K: 70, C: 33, ids: Array.from({ length: 129 }, (_, n) => (n * n) % 67) },
+];
+for (const { K, C, ids: list } of cases)
+  table(`${K} rows of ${C}, ${list.length} ids`, async (engine) => {
+    const ids = Uint32Array.from(list), N = ids.length, rows = random(K * C, 0), dy = random(N * C, 1), before = random(K * C, 2);
+    const tids = upload(engine, [N], ids), weight = upload(engine, [K, C], rows);
+    const { y, gradients } = await differentiate([weight], () => embed(tids, weight), dy);
+    assert.equal([...y], [...learnt.embedding(rows, ids, K, C)], 'a copy is exact');
+    const want = learnt.embeddingBackward(ids, dy, K, C), atol = bound(N, learnt.embeddingBackward(ids, abs(dy), K, C));
+    assertClose(gradients[0], want, { atol, what: 'dtable' });
+    for (let i = 0; i < K * C; i++) if (!list.some((id) => Math.min(id, K - 1) === Math.floor(i / C))) assert.is(gradients[0][i], 0, 'a row that no id names');
+    const dtable = destination(engine, [K, C], before), tdy = upload(engine, [N, C], dy);
+    engine.run(k.embedding_scatter, threads(K * C), { ids: tids.slice, dy: tdy.slice, dtable: dtable.slice, N, K, C, accumulate: 1 });
+    const sum = want.map((v, i) => v + before[i]);
+    assertClose(await dtable.read(), sum, { atol: atol.map((v, i) => v + bound(1, [Math.abs(sum[i])])[0]), what: 'dtable on top' });
+  });
+
+table('looked up twice, both gradients are summed', async (engine) => {
+  const [a, b] = [Uint32Array.of(1, 0), Uint32Array.of(1, 1)], weight = upload(engine, [2, 3], random(6, 0)), dy = random(6, 1);
+  const [ta, tb] = [upload(engine, [2], a), upload(engine, [2], b)];
+  const { gradients } = await differentiate([weight], () => add(embed(ta, weight), embed(tb, weight)), dy);
+  const [one, two] = [a, b].map((ids) => learnt.embeddingBackward(ids, dy, 2, 3));
+  assertClose(gradients[0], one.map((v, i) => v + two[i]), { atol: bound(4, one.map((v, i) => Math.abs(v) + Math.abs(two[i]))), what: 'dtable' });
+});
+table.run();
