@@ -3,6 +3,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Features, frechetDistance, type Statistics, statistics } from '../src/quality/frechet.ts';
 import { type Matrix, semidefiniteFactor, singularValues, traceOfRoot, transposedProduct, tridiagonalEigenvalues } from '../src/quality/nuclear_norm.ts';
+import { precisionRecall } from '../src/quality/precision_recall.ts';
 import { assertClose } from './helpers/close.ts';
 import { assertError } from './helpers/gpu.ts';
 import { eigenvaluesByJacobi, multiply, rootOfProductTrace, transpose } from './ref/eigen.ts';
@@ -133,3 +134,53 @@ frechet('refuses what cannot be compared', async () => {
   await assertError(() => statistics({ count: 2, width: 1, data: Float32Array.of(1, NaN) }), 'E-NONFINITE', /not finite/);
 });
 frechet.run();
+
+const manifolds = suite('precision and recall');
+
+/** As the definition has it: sorted lists of distances. */
+function byDefinition(generated: Features, real: Features, k: number): { precision: number; recall: number } {
+  const row = ({ data, width }: Features, i: number): Float32Array => data.subarray(i * width, (i + 1) * width);
+  const distance = (a: Float32Array, b: Float32Array): number => Math.sqrt(a.reduce((sum, v, c) => sum + (v - b[c]) ** 2, 0));
+  const reach = (set: Features, i: number): number => Array.from({ length: set.count }, (_, j) => distance(row(set, i), row(set, j))).toSpliced(i, 1).sort((a, b) => a - b)[k - 1];
+  const covered = (points: Features, by: Features): number => {
+    const reaches = Array.from({ length: by.count }, (_, j) => reach(by, j));
+    return Array.from({ length: points.count }, (_, i) => i).filter((i) => reaches.some((r, j) => distance(row(points, i), row(by, j)) <= r * (1 + 1e-12))).length / points.count;
+  };
+  return { precision: covered(generated, real), recall: covered(real, generated) };
+}
+
+manifolds('against the definition, for numbers that no block divides', () => {
+  for (const [a, b, width, k] of [[5, 4, 1, 3], [70, 130, 3, 3], [130, 70, 6, 1], [66, 65, 9, 5]]) {
+    const generated = features(a, width, 20, 1.3, 0.2), real = features(b, width, 21), got = precisionRecall(generated, real, k), want = byDefinition(generated, real, k);
+    assert.equal(got, want, `${a} and ${b} of ${width}, k = ${k}`);
+    if (a > 60) assert.ok(got.precision > 0 && got.recall > 0 && got.precision < 1);
+  }
+});
+
+const line = (...x: number[]): Features => ({ count: x.length, width: 1, data: Float32Array.from(x) });
+
+manifolds('hand-made sets', () => {
+  // k = 1: every point reaches its neighbour.
+  assert.equal(precisionRecall(line(0.5, 11), line(0, 1, 2), 1), { precision: 0.5, recall: 1 }); // 11 and 0.5 reach 10.5 far
+  assert.equal(precisionRecall(line(0.2, 0.3), line(0, 1, 2, 3), 1), { precision: 1, recall: 0 }); // one mode of many
+  assert.equal(precisionRecall(line(100, 101), line(0, 1), 1), { precision: 0, recall: 0 });
+  // On the edge is inside.
+  assert.equal(precisionRecall(line(3, 4), line(0, 2), 1), { precision: 1, recall: 0.5 });
+  // Points that coincide reach nothing but themselves.
+  assert.equal(precisionRecall(line(0, 0, 1), line(0, 0, 5), 1), { precision: 1, recall: 2 / 3 });
+});
+
+manifolds('equal sets give 1, exchanging the sets exchanges the figures, shifts and scales change nothing', () => {
+  const a = features(60, 5, 22), b = features(50, 5, 23, 1.2, 0.3);
+  assert.equal(precisionRecall(a, a), { precision: 1, recall: 1 });
+  const { precision, recall } = precisionRecall(a, b);
+  assert.equal(precisionRecall(b, a), { precision: recall, recall: precision });
+  const scaled = (set: Features): Features => ({ ...set, data: set.data.map((v) => 4 * v) });
+  assert.equal(precisionRecall(scaled(a), scaled(b)), { precision, recall });
+});
+
+manifolds('refuses what it cannot measure', async () => {
+  await assertError(() => precisionRecall(features(3, 2, 0), features(9, 2, 0)), 'E-USAGE', /only 3 images/);
+  await assertError(() => precisionRecall(features(9, 2, 0), features(9, 3, 0)), 'E-SHAPE', /2 and of 3/);
+});
+manifolds.run();

@@ -9,8 +9,9 @@ import { readFileOr, writeAtomic } from '../io/files.ts';
 import { toBytes } from '../io/png.ts';
 import { type OpenedEngine, openEngine } from '../node.ts';
 import { type Extractor, type Images, pixels } from '../quality/extractor.ts';
-import { frechetDistance, statistics } from '../quality/frechet.ts';
+import { type Features, frechetDistance, statistics } from '../quality/frechet.ts';
 import { describeDevice, drawSamples, runCommand, say } from './command.ts';
+import { openClassifier, trainFeatures } from './eval-features.ts';
 import { type Command, helpText, type Parsed, parseFlags } from './flags.ts';
 import { Bar } from './progress.ts';
 import { describeEnvironment } from './run-folder.ts';
@@ -36,9 +37,14 @@ async function evaluate(): Promise<number> {
     process.stdout.write(`${helpText(EVAL, COMMAND)}\n`);
     return 0;
   }
-  if (positional === null && !settings.real) throw new DdpmError('E-USAGE', 'eval needs a run, a checkpoint or a folder with a model: npm run eval -- runs/NAME. What real images reach: npm run eval -- --real --data fashion-mnist');
+  if (positional === null && !settings.real && !settings.trainFeatures) throw new DdpmError('E-USAGE', 'eval needs a run, a checkpoint or a folder with a model: npm run eval -- runs/NAME. What real images reach: npm run eval -- --real --data fashion-mnist');
   const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
   say('device', describeDevice(opened));
+  if (settings.trainFeatures) {
+    await trainFeatures(opened, settings);
+    await opened.close();
+    return 0;
+  }
   const placed = positional === null ? null : await placeModel(opened.engine, positional, settings.weights);
   if (placed) say('model', `${placed.model.file}  ${placed.parameters.count} parameters`);
 
@@ -48,8 +54,13 @@ async function evaluate(): Promise<number> {
   const measured = settings.real ? otherSplit(await load(settings.split === 'train' ? 'test' : 'train'), settings.n) : await generated(opened, placed!, parsed);
   sameShape(measured.images, real, name);
 
-  const extractor: Extractor = pixels;
-  const [a, b] = [statistics(await extractor.features(measured.images)), statistics(await extractor.features(real))];
+  const extractor: Extractor = settings.features === 'pixels' ? pixels : await openClassifier(opened.engine, settings.classifier, real.name);
+  const extract = async (images: Images): Promise<Features> => {
+    const bar = new Bar(images.count), features = await extractor.features(images, (done) => bar.draw(done));
+    say('features', `${images.count} images in ${bar.clear()}`);
+    return features;
+  };
+  const [a, b] = [statistics(await extract(measured.images)), statistics(await extract(real))];
   const figures = { frechet_distance: frechetDistance(a, b) };
   const protocol = {
     images: measured.images.count, ...measured.protocol, real: `${name}, ${settings.split} split`, real_images: real.count,

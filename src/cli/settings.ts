@@ -166,9 +166,13 @@ export const EVAL = {
   split: { type: 'choice', choices: ['train', 'test'], default: 'train', group: 'measure', help: 'which of the real images; the literature takes train' },
   limit: { ...COUNT, default: null, unset: 'all', group: 'measure', help: 'use only the first N real images' },
   n: { ...COUNT, min: 2, default: 2048, group: 'measure', help: 'images to compare with them; distances of different N cannot be compared' },
-  features: { type: 'choice', choices: ['pixels'], default: 'pixels', group: 'measure', help: 'what distances are measured between' },
+  features: { type: 'choice', choices: ['classifier', 'pixels'], default: 'classifier', group: 'measure', help: 'what distances are measured between' },
+  classifier: { type: 'path', default: null, value: 'FILE.safetensors', unset: 'the one that comes with the data set', group: 'measure', help: 'weights of --features classifier' },
   real: { type: 'bool', default: false, group: 'measure', help: 'real images of the other split in place of samples: what a perfect model would reach' },
   out: { type: 'path', default: null, value: 'FILE.json', unset: 'eval.json in the run folder', group: 'measure', help: 'where the figures go, after those that are there' },
+
+  'train-features': { type: 'bool', default: false, group: 'classifier', help: 'train a classifier on --data and write it to --out; nothing is measured' },
+  'feature-steps': { ...COUNT, default: 4000, group: 'classifier', help: 'its training steps, of 64 images each' },
 
   ...SAMPLING,
 
