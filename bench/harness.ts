@@ -1,4 +1,5 @@
 // Measures: each case is checked against the plain kernel first, then timed on the device; the device's own peak is measured, not looked up.
+import { MAP_READ, USAGE } from '../src/gpu/constants.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import type { Slice } from '../src/gpu/kernel.ts';
 import type { Plan } from '../src/gpu/plan.ts';
@@ -60,8 +61,8 @@ async function time(engine: Engine, plan: Plan<unknown>): Promise<number> {
     return performance.now() - start;
   }
   const queries = device.createQuerySet({ type: 'timestamp', count: 2 });
-  const resolved = device.createBuffer({ size: 16, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
-  const staging = device.createBuffer({ size: 16, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
+  const resolved = device.createBuffer({ size: 16, usage: USAGE.QUERY_RESOLVE | USAGE.COPY_SRC });
+  const staging = device.createBuffer({ size: 16, usage: USAGE.COPY_DST | USAGE.MAP_READ });
   const encoder = device.createCommandEncoder();
   encoder.beginComputePass({ timestampWrites: { querySet: queries, beginningOfPassWriteIndex: 0 } }).end();
   plan.encode(encoder);
@@ -69,7 +70,7 @@ async function time(engine: Engine, plan: Plan<unknown>): Promise<number> {
   encoder.resolveQuerySet(queries, 0, 2, resolved, 0);
   encoder.copyBufferToBuffer(resolved, 0, staging, 0, 16);
   engine.submit(encoder);
-  await engine.settle(staging.mapAsync(GPUMapMode.READ));
+  await engine.settle(staging.mapAsync(MAP_READ));
   const [start, end] = new BigInt64Array(staging.getMappedRange());
   const ms = Number(end! - start!) / 1e6;
   for (const it of [staging, resolved, queries]) it.destroy();

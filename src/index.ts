@@ -23,23 +23,9 @@ export { mse } from './ops/loss.ts';
 export { add, dropout, silu, upsample } from './ops/pointwise.ts';
 export { DeviceImages, randomIntegers, randomNormal, shuffleIndices } from './ops/random.ts';
 
-export { readConfig, type UNetConfig, type UNetFields } from './nn/config.ts';
-export { type Init, ones, varianceScaling, zeros } from './nn/init.ts';
-export { Attention, Conv2d, Downsample2D, GroupNorm, Linear, ResnetBlock2D, Upsample2D } from './nn/layers.ts';
-export { type Layout, Module, Parameter, parametersOf } from './nn/parameter.ts';
-export { type BufferName, type NamedTensors, Parameters } from './nn/parameters.ts';
-export { UNet } from './nn/unet.ts';
+export * from './nn/index.ts';
 
-export { type DiffusionModel, GaussianDiffusion, type MeanVariance, type TableName } from './diffusion/gaussian.ts';
-export { noiseTable, type OutputTable, type Prediction, PREDICTION_TYPES, PREDICTIONS, startTable, type TargetTable, targetTable } from './diffusion/prediction.ts';
-export { respace, respacedTimesteps } from './diffusion/respace.ts';
-export { type Draw, Sampler, type SamplerOptions, type SampleStep } from './diffusion/sampler.ts';
-export type { Row } from './diffusion/samplers/row.ts';
-export { type SamplerName, SAMPLERS, type SamplerTable, samplerTable, type TableOptions } from './diffusion/samplers/table.ts';
-export { type BetaOptions, makeBetas, makeSchedule, type Schedule, type ScheduleName, SCHEDULES, type ScheduleSource, type ScheduleSpec } from './diffusion/schedule.ts';
-export { karrasTimesteps, SAMPLER_SPACINGS, type SamplerSpacing, solverTimesteps, type Spacing, SPACINGS, timesteps } from './diffusion/spacing.ts';
-export { isLearned, logVarianceTable, type Variance, VARIANCES } from './diffusion/variance.ts';
-export { Training, type TrainingOptions } from './diffusion/training.ts';
+export * from './diffusion/index.ts';
 
 export { AdamW, type AdamWOptions, type StepLog } from './optim/adamw.ts';
 export { emaDecay, learningRate, LR_SCHEDULES, type LrSchedule } from './optim/schedules.ts';

@@ -78,7 +78,6 @@ async function instance(options: OpenOptions): Promise<GPU> {
   let gpu = held.instances.get(key);
   if (!gpu) {
     const dawn = await loadDawn();
-    for (const [name, value] of Object.entries(dawn.globals)) if (!(name in globalThis)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
     held.instances.set(key, (gpu = dawn.create(flags)));
   }
   return gpu;

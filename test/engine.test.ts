@@ -1,4 +1,5 @@
 // The engine: pool and scopes, capture and replay, what it refuses, errors of the device, several engines, and that nothing leaks.
+import { USAGE } from '../src/gpu/constants.ts';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { pointwise, Tape, threads } from '../src/autograd.ts';
@@ -285,7 +286,7 @@ device('an error that nobody caught stops everything after it', () =>
   withOwn(async ({ engine, device: d }) => {
     const x = upload(engine, [4], [1, 2, 3, 4]);
     // A buffer of the caller's without the usage that a kernel needs.
-    const borrowed = d.createBuffer({ size: 256, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC });
+    const borrowed = d.createBuffer({ size: 256, usage: USAGE.COPY_DST | USAGE.COPY_SRC });
     engine.run(k.silu_forward, pointwise(4), { x: x.slice, y: { buffer: borrowed, offset: 0, bytes: 16 } });
     const message = /Binding usage .* doesn't match expected usage \(BufferUsage::Storage\)/;
     await later();

@@ -1,4 +1,5 @@
 // The engine: runs typed WGSL kernels on a borrowed GPUDevice, eagerly or captured into a plan.
+import { MAP_READ, USAGE } from './constants.ts';
 import { DdpmError } from '../errors.ts';
 import { type Args, type Grid, grid, type Kernel, type Slice } from './kernel.ts';
 import { fill } from './kernels.gen.ts';
@@ -180,12 +181,12 @@ export class Engine {
     this.flush();
     this.check();
     const size = Math.ceil(from.bytes / 4) * 4;
-    const staging = this.device.createBuffer({ size, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
+    const staging = this.device.createBuffer({ size, usage: USAGE.COPY_DST | USAGE.MAP_READ });
     try {
       const encoder = this.device.createCommandEncoder();
       encoder.copyBufferToBuffer(from.buffer, from.offset, staging, 0, size);
       this.submit(encoder);
-      await this.settle(staging.mapAsync(GPUMapMode.READ));
+      await this.settle(staging.mapAsync(MAP_READ));
       this.check();
       return staging.getMappedRange().slice(0, from.bytes);
     } catch (error) {
@@ -343,7 +344,7 @@ export class Engine {
       const data = new DataView(new ArrayBuffer(size));
       types.forEach((type, i) => (type === 'f32' ? data.setFloat32(4 * i, values[i]!, true) : data.setInt32(4 * i, values[i]!, true)));
       if (!this.#arena || this.#arenaNext + size > ARENA_BYTES) {
-        this.#arena = this.device.createBuffer({ label: 'dims', size: ARENA_BYTES, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+        this.#arena = this.device.createBuffer({ label: 'dims', size: ARENA_BYTES, usage: USAGE.UNIFORM | USAGE.COPY_DST });
         this.#arenas.push(this.#arena);
         this.#arenaNext = 0;
       }

@@ -1,4 +1,5 @@
 // Compute pipelines, cached by kernel and overrides: made lazily one by one, or ahead of time in parallel.
+import { STAGE_COMPUTE } from './constants.ts';
 import { DdpmError } from '../errors.ts';
 import type { Kernel } from './kernel.ts';
 
@@ -90,7 +91,7 @@ export class Pipelines {
     if (!layout) {
       const types: GPUBufferBindingType[] = access.map((a) => (a === 'read' ? 'read-only-storage' : 'storage'));
       if (uniform) types.push('uniform');
-      layout = this.#device.createBindGroupLayout({ entries: types.map((type, binding) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } })) });
+      layout = this.#device.createBindGroupLayout({ entries: types.map((type, binding) => ({ binding, visibility: STAGE_COMPUTE, buffer: { type } })) });
       this.#layouts.set(key, layout);
     }
     return layout;

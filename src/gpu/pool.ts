@@ -1,4 +1,5 @@
 // Buffers by size class: what is given back is handed out again. WebGPU executes in order, so reuse needs no fence.
+import { USAGE } from './constants.ts';
 import { DdpmError } from '../errors.ts';
 
 /** Size classes are quarters of powers of two: at most a quarter is wasted, and nearly equal sizes share. */
@@ -28,7 +29,7 @@ export class Pool {
     if (!buffer) {
       if (size > this.#device.limits.maxBufferSize)
         throw new DdpmError('E-LIMIT', `a tensor needs a buffer of ${size} bytes; this device allows ${this.#device.limits.maxBufferSize}. Use a smaller batch size.`);
-      buffer = this.#device.createBuffer({ size, usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST });
+      buffer = this.#device.createBuffer({ size, usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST });
       this.#owned.add(buffer);
       this.totalBytes += size;
     }

@@ -1,4 +1,5 @@
 // Where a plan's time goes: every dispatch in a pass of its own, between two timestamps.
+import { MAP_READ, USAGE } from './constants.ts';
 import type { Engine } from './engine.ts';
 import type { Command, Plan } from './plan.ts';
 
@@ -42,8 +43,8 @@ async function timestamps(engine: Engine, commands: readonly Command[], add: (co
   const { device } = engine;
   const count = 2 * commands.length;
   const queries = device.createQuerySet({ type: 'timestamp', count });
-  const resolved = device.createBuffer({ size: 8 * count, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
-  const staging = device.createBuffer({ size: 8 * count, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
+  const resolved = device.createBuffer({ size: 8 * count, usage: USAGE.QUERY_RESOLVE | USAGE.COPY_SRC });
+  const staging = device.createBuffer({ size: 8 * count, usage: USAGE.COPY_DST | USAGE.MAP_READ });
   const encoder = device.createCommandEncoder();
   commands.forEach((command, i) => {
     if (command.kind !== 'dispatch') return engine.encodeInto(encoder, [command]);
@@ -56,7 +57,7 @@ async function timestamps(engine: Engine, commands: readonly Command[], add: (co
   encoder.resolveQuerySet(queries, 0, count, resolved, 0);
   encoder.copyBufferToBuffer(resolved, 0, staging, 0, 8 * count);
   engine.submit(encoder);
-  await engine.settle(staging.mapAsync(GPUMapMode.READ));
+  await engine.settle(staging.mapAsync(MAP_READ));
   const ticks = new BigInt64Array(staging.getMappedRange());
   commands.forEach((command, i) => command.kind === 'dispatch' && add(command, Number(ticks[2 * i + 1]! - ticks[2 * i]!) / 1e6));
   staging.destroy();

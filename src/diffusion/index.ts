@@ -1,0 +1,12 @@
+// `ddpm.wgsl/diffusion`: schedules, GaussianDiffusion, samplers and the training step.
+
+export { type DiffusionModel, GaussianDiffusion, type MeanVariance, type TableName } from './gaussian.ts';
+export { noiseTable, type OutputTable, type Prediction, PREDICTION_TYPES, PREDICTIONS, startTable, type TargetTable, targetTable } from './prediction.ts';
+export { respace, respacedTimesteps } from './respace.ts';
+export { type Draw, Sampler, type SamplerOptions, type SampleStep } from './sampler.ts';
+export type { Row } from './samplers/row.ts';
+export { type SamplerName, SAMPLERS, type SamplerTable, samplerTable, type TableOptions } from './samplers/table.ts';
+export { type BetaOptions, makeBetas, makeSchedule, type Schedule, type ScheduleName, SCHEDULES, type ScheduleSource, type ScheduleSpec } from './schedule.ts';
+export { karrasTimesteps, SAMPLER_SPACINGS, type SamplerSpacing, solverTimesteps, type Spacing, SPACINGS, timesteps } from './spacing.ts';
+export { isLearned, logVarianceTable, type Variance, VARIANCES } from './variance.ts';
+export { Training, type TrainingOptions } from './training.ts';
