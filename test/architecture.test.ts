@@ -21,7 +21,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['data/'], // its files are checked and read as io's are
   ['quality/'], // distances between sets of images
   ['node.ts'], // opens a device for the command line; a library user may bring one
-  ['cli/'],
+  ['cli/', 'web/'], // the commands serve the pages, and the pages train with the settings of the commands
   ['index.ts'], // says what is public; nobody inside goes through it
 ];
 

@@ -73,6 +73,9 @@ const GPU = {
 } as const;
 const HELP = { type: 'bool', default: false, once: true, group: 'other', help: 'show this text' } as const;
 
+/** Where the view of runs is served. */
+const PORT = 8007;
+
 export const TRAIN = {
   data: { type: 'string', default: 'fashion-mnist', value: 'NAME|PATH', group: 'data', help: 'fashion-mnist, shapes, or a file or folder (IDX, CIFAR-10)' },
   limit: { ...COUNT, default: null, unset: 'all', group: 'data', help: 'use only the first N images' },
@@ -118,6 +121,8 @@ export const TRAIN = {
   'save-every': { type: 'int', min: 0, ...PRESET, group: 'run', help: 'steps between checkpoints; 0 is only the last' },
   keep: { type: 'int', min: 0, default: 3, group: 'run', help: 'checkpoints to keep; 0 keeps all' },
 
+  view: { type: 'string', default: null, bare: String(PORT), value: '[PORT]', unset: 'off', once: true, group: 'run', help: 'show the run, live, on a page at 127.0.0.1' },
+
   gpu: GPU,
   'list-gpus': { type: 'bool', default: false, once: true, group: 'device', help: 'list the adapters and stop' },
 
@@ -126,6 +131,12 @@ export const TRAIN = {
     group: 'other', help: 'auto: a bar on a terminal, lines elsewhere',
   },
   'dry-run': { type: 'bool', default: false, once: true, group: 'other', help: 'show settings, model and memory, train and write nothing' },
+  help: HELP,
+} as const satisfies Table;
+
+export const VIEW = {
+  port: { type: 'int', min: 0, max: 65535, default: PORT, group: 'view', help: 'port on 127.0.0.1; the next free one where it is taken, 0 is any' },
+  report: { type: 'bool', default: false, group: 'view', help: 'write report.html into the folder instead: one file that opens without a server' },
   help: HELP,
 } as const satisfies Table;
 

@@ -1,7 +1,8 @@
 // npm run train: from flags to a run folder with metrics, pictures and checkpoints.
 
+import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { extname, join, relative } from 'node:path';
 import { loadDataset } from '../data/dataset.ts';
 import { GaussianDiffusion } from '../diffusion/gaussian.ts';
 import { Sampler } from '../diffusion/sampler.ts';
@@ -22,6 +23,7 @@ import { Progress } from './progress.ts';
 import { type Checkpoint, describeEnvironment, freeRunName, RunFolder } from './run-folder.ts';
 import { TRAIN, type TrainSettings } from './settings.ts';
 import { trainLoop } from './train-loop.ts';
+import { makeReport } from './view-server.ts';
 
 const COMMAND: Command = { name: 'train', help: 'Trains a model, or goes on training one, and keeps all of it in a run folder.' };
 
@@ -74,7 +76,8 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { ru
   const blocks = `${layers_per_block} ${layers_per_block === 1 ? 'block' : 'blocks'}`;
   say('model', `${settings.preset}  channels ${block_out_channels.join(', ')} × ${blocks}  dropout ${settings.dropout}  ${parameters.count} parameters`);
   say('train', trainLine(settings, data.count));
-  say('memory', memoryLine(parameters, training.plan.pool.totalBytes, data.pixels.length));
+  const memory = memoryParts(parameters, training.plan.pool.totalBytes, data.pixels.length);
+  say('memory', memoryLine(memory));
 
   const config = settingsToJson(TRAIN, settings as TrainSettings);
   if (given.dryRun) {
@@ -92,7 +95,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { ru
       throw new DdpmError('E-USAGE', `${resumed.run.path} has done its ${steps} steps. To go on with it, give more: ${more}`);
     }
   }
-  const environment = describeEnvironment(adapterFacts(opened));
+  const environment = { ...describeEnvironment(adapterFacts(opened)), memory };
   const run = resumed?.run ?? (await RunFolder.create(settings.out, given.name ?? freeRunName(settings.out, settings.data), { config, environment, overwrite: given.overwrite }));
   say('run', run.path);
   const from = state?.step ?? 0;
@@ -103,6 +106,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { ru
     if (state.seed !== seed) say('warning', `the seed was ${state.seed} and is ${seed}: from here on the run is another one`);
     if (state.data?.count !== data.count) say('warning', `the data were ${state.data?.count} images and are ${data.count}: the order goes on differently`);
   }
+  if (given.view !== null) await openView(run, given.view);
   await compile(training);
 
   const progress = new Progress(process.stderr, { total: steps, mode: settings.progress as 'auto', every: settings.logEvery });
@@ -162,6 +166,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { ru
   if (done === steps) {
     const final = run.file('samples', 'final.png');
     if (await draw(final, Math.min(settings.timesteps, 2 * settings.sampleSteps))) {
+      await writeReport(run, (text) => progress.event(text));
       progress.finish();
       process.stdout.write(`samples  ${final}\nmore     npm run sample -- ${quoted(run.path)}\n`);
       return 0;
@@ -199,6 +204,29 @@ function catchSignals(event: (text: string) => void): { requested: boolean } {
   return stop;
 }
 
+/** Shows the run on a page of this machine: from a process of its own, which can neither slow the training down nor stop it. */
+async function openView(run: RunFolder, port: string): Promise<void> {
+  const command = join(import.meta.dirname, `view${extname(import.meta.filename)}`);
+  const child = fork(command, [run.path, '--port', port], { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] });
+  child.unref();
+  child.channel?.unref();
+  const first = await new Promise<string>((done) => {
+    child.stdout!.once('data', (text: Buffer) => done(text.toString()));
+    child.once('exit', () => done(''));
+  });
+  (child.stdout as unknown as { unref?(): void }).unref?.();
+  if (first) process.stderr.write(first.replace(', until Ctrl-C', ', until the training ends'));
+}
+
+/** report.html: the run as one file. A training that is done is not failed by its report. */
+async function writeReport(run: RunFolder, event: (text: string) => void): Promise<void> {
+  try {
+    await writeAtomic(run.file('report.html'), await makeReport([run.path]));
+  } catch (error) {
+    event(`  no report.html: ${(error as Error).message}`);
+  }
+}
+
 const resumeCommand = (path: string): string => `npm run train -- --resume ${quoted(path)}`;
 
 /** The error of a run that was under way, with what is left of the run and what to type. */
@@ -225,9 +253,13 @@ function trainLine(s: ResolvedSettings, images: number): string {
   return `batch ${s.batchSize}, ${rate}, clip ${s.gradClip || 'off'}, ema ${s.ema}, ${s.schedule} T ${s.timesteps}, seed ${s.seed}, ${s.steps} steps = ${epochs} epochs`;
 }
 
-function memoryLine(parameters: Parameters, activations: number, data: number): string {
+/** Bytes on the device by what they hold. */
+function memoryParts(parameters: Parameters, activations: number, data: number): Record<string, number> {
   const bytes = (name: BufferName): number => parameters.chunks.reduce((sum, chunk) => sum + chunk.slices[name].bytes, 0);
-  const parts = { weights: bytes('values'), grads: bytes('grads'), Adam: bytes('m') + bytes('v'), EMA: bytes('ema'), activations, data };
+  return { weights: bytes('values'), grads: bytes('grads'), Adam: bytes('m') + bytes('v'), EMA: bytes('ema'), activations, data };
+}
+
+function memoryLine(parts: Record<string, number>): string {
   const sum = Object.values(parts).reduce((a, b) => a + b, 0);
   return `${Object.entries(parts).map(([name, part]) => `${name} ${mebibytes(part)}`).join(' + ')} = ${mebibytes(sum)} MiB`;
 }

@@ -1,0 +1,44 @@
+// Bundles the pages with esbuild: the view of a run as one HTML file, and the site as static files.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DdpmError } from '../errors.ts';
+
+const here = import.meta.dirname;
+
+/** One script for browsers, from TypeScript, with all that it imports. */
+async function bundle(entry: string): Promise<string> {
+  let esbuild: typeof import('esbuild');
+  try {
+    esbuild = await import('esbuild');
+  } catch {
+    throw new DdpmError('E-FILE', 'the pages are bundled with esbuild, which is not installed. In a clone: npm ci.');
+  }
+  const { outputFiles } = await esbuild.build({
+    entryPoints: [join(here, entry)], bundle: true, write: false, format: 'esm', target: 'es2022', minify: true, charset: 'utf8', legalComments: 'none', logLevel: 'silent',
+  });
+  return outputFiles[0]!.text;
+}
+
+const read = (file: string): string => readFileSync(join(here, file), 'utf8');
+/** A closing tag inside a script, or the start of a comment, would end it. */
+const inScript = (text: string): string => text.replaceAll('</script', '<\\/script').replaceAll('<!--', '<\\!--');
+
+let view: Promise<string> | undefined;
+
+/** The page of a run as one file without a report: from a package as it was built, in a clone bundled now. */
+export const viewPage = (): Promise<string> => (view ??= makeViewPage());
+
+async function makeViewPage(): Promise<string> {
+  const built = join(here, 'view', 'view.html');
+  if (existsSync(built)) return readFileSync(built, 'utf8');
+  const script = await bundle('view/main.ts');
+  // Functions as replacements: a dollar sign in the text is no pattern.
+  return read('view/index.html').replace('/*style*/', () => read('style.css')).replace('/*script*/', () => inScript(script));
+}
+
+/** The page with runs in it, which opens from a disk without a server. */
+export async function reportPage(runs: readonly object[]): Promise<string> {
+  const json = JSON.stringify(runs).replaceAll('<', '\\u003c');
+  return (await viewPage()).replace('/*report*/', () => json);
+}
