@@ -3,7 +3,7 @@
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { basename, join, relative, resolve, sep } from 'node:path';
+import { basename, join, resolve, sep } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { reportPage, viewPage } from '../web/build.ts';
 import type { MetricsLine, Run, RunReport, SampleGrid } from '../web/view/run.ts';
@@ -29,7 +29,8 @@ function changed(run: string): number {
   return statSync(existsSync(metrics) ? metrics : run).mtimeMs;
 }
 
-const idOf = (root: string, path: string): string => relative(root, path).replaceAll(sep, '/') || '.';
+/** A run's name in addresses; it lies in the root or is it. */
+const idOf = (path: string): string => basename(resolve(path));
 
 /** What is shown of a run besides its metrics. `url` says where a sample grid is found. */
 export function describeRun(path: string, id: string, url: (name: string) => string): Run {
@@ -173,7 +174,7 @@ function answer(site: Site, request: IncomingMessage, response: ServerResponse):
   const url = new URL(request.url ?? '/', 'http://localhost');
   const sample = /^\/samples\/([^/]+)\/([\w-]+\.png)$/.exec(url.pathname);
   if (url.pathname === '/') return end(200, 'text/html; charset=utf-8', site.page);
-  if (url.pathname === '/api/runs') return end(200, 'application/json', JSON.stringify(runsIn(site.root).map((path) => described(site, path))));
+  if (url.pathname === '/api/runs') return end(200, 'application/json', JSON.stringify(runsIn(site.root).map(described)));
   if (url.pathname === '/api/events') return events(site, url, request, response);
   if (sample) {
     const run = runOf(site, decodeURIComponent(sample[1]!)), file = run && inside(run, join(run, 'samples', sample[2]!));
@@ -182,14 +183,14 @@ function answer(site: Site, request: IncomingMessage, response: ServerResponse):
   end(404, 'text/plain', 'there is nothing here\n');
 }
 
-const described = ({ root }: Site, path: string): Run => {
-  const id = idOf(root, path);
+const described = (path: string): Run => {
+  const id = idOf(path);
   // A grid is drawn again when a run is started over: its time is part of its address.
   return describeRun(path, id, (name) => `samples/${encodeURIComponent(id)}/${name}?${Math.round(statSync(join(path, 'samples', name)).mtimeMs)}`);
 };
 
 /** The folder of a run that the page was told of; nothing else can be named. */
-const runOf = ({ root }: Site, id: string): string | undefined => runsIn(root).find((path) => idOf(root, path) === id);
+const runOf = ({ root }: Site, id: string): string | undefined => runsIn(root).find((path) => idOf(path) === id);
 
 /** A file of a run, null where it is not there or is a link that leads out of it. */
 function inside(run: string, path: string): string | null {
@@ -229,7 +230,7 @@ function events(site: Site, url: URL, request: IncomingMessage, response: Server
         run.offset = next;
         if (lines.length > 0) send('lines', [String(index), ...lines]);
       }
-      const description = described(site, run.path), grids = JSON.stringify(description.samples);
+      const description = described(run.path), grids = JSON.stringify(description.samples);
       if (grids !== run.grids) send('run', [JSON.stringify({ index, run: description })]);
       run.grids = grids;
     });

@@ -14,6 +14,8 @@ export interface ChartOptions {
   readonly title: string;
   readonly unit?: string;
   readonly log?: boolean;
+  /** Drawn as it is, whatever the smoothing. */
+  readonly exact?: boolean;
   /** What the x axis counts, for the crosshair. */
   readonly xName?: string;
 }
@@ -94,7 +96,7 @@ export class Chart {
     ctx.font = `11px ${css('--sans')}`;
     const shown = this.#series.filter((s) => s.x.length > 0);
     const log = this.#options.log === true;
-    const lines = shown.map((s) => ({ ...s, smooth: smoothed(s.y, this.#smoothing) }));
+    const lines = shown.map((s) => ({ ...s, smooth: smoothed(s.y, this.#options.exact ? 0 : this.#smoothing) }));
     const x0 = Math.min(...shown.map((s) => s.x[0]!)), x1 = Math.max(...shown.map((s) => s.x.at(-1)!));
     const [y0, y1] = valueRange(lines.map((s) => s.smooth), lines.map((s) => s.y), log);
     if (!(x1 >= x0) || !Number.isFinite(y0)) {
@@ -126,12 +128,12 @@ export class Chart {
 
     ctx.save();
     ctx.beginPath();
-    ctx.rect(PAD.left, PAD.top - 4, width - PAD.left - PAD.right, height - PAD.top - PAD.bottom + 8);
+    ctx.rect(PAD.left - 1, PAD.top - 4, width - PAD.left - PAD.right + 5, height - PAD.top - PAD.bottom + 8);
     ctx.clip();
     ctx.lineJoin = 'round';
     for (const s of lines) {
       ctx.strokeStyle = css(`--series-${s.colour % 6}`);
-      if (this.#smoothing > 0) {
+      if (s.smooth !== s.y) {
         ctx.globalAlpha = 0.22;
         ctx.lineWidth = 1;
         trace(ctx, s.x, s.y, px, py);

@@ -13,11 +13,11 @@ interface Shown {
   heard: number;
 }
 
-const CHARTS: readonly { column: Column; title: string; unit?: string; log?: boolean }[] = [
+const CHARTS: readonly { column: Column; title: string; unit?: string; log?: boolean; exact?: boolean }[] = [
   { column: 'loss', title: 'Loss', unit: 'mean squared error', log: true },
   { column: 'grad_norm', title: 'Gradient norm', unit: 'before clipping', log: true },
   { column: 'images_per_s', title: 'Speed', unit: 'images a second' },
-  { column: 'lr', title: 'Learning rate' },
+  { column: 'lr', title: 'Learning rate', exact: true },
 ];
 /** A run whose lines came this recently is taken to be training. */
 const LIVE_MS = 15_000;
