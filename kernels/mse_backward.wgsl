@@ -1,18 +1,22 @@
-// dpred_i = dloss 2 (pred_i - goal_i) / size
-// One invocation computes four values.
+// dpred[n,i] = deach[n] 2 (pred[n,i] - goal[n,i]) / size in the first C of M channels, 0 in the rest
+// One invocation computes the channels of one pixel.
 #import index
-struct Dims { size: u32, accumulate: u32 }
-@group(0) @binding(0) var<storage, read> pred: array<vec4f>;        // any shape
-@group(0) @binding(1) var<storage, read> goal: array<vec4f>;        // as pred
-@group(0) @binding(2) var<storage, read> dloss: array<f32>;         // (1)
-@group(0) @binding(3) var<storage, read_write> dpred: array<vec4f>; // as pred
+struct Dims { N: u32, P: u32, C: u32, M: u32, accumulate: u32 }
+@group(0) @binding(0) var<storage, read> pred: array<f32>;        // (N, P, M)
+@group(0) @binding(1) var<storage, read> goal: array<f32>;        // (N, P, C)
+@group(0) @binding(2) var<storage, read> deach: array<f32>;       // (N)
+@group(0) @binding(3) var<storage, read_write> dpred: array<f32>; // (N, P, M)
 @group(0) @binding(4) var<uniform> dims: Dims;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count: vec3u) {
-  let i = thread_index(id, count);
-  if (i >= arrayLength(&dpred)) { return; }
-  var d = (pred[i] - goal[i]) * (2.0 * dloss[0] / f32(dims.size));
-  if (dims.accumulate != 0u) { d += dpred[i]; }
-  dpred[i] = d;
+  let p = thread_index(id, count);
+  if (p >= dims.N * dims.P) { return; }
+  let scale = 2.0 * deach[p / dims.P] / f32(dims.P * dims.C);
+  for (var c = 0u; c < dims.M; c++) {
+    var d = 0.0;
+    if (c < dims.C) { d = (pred[p * dims.M + c] - goal[p * dims.C + c]) * scale; }
+    if (dims.accumulate != 0u) { d += dpred[p * dims.M + c]; }
+    dpred[p * dims.M + c] = d;
+  }
 }

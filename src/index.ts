@@ -19,7 +19,8 @@ export { attention, matmul, type Operand } from './ops/attention.ts';
 export { conv2d, type Conv2dOptions, linear } from './ops/conv2d.ts';
 export { type EmbeddingOptions, placeFrequencies, timestepEmbedding } from './ops/embedding.ts';
 export { groupNorm, type GroupNormOptions } from './ops/group_norm.ts';
-export { mse } from './ops/loss.ts';
+export { gatherRows } from './ops/gather.ts';
+export { type BoundInputs, mse, objective, type ObjectiveOptions, smoothL1, squaredError, variationalBound } from './ops/loss.ts';
 export { add, dropout, silu, upsample } from './ops/pointwise.ts';
 export { DeviceImages, randomIntegers, randomNormal, shuffleIndices } from './ops/random.ts';
 

@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
+import { gatherRows } from '../ops/gather.ts';
 import { mse } from '../ops/loss.ts';
 import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
@@ -92,7 +93,7 @@ export class GaussianDiffusion {
   extract(name: TableName | 'logVariance' | 'variance', t: Tensor): Tensor {
     const table = this.#columns.get(name);
     if (!table) throw new DdpmError('E-USAGE', `there is no table "${name}"; the tables are ${[...this.#columns.keys()].join(', ')}.`);
-    return this.#gather(table, t).view([t.size]);
+    return gatherRows(table, t).view([t.size]);
   }
 
   /** x_t = sqrt(acp_t) x_0 + sqrt(1 - acp_t) eps (DDPM, eq. 4). */
@@ -110,7 +111,7 @@ export class GaussianDiffusion {
     const { engine } = this;
     const N = x0.shape[0]!, size = x0.size / N;
     const xt = Tensor.empty(engine, x0.shape), target = Tensor.empty(engine, x0.shape);
-    const coef = this.#gather(this.#table, t);
+    const coef = gatherRows(this.#table, t);
     engine.run(k.q_sample, threads(N * Math.ceil(size / 4)), {
       clock: clock.slice, x0: x0.slice, coef: coef.slice, xt: xt.slice, goal: target.slice,
       N, size, K, a: column('sqrtAlphasCumprod'), b: column('sqrtOneMinusAlphasCumprod'), start: column('targetStart'), noise: column('targetNoise'), stream: STREAM.noise,
@@ -151,7 +152,7 @@ export class GaussianDiffusion {
     if (!isLearned(this.variance)) return { mean, predXstart, variance: this.extract('variance', t), logVariance: this.extract('logVariance', t) };
     const [variance, logVariance] = [Tensor.empty(this.engine, xt.shape), Tensor.empty(this.engine, xt.shape)];
     const N = t.size, dims = { N, size: xt.size / N, K, C: xt.shape.at(-1)!, c: column('logVarianceAt'), d: column('logVarianceSlope') };
-    const coef = this.#gather(this.#table, t);
+    const coef = gatherRows(this.#table, t);
     this.engine.run(k.log_variance, threads(xt.size), { output: output.slice, coef: coef.slice, variance: variance.slice, log_variance: logVariance.slice, ...dims });
     return { mean, predXstart, variance, logVariance };
   }
@@ -167,11 +168,9 @@ export class GaussianDiffusion {
   /** The fused reverse step in place: x becomes x_{t-1}, predXstart is written. One pass over memory. `output` is the network's, for x at t. */
   posteriorStep(x: Tensor, output: Tensor, t: Tensor, predXstart: Tensor, options: { clipDenoised?: boolean } & ({ noise: Tensor } | { clock: Clock })): void {
     const { engine } = this;
-    const N = x.shape[0]!, size = x.size / N, C = x.shape.at(-1)!, M = isLearned(this.variance) ? 2 * C : C;
-    if (output.size * C !== x.size * M)
-      throw new DdpmError('E-SHAPE', `the network gave (${output.shape.join(', ')}) for images of (${x.shape.join(', ')}); with the variance ${this.variance} it has ${M} channels for their ${C}.`);
+    const N = x.shape[0]!, size = x.size / N, C = x.shape.at(-1)!, M = this.checkOutput(x, output);
     const given = 'noise' in options;
-    const coef = this.#gather(this.#table, t);
+    const coef = gatherRows(this.#table, t);
     engine.run(k.posterior_step, threads(N * Math.ceil(size / 4)), {
       // With given noise the clock is not read.
       clock: given ? { ...coef.slice, bytes: 64 } : options.clock.slice, t: t.slice, coef: coef.slice, output: output.slice, z: given ? options.noise.slice : output.slice,
@@ -204,18 +203,18 @@ export class GaussianDiffusion {
     return mse(model(xt, t), target);
   }
 
-  #gather(table: Tensor, t: Tensor): Tensor {
-    const N = t.size, columns = table.shape[1]!;
-    const coef = Tensor.empty(this.engine, [N, columns]);
-    this.engine.run(k.schedule_gather, threads(N * columns), { table: table.slice, t: t.slice, coef: coef.slice, N, K: columns, T: this.T });
-    return coef;
+  /** Throws E-SHAPE unless the network's output goes with these images and the variance; returns its channels. */
+  checkOutput(x: Tensor, output: Tensor): number {
+    const C = x.shape.at(-1)!, M = isLearned(this.variance) ? 2 * C : C;
+    if (output.size * C === x.size * M) return M;
+    throw new DdpmError('E-SHAPE', `the network gave (${output.shape.join(', ')}) for images of (${x.shape.join(', ')}); with the variance ${this.variance} it has ${M} channels for their ${C}.`);
   }
 
   #combine(u: Tensor, v: Tensor, t: Tensor, a: (typeof COLUMNS)[number], b: (typeof COLUMNS)[number], sign: 1 | -1): Tensor {
     const N = u.shape[0]!;
     if (u.size !== v.size || t.size !== N) throw new DdpmError('E-SHAPE', `shapes (${u.shape.join(', ')}) and (${v.shape.join(', ')}) with ${t.size} timesteps do not go together.`);
     const y = Tensor.empty(this.engine, u.shape);
-    const coef = this.#gather(this.#table, t);
+    const coef = gatherRows(this.#table, t);
     this.engine.run(k.combine, threads(u.size), { u: u.slice, v: v.slice, coef: coef.slice, y: y.slice, N, size: u.size / N, K, a: column(a), b: column(b), sign });
     coef.free();
     return y;
