@@ -52,7 +52,7 @@ tests('its file comes back with features that do not depend on the batch', async
   const read = readClassifier(bytes, 'stripes.safetensors');
   assert.equal(read.classifier.shape, SHAPE);
   assert.is(read.metadata['data'], 'stripes');
-  const extractor = classifierExtractor(engine, read, 'stripes.safetensors', 'stripes');
+  const extractor = classifierExtractor(engine, read, 'stripes.safetensors', { key: 'k', protocol: 'stripes' });
   const images = stripes(70, 5), all = await extractor.features(images);
   assert.equal([all.count, all.width, all.data.length], [70, 96, 70 * 96]);
   assert.ok(all.data.every(Number.isFinite) && new Set(all.data).size > 1000);

@@ -11,7 +11,7 @@ import { readFileOr, writeAtomic } from '../io/files.ts';
 import { Parameters } from '../nn/parameters.ts';
 import type { OpenedEngine } from '../node.ts';
 import { accuracy, Classifier, classifierExtractor, classifierFile, ClassifierTraining, type Labelled, readClassifier } from '../quality/classifier.ts';
-import type { Extractor } from '../quality/extractor.ts';
+import { type Extractor, pixels } from '../quality/extractor.ts';
 import { say } from './command.ts';
 import { Progress } from './progress.ts';
 import type { EvalSettings } from './settings.ts';
@@ -60,8 +60,13 @@ function labelled(data: Dataset, name: string): Labelled {
   return { ...data, labels: data.labels };
 }
 
+/** What --features asks for. `data` is the name of the real images, for which a classifier may come with the program. */
+export async function openExtractor(engine: Engine, settings: EvalSettings, data: string): Promise<Extractor> {
+  return settings.features === 'pixels' ? pixels : openClassifier(engine, settings.classifier, data);
+}
+
 /** The classifier's features: of the file that is given, or of the shipped one for a data set. */
-export async function openClassifier(engine: Engine, file: string | null, data: string): Promise<Extractor> {
+async function openClassifier(engine: Engine, file: string | null, data: string): Promise<Extractor> {
   const path = file ?? shipped(data);
   if (file === null && !existsSync(path))
     throw new DdpmError('E-USAGE', [
@@ -74,5 +79,5 @@ export async function openClassifier(engine: Engine, file: string | null, data: 
   const { metadata, ...read } = readClassifier(bytes, path);
   const hash = createHash('sha256').update(bytes).digest('hex').slice(0, 12);
   const reached = metadata['test_accuracy'] ? `, test accuracy ${(100 * Number(metadata['test_accuracy'])).toFixed(2)} %` : '';
-  return classifierExtractor(engine, read, path, `classifier of ${metadata['data'] ?? 'unknown data'}${reached}, SHA-256 ${hash}`);
+  return classifierExtractor(engine, read, path, { key: `classifier-${hash}`, protocol: `classifier of ${metadata['data'] ?? 'unknown data'}${reached}, SHA-256 ${hash}` });
 }

@@ -180,6 +180,8 @@ export const EVAL = {
   features: { type: 'choice', choices: ['classifier', 'pixels'], default: 'classifier', group: 'measure', help: 'what distances are measured between' },
   classifier: { type: 'path', default: null, value: 'FILE.safetensors', unset: 'the one that comes with the data set', group: 'measure', help: 'weights of --features classifier' },
   real: { type: 'bool', default: false, group: 'measure', help: 'real images of the other split in place of samples: what a perfect model would reach' },
+  'real-statistics': { type: 'path', default: null, value: 'FILE.npz', unset: 'computed', group: 'measure', help: 'mu and sigma of the real images, as pytorch-fid saves them' },
+  statistics: { type: 'path', default: 'data/statistics', value: 'FOLDER', group: 'measure', help: 'where computed statistics of real images are kept' },
   out: { type: 'path', default: null, value: 'FILE.json', unset: 'eval.json in the run folder', group: 'measure', help: 'where the figures go, after those that are there' },
 
   'train-features': { type: 'bool', default: false, group: 'classifier', help: 'train a classifier on --data and write it to --out; nothing is measured' },

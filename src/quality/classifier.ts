@@ -138,7 +138,7 @@ export class ClassifierTraining {
 /** The share of images whose largest logit is that of their class. */
 export async function accuracy(engine: Engine, classifier: Classifier, data: Labelled): Promise<number> {
   const { classes } = classifier.shape;
-  const network = new NetworkExtractor(engine, { name: '', protocol: '', width: classes, shape: classifier.shape, forward: (x) => classifier.logits(x) });
+  const network = new NetworkExtractor(engine, { name: 'classifier', key: '', protocol: '', width: classes, shape: classifier.shape, forward: (x) => classifier.logits(x) });
   const logits = await network.features(data);
   await network.destroy();
   let right = 0;
@@ -172,8 +172,8 @@ export function readClassifier(bytes: Uint8Array, name: string): { classifier: C
 }
 
 /** Puts a classifier on the device and makes its features an extractor. */
-export function classifierExtractor(engine: Engine, { classifier, tensors }: { classifier: Classifier; tensors: NamedTensors }, source: string, protocol: string): Extractor {
+export function classifierExtractor(engine: Engine, { classifier, tensors }: { classifier: Classifier; tensors: NamedTensors }, source: string, { key, protocol }: { key: string; protocol: string }): Extractor {
   const parameters = Parameters.place(engine, classifier, { training: false });
   parameters.write('values', tensors, source);
-  return new NetworkExtractor(engine, { name: 'classifier', protocol, width: FEATURES, shape: classifier.shape, forward: (x) => classifier.features(x) });
+  return new NetworkExtractor(engine, { name: 'classifier', key, protocol, width: FEATURES, shape: classifier.shape, forward: (x) => classifier.features(x) });
 }

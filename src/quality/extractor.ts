@@ -18,6 +18,8 @@ export interface Images {
 
 export interface Extractor {
   readonly name: string;
+  /** Part of a file's name that no other extractor has, other weights of the same network included. */
+  readonly key: string;
   /** Says which features they are, for the protocol; figures of different protocols cannot be compared. */
   readonly protocol: string;
   features(images: Images, onProgress?: (done: number) => void): Promise<Features>;
@@ -26,6 +28,7 @@ export interface Extractor {
 /** The pixels themselves, in [-1, 1]: needs no weights, and sees brightness and position rather than what is shown. */
 export const pixels: Extractor = {
   name: 'pixels',
+  key: 'pixels',
   protocol: 'pixels in [-1, 1]',
   features: async ({ count, height, width, channels, pixels: bytes }) => ({
     count,
@@ -36,6 +39,7 @@ export const pixels: Extractor = {
 
 export interface NetworkOptions {
   readonly name: string;
+  readonly key: string;
   readonly protocol: string;
   /** Features an image. */
   readonly width: number;
@@ -49,6 +53,7 @@ export interface NetworkOptions {
 /** Features by a network on the device: one plan, replayed for every batch. */
 export class NetworkExtractor implements Extractor {
   readonly name: string;
+  readonly key: string;
   readonly protocol: string;
   readonly #options: NetworkOptions;
   readonly #x: Tensor;
@@ -56,8 +61,9 @@ export class NetworkExtractor implements Extractor {
 
   /** Captures the network; its weights must be on the device. */
   constructor(engine: Engine, options: NetworkOptions) {
-    const { name, protocol, shape, forward, batchSize = 64 } = options;
+    const { name, key, protocol, shape, forward, batchSize = 64 } = options;
     this.name = name;
+    this.key = key;
     this.protocol = protocol;
     this.#options = options;
     const x = (this.#x = Tensor.empty(engine, [batchSize, shape.height, shape.width, shape.channels]));
