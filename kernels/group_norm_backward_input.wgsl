@@ -8,7 +8,7 @@ override TWO: bool = true;
 @group(0) @binding(0) var<storage, read> x: array<Values>;         // (N, P, C0)
 @group(0) @binding(1) var<storage, read> x2: array<Values>;        // (N, P, C1)
 @group(0) @binding(2) var<storage, read> dy: array<Values>;        // (N, P, C0 + C1)
-@group(0) @binding(3) var<storage, read> gamma: array<Values>;     // (C0 + C1)
+@group(0) @binding(3) var<storage, read> gamma: array<Values>;     // (C0 + C1), or with beta (N, 2, C0 + C1)
 @group(0) @binding(4) var<storage, read> beta: array<Values>;      // (C0 + C1)
 @group(0) @binding(5) var<storage, read> means: array<vec4f>;      // (N, G)
 @group(0) @binding(6) var<storage, read_write> dx: array<Values>;  // (N, P, C0)
@@ -24,8 +24,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let row = workgroup.y * dims.P;
   let m = means[workgroup.y * dims.G + workgroup.x];
   for (var c = first; c < first + size; c++) {
-    let g = gamma[c];
-    let b = beta[c];
+    let g = scale_of(workgroup.y, c);
+    let b = offset_of(workgroup.y, c);
     for (var p = li; p < dims.P; p += WG) {
       let xhat = (load(row + p, c) - m.x) * m.y;
       let dh = through_silu(dy[(row + p) * (C0 + C1) + c], g * xhat + b);

@@ -8,7 +8,7 @@ override WG: u32 = 64u;
 override TWO: bool = true;
 @group(0) @binding(0) var<storage, read> x: array<Values>;          // (N, P, C0)
 @group(0) @binding(1) var<storage, read> x2: array<Values>;         // (N, P, C1); anything where C1 = 0
-@group(0) @binding(2) var<storage, read> gamma: array<Values>;      // (C0 + C1)
+@group(0) @binding(2) var<storage, read> gamma: array<Values>;      // (C0 + C1), or with beta (N, 2, C0 + C1)
 @group(0) @binding(3) var<storage, read> beta: array<Values>;       // (C0 + C1)
 @group(0) @binding(4) var<storage, read_write> y: array<Values>;    // (N, P, C0 + C1)
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2f>; // (N, G): mean, 1 / sqrt(var + eps)
@@ -46,8 +46,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   if (li == 0u) { stats[workgroup.y * dims.G + workgroup.x] = vec2f(mean, rstd); }
 
   for (var c = first; c < first + size; c++) {
-    let scale = rstd * gamma[c];
-    let offset = beta[c];
+    let scale = rstd * scale_of(workgroup.y, c);
+    let offset = offset_of(workgroup.y, c);
     for (var p = li; p < dims.P; p += WG) {
       var h = fma(load(row + p, c) - mean, scale, offset);
       if (dims.silu != 0u) { h = h / (1.0 + exp(-h)); }

@@ -1,11 +1,15 @@
 // What the group norm kernels share. x and x2 are read as one tensor of C0 + C1 channels, Values (f32 or vec4f, WIDTH channels) at a time.
-struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32 }
+struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32, per_image: u32 }
 
 fn load(row: u32, c: u32) -> Values {
   let C0 = dims.C0 / WIDTH;
   if (!TWO || c < C0) { return x[row * C0 + c]; }
   return x2[row * (dims.C1 / WIDTH) + c - C0];
 }
+
+// Scale and offset of a channel: gamma and beta (C), or, where per_image = 2 C, one of each for each image: gamma and beta are then one tensor (N, 2, C).
+fn scale_of(n: u32, c: u32) -> Values { return gamma[n * (dims.per_image / WIDTH) + c]; }
+fn offset_of(n: u32, c: u32) -> Values { return beta[n * (dims.per_image / WIDTH) + dims.per_image / (2u * WIDTH) + c]; }
 
 // The gradient by h = gamma xhat + beta, given the one by y = h or y = silu(h).
 fn through_silu(d: Values, h: Values) -> Values {

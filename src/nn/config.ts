@@ -25,7 +25,8 @@ export interface UNetConfig {
   readonly norm_num_groups: number;
   readonly attn_norm_num_groups: number | null;
   readonly norm_eps: number;
-  readonly resnet_time_scale_shift: 'default';
+  /** Whether the time embedding is added ('default') or scales and shifts ('scale_shift'). */
+  readonly resnet_time_scale_shift: 'default' | 'scale_shift';
   readonly add_attention: boolean;
   /** How labels become an embedding that is added to that of t: null looks it up in a table of num_class_embeds rows, 'timestep' treats them as times, 'identity' takes embeddings. */
   readonly class_embed_type: null | 'timestep' | 'identity';
@@ -48,7 +49,7 @@ const DEFAULTS: UNetConfig = {
 /** Fields whose other values change the network in ways that are not implemented. */
 const ONLY: { readonly [name: string]: readonly unknown[] } = {
   _class_name: ['UNet2DModel'], center_input_sample: [false], time_embedding_type: ['positional'], mid_block_scale_factor: [1], act_fn: ['silu', 'swish'],
-  resnet_time_scale_shift: ['default'], downsample_type: ['conv'], upsample_type: ['conv'], class_embed_type: [null, 'timestep', 'identity'], num_train_timesteps: [null],
+  resnet_time_scale_shift: ['default', 'scale_shift'], downsample_type: ['conv'], upsample_type: ['conv'], class_embed_type: [null, 'timestep', 'identity'], num_train_timesteps: [null],
 };
 
 /** Fills in the defaults and checks every field; throws E-MODEL by name for what is unknown or not implemented. */

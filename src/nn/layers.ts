@@ -3,6 +3,7 @@ import type { Clock } from '../clock.ts';
 import { attention } from '../ops/attention.ts';
 import { conv2d, type Conv2dOptions, linear } from '../ops/conv2d.ts';
 import { embedding } from '../ops/embedding.ts';
+import { film } from '../ops/film.ts';
 import { groupNorm } from '../ops/group_norm.ts';
 import { dropout, upsample } from '../ops/pointwise.ts';
 import type { Tensor } from '../tensor.ts';
@@ -65,8 +66,11 @@ export class GroupNorm extends Module {
     this.#groups = groups;
     this.#eps = eps;
   }
-  forward(x: Tensor | readonly [Tensor, Tensor], silu = false): Tensor {
-    return groupNorm(x, this.weight.tensor, this.bias.tensor, { groups: this.#groups, eps: this.#eps, silu });
+  /** `scaleShift` (N, 2C) modulates the result before the SiLU: h (1 + scale) + shift. */
+  forward(x: Tensor | readonly [Tensor, Tensor], silu = false, scaleShift: Tensor | null = null): Tensor {
+    const { tensor: gamma } = this.weight, { tensor: beta } = this.bias;
+    const options = { groups: this.#groups, eps: this.#eps, silu };
+    return scaleShift ? groupNorm(x, film(gamma, beta, scaleShift), null, options) : groupNorm(x, gamma, beta, options);
   }
 }
 
@@ -76,9 +80,14 @@ export interface BlockOptions {
   readonly dropout: number;
   /** Philox stream of this block's dropout. */
   readonly stream: number;
+  /** The time embedding scales and shifts what norm2 normalised, instead of being added before it. */
+  readonly scaleShift?: boolean;
 }
 
-/** x + conv2(dropout(silu(norm2(conv1(silu(norm1(x))) + time_emb_proj(silu(temb)))))), x through a 1 x 1 convolution where the width changes. */
+/**
+ * x + conv2(dropout(silu(norm2(conv1(silu(norm1(x))) + e)))), e = time_emb_proj(silu(temb)), x through a 1 x 1 convolution where the width changes.
+ * With scaleShift, norm2(conv1(..)) (1 + scale) + shift, (scale, shift) = e (Nichol and Dhariwal, 2021).
+ */
 export class ResnetBlock2D extends Module {
   readonly norm1: GroupNorm;
   readonly conv1: Conv2d;
@@ -88,24 +97,27 @@ export class ResnetBlock2D extends Module {
   readonly conv_shortcut?: Conv2d;
   readonly #dropout: number;
   readonly #stream: number;
+  readonly #scaleShift: boolean;
 
-  constructor(inChannels: number, outChannels: number, timeChannels: number, { groups, eps, dropout, stream }: BlockOptions) {
+  constructor(inChannels: number, outChannels: number, timeChannels: number, { groups, eps, dropout, stream, scaleShift = false }: BlockOptions) {
     super();
     this.norm1 = new GroupNorm(groups, inChannels, eps);
     this.conv1 = new Conv2d(inChannels, outChannels, 3);
-    this.time_emb_proj = new Linear(timeChannels, outChannels);
+    this.time_emb_proj = new Linear(timeChannels, scaleShift ? 2 * outChannels : outChannels);
     this.norm2 = new GroupNorm(groups, outChannels, eps);
     this.conv2 = new Conv2d(outChannels, outChannels, 3, 0);
     if (inChannels !== outChannels) this.conv_shortcut = new Conv2d(inChannels, outChannels, 1);
     this.#dropout = dropout;
     this.#stream = stream;
+    this.#scaleShift = scaleShift;
   }
 
   /** x (N, H, W, C) or the two halves of a skip connection; temb (N, T) with its SiLU applied. */
   forward(x: Tensor | readonly [Tensor, Tensor], temb: Tensor, { clock }: Mode): Tensor {
     let h = this.norm1.forward(x, true);
-    h = this.conv1.forward(h, { perImage: this.time_emb_proj.forward(temb) });
-    h = this.norm2.forward(h, true);
+    const e = this.time_emb_proj.forward(temb);
+    h = this.conv1.forward(h, { perImage: this.#scaleShift ? null : e });
+    h = this.norm2.forward(h, true, this.#scaleShift ? e : null);
     if (clock && this.#dropout > 0) h = dropout(h, this.#dropout, clock, this.#stream);
     const residual = this.conv_shortcut ? this.conv_shortcut.forward(x) : (x as Tensor);
     return this.conv2.forward(h, { residual });

@@ -116,7 +116,7 @@ export class UNet extends Module {
     const widths = c.block_out_channels, groups = c.norm_num_groups, eps = c.norm_eps;
     const time = 4 * widths[0]!;
     let blocks = 0;
-    const options = (): BlockOptions => ({ groups, eps, dropout: dropout ?? c.dropout, stream: 256 + blocks++ });
+    const options = (): BlockOptions => ({ groups, eps, dropout: dropout ?? c.dropout, stream: 256 + blocks++, scaleShift: c.resnet_time_scale_shift === 'scale_shift' });
     const resnet = (from: number, to: number) => new ResnetBlock2D(from, to, time, options());
     const attention = (channels: number) => new Attention(channels, c.attention_head_dim, c.attn_norm_num_groups ?? groups, eps);
 

@@ -1,5 +1,5 @@
 // Group normalisation, alone or followed by SiLU, over one tensor or over two read as one.
-import { record, threads } from '../autograd.ts';
+import { pointwise, record, threads } from '../autograd.ts';
 import { DdpmError } from '../errors.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Tensor } from '../tensor.ts';
@@ -10,16 +10,19 @@ export interface GroupNormOptions {
   readonly silu?: boolean;
 }
 
-/** x (N, H, W, C), or two such tensors whose channels are read as concatenated -> (N, H, W, C), normalised over the pixels and channels of each group. */
-export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, beta: Tensor, { groups: G, eps = 1e-5, silu = false }: GroupNormOptions): Tensor {
+/**
+ * x (N, H, W, C), or two such tensors whose channels are read as concatenated -> (N, H, W, C), normalised over the pixels and channels of each group.
+ * gamma and beta are (C); without beta, gamma is (N, 2, C): scale and offset of each image, such as film() makes.
+ */
+export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, beta: Tensor | null, { groups: G, eps = 1e-5, silu = false }: GroupNormOptions): Tensor {
   const [a, b] = x instanceof Tensor ? [x, null] : x;
   const { engine } = a;
   const N = a.shape[0]!, C0 = a.shape.at(-1)!, C1 = b?.shape.at(-1) ?? 0, C = C0 + C1, P = a.size / (N * C0);
-  if (gamma.size !== C || beta.size !== C || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
+  if (gamma.size !== (beta ? C : 2 * N * C) || (beta && beta.size !== C) || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
   // On a CPU a workgroup is one subgroup: barriers between coroutines cost more than the loads they would share.
   const WG = engine.subgroupWidth === 8 ? 8 : P >= 256 ? 256 : 64;
-  const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, WG, TWO: Number(b !== null) };
-  const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: beta.slice };
+  const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: beta ? 0 : 2 * C, WG, TWO: Number(b !== null) };
+  const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: (beta ?? gamma).slice };
   const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
   const y = Tensor.empty(engine, [...a.shape.slice(0, -1), C]);
   const stats = engine.allocate(8 * N * G);
@@ -29,10 +32,14 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
     y,
     [a, b, gamma, beta],
     (dy, [dx, dx2, dgamma, dbeta]) => {
-      const part = engine.allocate(8 * N * C), means = engine.allocate(16 * N * G);
+      // With one gamma for each image, the terms are the gradient.
+      const whole = !beta && dgamma && !dgamma.accumulate;
+      const part = whole ? dgamma.slice : engine.allocate(8 * N * C), means = engine.allocate(16 * N * G);
       engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy, stats, part, means });
       // A gradient that nobody wants still needs a place: the kernels write both.
-      if (dgamma || dbeta) {
+      if (!beta) {
+        if (dgamma?.accumulate) engine.run(k.accumulate, pointwise(gamma.size), { x: part, y: dgamma.slice, copy: 0 });
+      } else if (dgamma || dbeta) {
         const first = dgamma?.slice ?? engine.allocate(gamma.slice.bytes), second = dbeta?.slice ?? engine.allocate(beta.slice.bytes);
         engine.run(k.group_norm_fold, threads(C), { part, dgamma: first, dbeta: second, N, C, accumulate: (dgamma ?? dbeta)!.accumulate });
         if (!dgamma) engine.free(first);
@@ -46,7 +53,7 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
         if (!dx) engine.free(first);
         if (!dx2) engine.free(second);
       }
-      engine.free(part);
+      if (!whole) engine.free(part);
       engine.free(means);
     },
     { saved: [stats] },

@@ -1,11 +1,14 @@
 // Group norm against its float64 twin: scalar and vec4 kernels, workgroups of 8, 64 and 256, one input and two, alone and with SiLU.
 import * as assert from 'uvu/assert';
 import { threads } from '../../src/autograd.ts';
+import { film } from '../../src/ops/film.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { groupNorm } from '../../src/ops/group_norm.ts';
+import { add as addOp } from '../../src/ops/pointwise.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, destination, differentiate, gpuSuite, random, upload } from '../helpers/gpu.ts';
+import * as filmTwin from '../ref/film.ts';
 import { type GroupNorm, groupNorm as forwardTwin, groupNormBackward } from '../ref/group_norm.ts';
 import { add, concatChannels, splitChannels } from '../ref/pointwise.ts';
 
@@ -98,7 +101,7 @@ for (const s of cases) {
       // A workgroup of 64 is what GPUs use up to 16 x 16 pixels, 256 above, 8 what CPUs use; each must do for any size.
       for (const WG of s.mean ? [8] : [8, 64, 256]) {
         // TWO only leaves out a branch: it may stand on without a second input.
-        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, WG, TWO: Number(C1 > 0 || WG > 8) };
+        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: 0, WG, TWO: Number(C1 > 0 || WG > 8) };
         const y = Tensor.empty(engine, [N * P * C]), stats = Tensor.empty(engine, [2 * N * G]), part = Tensor.empty(engine, [2 * N * C]), means = Tensor.empty(engine, [4 * N * G]);
         engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, y: y.slice, stats: stats.slice });
         engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy: tdy, stats: stats.slice, part: part.slice, means: means.slice });
@@ -133,6 +136,52 @@ for (const s of [cases[0], cases[2], cases[3], cases[4], cases[5]]) {
     (['dx', 'dgamma', 'dbeta', ...(C1 ? ['dx2' as const] : [])] as const).forEach((name, i) => assertClose(gradients[i], want[name], { atol: atol[name], what: name }));
   });
 }
+
+// A scale and an offset for each image: the twin is called image by image.
+for (const s of [cases[0], cases[2], cases[3], cases[5], cases[6]])
+  ops(`${s.what}, with gamma and beta for each image`, async (engine) => {
+    const { N, P, C0, C1, G } = s, C = C0 + C1, { x, x2, dy } = inputsOf(s), eps = 1e-3;
+    const affine = random(2 * N * C, 9);
+    const t = [upload(engine, [N, P, 1, C0], x), upload(engine, [N, 2, C], affine)];
+    if (C1) t.push(upload(engine, [N, P, 1, C1], x2));
+    const got = await differentiate(t, () => groupNorm(C1 ? [t[0], t[2]] : t[0], t[1], null, { groups: G, eps, silu: true }), dy);
+    // Used twice, its gradient is added to.
+    const twice = await differentiate(t, () => {
+      const norm = () => groupNorm(C1 ? [t[0], t[2]] : t[0], t[1], null, { groups: G, eps, silu: true });
+      return addOp(norm(), norm());
+    }, dy);
+    for (let n = 0; n < N; n++) {
+      const image = (v: Float32Array, width: number) => v.subarray(n * P * width, (n + 1) * P * width), rows = affine.subarray(2 * n * C, 2 * (n + 1) * C);
+      const a: GroupNorm = { x: image(x, C0), x2: C1 ? image(x2, C1) : undefined, gamma: rows.subarray(0, C), beta: rows.subarray(C), N: 1, P, C0, C1, G, eps, silu: true };
+      const d = image(dy, C), want = groupNormBackward({ ...a, dy: d }), atol = tolerances(a, d);
+      const dAffine = [...want.dgamma, ...want.dbeta], atolAffine = Float64Array.from([...atol.dgamma, ...atol.dbeta]);
+      assertClose(image(got.y, C), forwardTwin(a).y, { atol: atol.y, what: `y of image ${n}` });
+      assertClose(image(got.gradients[0], C0), want.dx, { atol: atol.dx, what: `dx of image ${n}` });
+      assertClose(got.gradients[1].subarray(2 * n * C, 2 * (n + 1) * C), dAffine, { atol: atolAffine, what: `dgamma and dbeta of image ${n}` });
+      assertClose(twice.gradients[1].subarray(2 * n * C, 2 * (n + 1) * C), dAffine.map((v) => 2 * v), { atol: atolAffine.map((v, i) => 2 * v + bound(1, [2 * Math.abs(dAffine[i])])[0]), what: `used twice, of image ${n}` });
+      if (C1) assertClose(image(got.gradients[2], C1), want.dx2, { atol: atol.dx2, what: `dx2 of image ${n}` });
+    }
+  });
+
+for (const [N, C] of [[1, 1], [3, 5], [5, 16], [2, 70]] as const)
+  ops(`film: ${N} images, ${C} channels`, async (engine) => {
+    const gamma = random(C, 0), beta = random(C, 1), scaleShift = random(2 * N * C, 2), dy = random(2 * N * C, 3), a = { gamma, beta, s: scaleShift, N, C };
+    const t = [upload(engine, [C], gamma), upload(engine, [C], beta), upload(engine, [N, 2 * C], scaleShift)];
+    const size = { ...a, gamma: abs(gamma), beta: abs(beta), s: abs(scaleShift) }, sizes = filmTwin.filmBackward({ ...size, dy: abs(dy) });
+    const { y, gradients } = await differentiate(t, () => film(t[0], t[1], t[2]), dy);
+    assertClose(y, filmTwin.film(a), { atol: bound(3, filmTwin.film(size)), what: 'y' });
+    const want = filmTwin.filmBackward({ ...a, dy });
+    (['dgamma', 'dbeta', 'ds'] as const).forEach((name, i) => assertClose(gradients[i], want[name], { atol: bound(2 * N + 1, sizes[name]), what: name }));
+    // On top of what is there, and for one of the weights only.
+    const { gradients: twice } = await differentiate(t, () => addOp(film(t[0], t[1], t[2]), film(t[0], t[1], t[2])), dy);
+    (['dgamma', 'dbeta', 'ds'] as const).forEach((name, i) => assertClose(twice[i], want[name].map((v) => 2 * v), { atol: bound(2 * N + 2, sizes[name].map((v) => 2 * v)), what: `${name}, used twice` }));
+    for (const wanted of [0, 1, 2]) {
+      t.forEach((each) => (each.requiresGrad = false));
+      const { gradients: alone } = await differentiate([t[wanted]], () => film(t[0], t[1], t[2]), dy);
+      assert.equal(alone[0], gradients[wanted]);
+    }
+    await assertError(() => film(t[0], t[1], t[0]), 'E-SHAPE', /film: scales and shifts \(\d+\) do not fit/);
+  });
 
 ops('the gradient by one of two inputs only', async (engine) => {
   const { N, P, C0, C1, G } = cases[2], { x, x2, gamma, beta, dy } = inputsOf(cases[2]), C = C0 + C1;
