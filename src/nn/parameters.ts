@@ -38,9 +38,9 @@ export class Parameters {
 
   /**
    * Gives every parameter of the model its place on the device and its initial value from the seed.
-   * With `training: false` there are values only. Throws E-LIMIT where one parameter exceeds what the device binds.
+   * With `training: false` there are values only; with `initial: false` they are zeros, for weights that come from a file. Throws E-LIMIT where one parameter exceeds what the device binds.
    */
-  static place(engine: Engine, model: Module, { seed = 0, training = true, chunkBytes = engine.device.limits.maxStorageBufferBindingSize } = {}): Parameters {
+  static place(engine: Engine, model: Module, { seed = 0, training = true, initial = true, chunkBytes = engine.device.limits.maxStorageBufferBindingSize } = {}): Parameters {
     const most = Math.floor(Math.min(chunkBytes, engine.device.limits.maxStorageBufferBindingSize) / 256) * 64;
     const counts = [0];
     const places = parametersOf(model).map((parameter): Place => {
@@ -58,8 +58,8 @@ export class Parameters {
     });
     const parameters = new Parameters(engine, chunks, places);
     for (const chunk of chunks) for (const name of BUFFERS) engine.clear(chunk.slices[name]);
-    places.forEach(({ parameter }, i) => parameters.#write('values', places[i]!, initialise(parameter.init, parameter.shape, seed, i)));
-    if (training) for (const chunk of chunks) engine.copy(chunk.slices.values, chunk.slices.ema);
+    if (initial) places.forEach(({ parameter }, i) => parameters.#write('values', places[i]!, initialise(parameter.init, parameter.shape, seed, i)));
+    if (training && initial) for (const chunk of chunks) engine.copy(chunk.slices.values, chunk.slices.ema);
     parameters.#bind('values');
     (model as { prepare?(engine: Engine): void }).prepare?.(engine);
     return parameters;

@@ -26,11 +26,12 @@ class TimestepEmbedding(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    def __init__(self, cin, cout, temb_dim, groups, eps, dropout):
+    def __init__(self, cin, cout, temb_dim, groups, eps, dropout, scale_shift=False):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, cin, eps=eps)
         self.conv1 = nn.Conv2d(cin, cout, 3, padding=1)
-        self.time_emb_proj = nn.Linear(temb_dim, cout)
+        self.scale_shift = scale_shift
+        self.time_emb_proj = nn.Linear(temb_dim, 2 * cout if scale_shift else cout)
         self.norm2 = nn.GroupNorm(groups, cout, eps=eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(cout, cout, 3, padding=1)
@@ -38,8 +39,13 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x, temb):
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time_emb_proj(F.silu(temb))[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        e = self.time_emb_proj(F.silu(temb))[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = e.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + e)
+        h = self.conv2(self.dropout(F.silu(h)))
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h
 
 
@@ -90,8 +96,8 @@ class Block(nn.Module):
 
     def __init__(self, widths, attention, resample, args):
         super().__init__()
-        temb_dim, groups, eps, dropout, head_dim = args
-        self.resnets = nn.ModuleList([ResnetBlock(i, o, temb_dim, groups, eps, dropout) for i, o in widths])
+        temb_dim, groups, eps, dropout, head_dim, scale_shift = args
+        self.resnets = nn.ModuleList([ResnetBlock(i, o, temb_dim, groups, eps, dropout, scale_shift) for i, o in widths])
         self.attentions = nn.ModuleList([Attention(o, head_dim, groups, eps) for _, o in widths] if attention else [])
         for name, module in resample.items():
             setattr(self, name, nn.ModuleList([module]))
@@ -104,9 +110,9 @@ class Block(nn.Module):
 class MidBlock(nn.Module):
     def __init__(self, channels, attention, args):
         super().__init__()
-        temb_dim, groups, eps, dropout, head_dim = args
+        temb_dim, groups, eps, dropout, head_dim, scale_shift = args
         self.attentions = nn.ModuleList([Attention(channels, head_dim, groups, eps)] if attention else [])
-        self.resnets = nn.ModuleList([ResnetBlock(channels, channels, temb_dim, groups, eps, dropout) for _ in range(2)])
+        self.resnets = nn.ModuleList([ResnetBlock(channels, channels, temb_dim, groups, eps, dropout, scale_shift) for _ in range(2)])
 
     def forward(self, x, temb):
         x = self.resnets[0](x, temb)
@@ -116,7 +122,7 @@ class MidBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """eps = UNet(config)(x, t), x of shape (N, C, H, W), t (N,). Fields that a config lacks get diffusers' defaults."""
+    """eps = UNet(config)(x, t, labels), x of shape (N, C, H, W), t (N,), labels (N,) where there are classes. Fields that a config lacks get diffusers' defaults."""
 
     def __init__(self, config):
         super().__init__()
@@ -127,10 +133,16 @@ class UNet(nn.Module):
                 raise ValueError(f"{field} = {c[field]!r} is not supported, only {value!r}")
         widths, layers = c["block_out_channels"], c.get("layers_per_block", 2)
         temb_dim = 4 * widths[0]
-        args = (temb_dim, c.get("norm_num_groups", 32), c.get("norm_eps", 1e-5), c.get("dropout", 0.0), c.get("attention_head_dim", 8))
+        args = (temb_dim, c.get("norm_num_groups", 32), c.get("norm_eps", 1e-5), c.get("dropout", 0.0), c.get("attention_head_dim", 8), c.get("resnet_time_scale_shift", "default") == "scale_shift")
         self.embedding = (widths[0], c.get("flip_sin_to_cos", True), c.get("freq_shift", 0))
         self.conv_in = nn.Conv2d(c.get("in_channels", 3), widths[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(widths[0], temb_dim)
+        kind, classes = c.get("class_embed_type"), c.get("num_class_embeds")
+        self.class_embedding = None
+        if kind == "timestep":
+            self.class_embedding = TimestepEmbedding(widths[0], temb_dim)
+        elif classes is not None:
+            self.class_embedding = nn.Embedding(classes, temb_dim)
 
         self.down_blocks, cin, skips, last = nn.ModuleList(), widths[0], [widths[0]], len(widths) - 1
         for i, (kind, cout) in enumerate(zip(c["down_block_types"], widths)):
@@ -152,9 +164,13 @@ class UNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(args[1], cin, eps=args[2])
         self.conv_out = nn.Conv2d(cin, c.get("out_channels", 3), 3, padding=1)
 
-    def forward(self, x, t):
+    def forward(self, x, t, labels=None):
         dim, flip, shift = self.embedding
         temb = self.time_embedding(timestep_embedding(t, dim, flip, shift).to(self.conv_in.weight.dtype))
+        if isinstance(self.class_embedding, TimestepEmbedding):
+            temb = temb + self.class_embedding(timestep_embedding(labels, dim, flip, shift).to(temb.dtype))
+        elif self.class_embedding is not None:
+            temb = temb + self.class_embedding(labels)
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
