@@ -18,6 +18,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
   FILTER          kernels whose name contains it (conv2d, group_norm, attention, backward_weight, k3 ...); or one of
   step            the whole training step and sampling step: images/s, dispatches, host microseconds, memory
   scale           the training step against batch size
+  peers           the same shapes with tfjs and jax-js, and jax-js's training step, in turn with ours (first: npm ci --prefix bench/peers)
   startup         a fresh process up to its first finished step
 
   --preset NAME   tiny, small or ddpm-cifar10: whose shapes (default: tiny on a CPU, ddpm-cifar10 on a GPU)
@@ -60,6 +61,10 @@ async function main(): Promise<void> {
       report(await trainingStep(opened, preset, batch, seconds, values.profile));
       for (const n of [1, 64]) report(await samplingStep(opened, preset, n, seconds));
     } else for (let n = 1; n <= batch; n *= 4) report(await trainingStep(opened, preset, n, seconds));
+  } else if (mode === 'peers') {
+    const { peers } = await import('./peers.ts');
+    for (const { name, ms, min, ...row } of await peers(opened, preset, positionals.slice(1), batch))
+      benchmarks.push({ ...row, name, run_name: name, run_type: 'iteration', iterations: 1, real_time: ms[0], cpu_time: ms[0], time_unit: 'ms', all_ms: ms, all_min: min });
   } else if (mode === 'startup') {
     const start = performance.now();
     const child = spawnSync(process.execPath, ['--import', 'tsx', fileURLToPath(new URL('startup.ts', import.meta.url)), preset, String(batch)], { encoding: 'utf8' });
