@@ -64,7 +64,7 @@ function planned(engine: Engine, inputs: Tensor[], record: () => Tensor[]): Job 
 const put = (engine: Engine, shape: readonly number[], data: Float32Array) => Tensor.from(engine, shape, data);
 
 function convJob(engine: Engine, dims: ConvDims, direction: ConvDirection, data: Data): Job {
-  const { N, H, W, C, OH, OW, O, K } = dims;
+  const { N, H, W, C, OH, OW, O, KH: K } = dims;
   const x = put(engine, [N, H, W, C], data['x']!), w = put(engine, [K, K, C, O], data['w']!), dy = put(engine, [N, OH, OW, O], data['dy']!);
   return planned(engine, [x, w, dy], () => {
     const y = Tensor.empty(engine, { forward: dy, input: x, weight: w }[direction].shape);
@@ -94,11 +94,11 @@ function convShapes(engine: Engine, preset: PresetName): ConvDims[] {
   const found = new Map<string, ConvDims>();
   const add = (s: ConvDims) => {
     if (s.C < 16 || s.O < 16 || s.H * s.W === 1) return;
-    const flops = (N: number) => 2 * N * s.OH * s.OW * s.O * s.C * s.K * s.K;
+    const flops = (N: number) => 2 * N * s.OH * s.OW * s.O * s.C * s.KH * s.KW;
     // The largest batch up to the preset's that the slowest library here still gets through.
     let N = PRESETS[preset].batchSize;
     while (N > 1 && flops(N) > MAX_FLOPS) N /= 2;
-    found.set([s.H, s.C, s.O, s.K, s.stride].join(), { ...s, N, WC: s.C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 });
+    found.set([s.H, s.C, s.O, s.KH, s.stride].join(), { ...s, N, WC: s.C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 });
   };
   const paper = new Engine(paperDevice(engine.device));
   for (const [kernel, shapes] of shapesIn(paper, () => trainingOf(paper, preset, 1)))
@@ -111,14 +111,14 @@ const dataOf = (sizes: Record<string, readonly number[]>): Data => Object.fromEn
 function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName, all: boolean) {
   const jobsOf = (ours: Job, theirs: (peer: Peer) => Job) => [{ peer: 'ours', job: ours }, ...peers.map((peer) => ({ peer: peer.name, job: theirs(peer) }))];
   for (const dims of convShapes(engine, preset)) {
-    const { N, H, W, C, OH, OW, O, K, stride } = dims;
+    const { N, H, W, C, OH, OW, O, KH: K, stride } = dims; // a U-Net's are square
     const data = dataOf({ x: [N, H, W, C], w: [K, K, C, O], dy: [N, OH, OW, O] });
     for (const direction of ['forward', 'input', 'weight'] as const) {
       const terms = { forward: K * K * C, input: K * K * O, weight: N * OH * OW }[direction];
       yield {
         name: `conv2d ${direction}/${N}x${H}x${W} ${C}->${O} k${K}${stride > 1 ? ` s${stride}` : ''}`, flops: 2 * N * OH * OW * O * K * K * C,
         // Two orders of summing k random products differ by about sqrt(k) 2^-24 of the sum each.
-        tolerance: Math.sqrt(terms) * 2 ** -22 + 2 ** -21, jobs: () => jobsOf(convJob(engine, dims, direction, data), (peer) => peer.conv(dims, direction, data)),
+        tolerance: Math.sqrt(terms) * 2 ** -22 + 2 ** -21, jobs: () => jobsOf(convJob(engine, dims, direction, data), (peer) => peer.conv({ ...dims, K }, direction, data)),
       };
     }
   }
