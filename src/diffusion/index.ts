@@ -10,4 +10,5 @@ export { type SamplerName, SAMPLERS, type SamplerTable, samplerTable, type Table
 export { type BetaOptions, makeBetas, makeSchedule, type Schedule, type ScheduleName, SCHEDULES, type ScheduleSource, type ScheduleSpec } from './schedule.ts';
 export { karrasTimesteps, SAMPLER_SPACINGS, type SamplerSpacing, solverTimesteps, type Spacing, SPACINGS, timesteps } from './spacing.ts';
 export { isLearned, logVarianceTable, type Variance, VARIANCES } from './variance.ts';
+export { ImportanceSampling, TIME_SAMPLINGS, type TimeSampling } from './timestep-sampling.ts';
 export { Training, type TrainingOptions } from './training.ts';

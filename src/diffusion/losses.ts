@@ -99,4 +99,8 @@ export class DiffusionLoss {
     const simple = this.name === 'l1' || this.name === 'huber' ? smoothL1(output, target, this.#delta) : squaredError(output, target);
     return objective(simple, { vlb: this.name === 'hybrid' ? bound() : null, factors, weight });
   }
+
+  destroy(): void {
+    this.#table.free();
+  }
 }

@@ -11,8 +11,10 @@ import { emaDecay, learningRate, type LrSchedule } from '../optim/schedules.ts';
 import { STREAM } from '../philox.ts';
 import type { Tensor } from '../tensor.ts';
 import type { GaussianDiffusion } from './gaussian.ts';
+import { DiffusionLoss, type LossOptions } from './losses.ts';
+import { ImportanceSampling, type TimeSampling } from './timestep-sampling.ts';
 
-export interface TrainingOptions extends AdamWOptions {
+export interface TrainingOptions extends AdamWOptions, LossOptions {
   readonly batchSize: number;
   readonly steps: number;
   readonly lr: number;
@@ -21,6 +23,8 @@ export interface TrainingOptions extends AdamWOptions {
   /** Decay of the weights' moving average, reached through a warm-up. */
   readonly ema?: number;
   readonly seed?: number;
+  /** How t is drawn; `uniform` by default. */
+  readonly timeSampling?: TimeSampling;
 }
 
 export class Training {
@@ -28,7 +32,10 @@ export class Training {
   readonly options: TrainingOptions;
   readonly optimizer: AdamW;
   readonly plan: Plan<Tensor>;
+  /** Where t is drawn by importance: a part of what a checkpoint must keep. */
+  readonly timeSampling: ImportanceSampling | null;
   readonly #clock: Clock;
+  readonly #loss: DiffusionLoss;
 
   /** Captures the step; nothing runs yet. */
   constructor(unet: UNet, parameters: Parameters, diffusion: GaussianDiffusion, images: DeviceImages, options: TrainingOptions) {
@@ -37,12 +44,16 @@ export class Training {
     this.options = options;
     this.optimizer = new AdamW(parameters, options);
     const clock = (this.#clock = new Clock(engine));
+    const objective = (this.#loss = new DiffusionLoss(diffusion, options)), { batchSize: N } = options;
+    const sampling = (this.timeSampling = options.timeSampling === 'importance' ? new ImportanceSampling(engine, diffusion.T) : null);
     this.plan = engine.capture(() => {
       const tape = new Tape(engine);
       const loss = tape.record(() => {
-        const x0 = images.gather(shuffleIndices(options.batchSize, images.count, clock), clock);
-        const t = randomIntegers(options.batchSize, diffusion.T, clock, STREAM.time);
-        return diffusion.trainLosses((x, at) => unet.forward(x, at, { clock }), x0, t, { clock });
+        const x0 = images.gather(shuffleIndices(N, images.count, clock), clock);
+        const { t, weight } = sampling?.draw(N, clock) ?? { t: randomIntegers(N, diffusion.T, clock, STREAM.time), weight: null };
+        const { loss, each } = objective.of((x, at) => unet.forward(x, at, { clock }), x0, t, { clock, weight });
+        sampling?.update(t, each);
+        return loss;
       });
       tape.backward(loss);
       this.optimizer.step(loss, clock);
@@ -72,6 +83,8 @@ export class Training {
   async destroy(): Promise<void> {
     await this.plan.destroy();
     this.optimizer.destroy();
+    this.timeSampling?.destroy();
+    this.#loss.destroy();
     this.engine.free(this.#clock.slice);
   }
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type Prediction, PREDICTION_TYPES } from '../diffusion/prediction.ts';
 import { makeSchedule, type Schedule, type ScheduleName, type ScheduleSource } from '../diffusion/schedule.ts';
 import { SPACINGS, type Spacing } from '../diffusion/spacing.ts';
+import type { ImportanceSampling } from '../diffusion/timestep-sampling.ts';
 import type { Variance } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import type { UNetFields } from '../nn/config.ts';
@@ -44,6 +45,8 @@ export interface CheckpointContent {
   readonly schedule: ScheduleSource;
   readonly prediction?: Prediction;
   readonly variance?: Variance;
+  /** Where t is drawn by importance: what its draws depend on goes with the moments. */
+  readonly timeSampling?: ImportanceSampling | null;
   readonly state: Omit<TrainingState, 'parameters'>;
 }
 
@@ -56,7 +59,7 @@ type Tensors = Map<string, { readonly shape: readonly number[]; readonly data: F
  * @throws DdpmError E-NONFINITE if a tensor holds a value that is not finite, naming it; such a checkpoint would be of no use
  * @throws DdpmError E-FILE if a file cannot be written
  */
-export async function saveCheckpoint(folder: string, { unet, parameters, schedule, state, ...diffusion }: CheckpointContent): Promise<void> {
+export async function saveCheckpoint(folder: string, { unet, parameters, schedule, state, timeSampling, ...diffusion }: CheckpointContent): Promise<void> {
   const finite = (tensors: Tensors, what: string): Tensors => {
     const bad = [...tensors].find(([, { data }]) => !data.every(Number.isFinite));
     if (bad) throw new DdpmError('E-NONFINITE', `the ${what} of ${bad[0]} are not finite after step ${state.step}, so no checkpoint was saved.`);
@@ -72,6 +75,7 @@ export async function saveCheckpoint(folder: string, { unet, parameters, schedul
   const moments = new Map<string, TensorToWrite>();
   for (const which of ['m', 'v'] as const)
     for (const [name, tensor] of finite(await parameters.read(which), "optimiser's moments")) moments.set(`${which}.${name}`, tensor);
+  for (const [name, tensor] of (await timeSampling?.read()) ?? []) moments.set(name, tensor);
   await write(OPTIMIZER, moments);
   await writeAtomic(join(folder, CONFIG), json(unet.config));
   await writeAtomic(join(folder, SCHEDULER), json(schedulerConfig(schedule, diffusion)));
@@ -83,7 +87,7 @@ export async function saveCheckpoint(folder: string, { unet, parameters, schedul
  *
  * @throws DdpmError E-MODEL if it is of another model, with the first three tensors that differ; E-FILE if a file is missing or damaged
  */
-export async function loadCheckpoint(folder: string, { parameters }: { readonly parameters: Parameters }): Promise<TrainingState> {
+export async function loadCheckpoint(folder: string, { parameters, timeSampling }: { readonly parameters: Parameters; readonly timeSampling?: ImportanceSampling | null }): Promise<TrainingState> {
   const state = await readState(join(folder, STATE));
   const tensors = async (file: string): Promise<NamedTensors> => readModel(await readFileOr(join(folder, file)), join(folder, file));
   // All is read before anything is written, so that a damaged file leaves the model as it was.
@@ -92,6 +96,7 @@ export async function loadCheckpoint(folder: string, { parameters }: { readonly 
   parameters.write('values', model, join(folder, MODEL));
   parameters.write('ema', ema, join(folder, EMA));
   for (const which of ['m', 'v'] as const) parameters.write(which, moment(which), `${join(folder, OPTIMIZER)} (${which})`);
+  timeSampling?.write(moments, join(folder, OPTIMIZER));
   return state;
 }
 
