@@ -8,10 +8,12 @@ import { type Dataset, loadDataset } from '../data/dataset.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { readFileOr, writeAtomic } from '../io/files.ts';
-import { Parameters } from '../nn/parameters.ts';
+import { readSafetensors } from '../io/safetensors.ts';
+import { type NamedTensors, Parameters } from '../nn/parameters.ts';
 import type { OpenedEngine } from '../node.ts';
 import { accuracy, Classifier, classifierExtractor, classifierFile, ClassifierTraining, type Labelled, readClassifier } from '../quality/classifier.ts';
 import { type Extractor, pixels } from '../quality/extractor.ts';
+import { inceptionExtractor } from '../quality/inception.ts';
 import { say } from './command.ts';
 import { Progress } from './progress.ts';
 import type { EvalSettings } from './settings.ts';
@@ -62,7 +64,23 @@ function labelled(data: Dataset, name: string): Labelled {
 
 /** What --features asks for. `data` is the name of the real images, for which a classifier may come with the program. */
 export async function openExtractor(engine: Engine, settings: EvalSettings, data: string): Promise<Extractor> {
-  return settings.features === 'pixels' ? pixels : openClassifier(engine, settings.classifier, data);
+  if (settings.features === 'pixels') return pixels;
+  return settings.features === 'inception' ? openInception(engine, settings.inceptionWeights) : openClassifier(engine, settings.classifier, data);
+}
+
+const WEIGHTS = 'pt_inception-2015-12-05-6726825d.pth';
+
+async function openInception(engine: Engine, path: string | null): Promise<Extractor> {
+  if (path === null)
+    throw new DdpmError('E-USAGE', [
+      '--features inception needs --inception-weights FILE.safetensors: the 92 MB are not part of this program. They are those of pytorch-fid:',
+      `  https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/${WEIGHTS}`,
+      'Convert them once, where PyTorch and the Python package safetensors are installed:',
+      `  python3 -c "import torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load('${WEIGHTS}', map_location='cpu').items()}, 'inception.safetensors')"`,
+    ].join('\n'));
+  const bytes = await readFileOr(path);
+  const hash = createHash('sha256').update(bytes).digest('hex').slice(0, 12);
+  return inceptionExtractor(engine, readSafetensors(bytes, path).tensors as unknown as NamedTensors, basename(path), `inception-${hash}`);
 }
 
 /** The classifier's features: of the file that is given, or of the shipped one for a data set. */
