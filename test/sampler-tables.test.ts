@@ -8,7 +8,7 @@ import { dpmSolverRows } from '../src/diffusion/samplers/dpm_solver.ts';
 import type { Chain, Row } from '../src/diffusion/samplers/row.ts';
 import { SAMPLERS, samplerTable, type TableOptions } from '../src/diffusion/samplers/table.ts';
 import { makeSchedule, type Schedule } from '../src/diffusion/schedule.ts';
-import { karrasTimesteps, solverTimesteps, timesteps } from '../src/diffusion/spacing.ts';
+import { karrasTimesteps, SAMPLER_SPACINGS, solverTimesteps, timesteps } from '../src/diffusion/spacing.ts';
 import { DdpmError } from '../src/errors.ts';
 import { relativeL2 } from './helpers/close.ts';
 import { closedForm, tensors, TRAJECTORIES } from './helpers/trajectories.ts';
@@ -80,12 +80,11 @@ test('the last row leads to x_0 itself, or to the noise of t = 0', () => {
 
 // Codebases that go to t - T / steps lead somewhere else than the next row starts, where T is no multiple (diffusers' DDIM with linspace, or 7 trailing steps).
 test('every row leads to the timestep at which the next one asks', () => {
-  for (const spacing of ['leading', 'trailing', 'linspace', 'karras'] as const)
+  for (const spacing of SAMPLER_SPACINGS)
     for (const method of SAMPLERS) {
       const steps = 7, { rows } = samplerTable(linear, 'eps', { method, steps, spacing });
-      // Langevin dynamics goes nowhere: it only lowers the noise that it asks about.
-      rows.forEach((row, i) => assert.is(method === 'langevin' && i < rows.length - 1 ? row.t : (rows[i + 1]?.t ?? -1), row.to, `${method}, ${spacing}, row ${i}`));
-      assert.is(rows.length, method === 'heun' ? 2 * steps - 1 : method === 'langevin' ? 5 * steps + 1 : steps, `${method} evaluates the network as often as it should`);
+      rows.forEach((row, i) => assert.is(rows[i + 1]?.t ?? -1, row.to, `${method}, ${spacing}, row ${i}`));
+      assert.is(rows.length, method === 'heun' ? 2 * steps - 1 : method === 'langevin' ? 7 * steps + 1 : steps, `${method} evaluates the network as often as it should`);
     }
   const seven = ddimRows(chain(linear, timesteps(1000, 7, 'trailing')));
   assert.equal(seven.map((r) => r.to), [856, 713, 570, 428, 285, 142, -1]);
@@ -130,6 +129,15 @@ test('the solvers do not start where a cosine schedule cannot be inverted', () =
   assert.is(solverTimesteps(cosine, 20, 'linspace', { lambdaMin: -Infinity })[0], 999);
   assert.equal(solverTimesteps(linear, 4, 'leading'), [800, 600, 400, 200]);
   assert.equal(solverTimesteps(linear, 4, 'trailing'), [999, 749, 499, 249]);
+});
+
+test('geometric levels fall by one factor, as near as the timesteps allow', () => {
+  const { timesteps: list } = samplerTable(linear, 'eps', { method: 'langevin', steps: 11 }), log = (t: number): number => 0.5 * Math.log(1 / linear.alphasCumprod[t]! - 1);
+  assert.equal([list[0], list.at(-1)], [999, 0]);
+  list.forEach((t, i) => {
+    const wanted = log(999) + (i / 10) * (log(0) - log(999));
+    for (const other of [t - 1, t + 1]) if (other >= 0 && other < 1000) assert.ok(Math.abs(log(t) - wanted) <= Math.abs(log(other) - wanted), `level ${i}: t = ${t}`);
+  });
 });
 
 test("Karras' levels are those of the paper, as near as the timesteps allow", () => {

@@ -150,8 +150,8 @@ const SAMPLING = {
   },
   timesteps: { type: 'string', default: null, value: 'T,T,...', unset: 'by spacing', group: 'sampling', help: 'the timesteps themselves, noisiest first' },
   eta: { type: 'float', min: 0, max: 1, default: 0, group: 'sampling', help: 'fresh noise in ddim: 0 none, 1 as much as ddpm' },
-  'inner-steps': { ...COUNT, default: 5, group: 'sampling', help: 'langevin: steps at each noise level' },
-  snr: { type: 'float', min: 0, below: 1, default: 0.16, group: 'sampling', help: 'langevin: signal-to-noise ratio of a step' },
+  'inner-steps': { ...COUNT, default: 7, group: 'sampling', help: 'langevin: steps at each noise level' },
+  snr: { type: 'float', min: 0, below: 1, default: 0.25, group: 'sampling', help: 'langevin: signal-to-noise ratio of a step' },
   'batch-size': { ...COUNT, default: null, unset: 'what fits, at most 64', group: 'sampling', help: 'images at a time' },
   weights: { type: 'choice', choices: ['ema', 'model'], default: 'ema', group: 'sampling', help: 'averaged weights, or those of the last step' },
 } as const satisfies Table;

@@ -7,8 +7,8 @@ import type { Schedule } from './schedule.ts';
 export const SPACINGS = ['leading', 'trailing', 'linspace'] as const;
 export type Spacing = (typeof SPACINGS)[number];
 
-/** Those, and the noise levels of Karras et al. (2022). */
-export const SAMPLER_SPACINGS = [...SPACINGS, 'karras'] as const;
+/** Those, the noise levels of Karras et al. (2022), and levels that fall by one factor (Song & Ermon 2019). */
+export const SAMPLER_SPACINGS = [...SPACINGS, 'karras', 'geometric'] as const;
 export type SamplerSpacing = (typeof SAMPLER_SPACINGS)[number];
 
 /** log(alpha / sigma) below which the solvers do not start: a cosine schedule ends at -9.9, where x_0 is 20,000 times as far off as eps (diffusers' advice). */
@@ -82,7 +82,7 @@ export function solverTimesteps(
  * The timesteps whose sigma / alpha lie nearest to the noise levels of Karras et al. (2022), eq. 5, from the noisiest with log(alpha / sigma) >= lambdaMin
  * down to t = 0; the network is only ever asked at a timestep that it was trained at. Neighbours that would fall together move apart.
  *
- * @param rho how much denser the levels lie near the image; 7 in the paper
+ * @param rho how much denser the levels lie near the image; 7 in the paper, and Infinity makes them fall by one factor
  * @throws DdpmError E-USAGE for a number of steps that does not fit, or a rho that is not positive
  */
 export function karrasTimesteps(schedule: Schedule, steps: number, { rho = 7, lambdaMin = LAMBDA_MIN }: { readonly rho?: number; readonly lambdaMin?: number } = {}): number[] {
@@ -90,10 +90,11 @@ export function karrasTimesteps(schedule: Schedule, steps: number, { rho = 7, la
   checkSteps(last, steps);
   if (!(rho > 0)) throw new DdpmError('E-USAGE', `rho is ${rho}; it must be positive, such as 7.`);
   const logs = Array.from({ length: last }, (_, t) => 0.5 * Math.log((1 - acp[t]!) / acp[t]!)); // of sigma / alpha, rising
-  const high = Math.exp(logs[last - 1]! / rho), low = Math.exp(logs[0]! / rho);
+  const top = logs[last - 1]!, bottom = logs[0]!, high = Math.exp(top / rho), low = Math.exp(bottom / rho);
   const list: number[] = [];
   for (let i = 0; i < steps; i++) {
-    const wanted = rho * Math.log(steps === 1 ? high : high + (i / (steps - 1)) * (low - high));
+    const share = steps === 1 ? 0 : i / (steps - 1);
+    const wanted = rho === Infinity ? top + share * (bottom - top) : rho * Math.log(high + share * (low - high));
     let t = logs.findIndex((l) => l >= wanted);
     if (t < 0) t = last - 1;
     if (t > 0 && wanted - logs[t - 1]! < logs[t]! - wanted) t--;

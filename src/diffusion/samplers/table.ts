@@ -22,12 +22,12 @@ export interface TableOptions {
   readonly steps?: number;
   /** The timesteps themselves, noisiest first, in place of steps and spacing. */
   readonly timesteps?: readonly number[];
-  /** `leading` for ddpm, ddim and langevin, `linspace` for dpm++, `karras` for heun. */
+  /** `leading` for ddpm and ddim, `linspace` for dpm++, `karras` for heun, `geometric` for langevin. */
   readonly spacing?: SamplerSpacing;
   readonly stepsOffset?: number;
   /** Spacing `karras`: how much denser the levels lie near the image (7). */
   readonly rho?: number;
-  /** Spacing `karras`, and dpm++: log(alpha / sigma) below which no timestep is visited (-5.1: it only matters for schedules as noisy as cosine). */
+  /** Spacings `karras` and `geometric`, and dpm++: log(alpha / sigma) below which no timestep is visited (-5.1: it only matters for schedules as noisy as cosine). */
   readonly lambdaMin?: number;
   /** The last step leads to x_0 itself (true), or to the noise of t = 0, as diffusers' `set_alpha_to_one` and `final_sigmas_type` have it. */
   readonly setAlphaToOne?: boolean;
@@ -35,7 +35,7 @@ export interface TableOptions {
   readonly eta?: number;
   /** ddim: derive eps again from the clipped x_0 (diffusers' use_clipped_model_output); true by default. */
   readonly rederive?: boolean;
-  /** langevin: steps at each level (5), their signal-to-noise ratio (0.16), and whether to end with the predicted x_0 (true). */
+  /** langevin: steps at each level (7), their signal-to-noise ratio (0.25), and whether to end with the predicted x_0 (true). */
   readonly innerSteps?: number;
   readonly snr?: number;
   readonly denoise?: boolean;
@@ -49,6 +49,7 @@ export interface SamplerTable {
 }
 
 const STEPS: Readonly<Record<SamplerName, number>> = { ddpm: Infinity, ddim: 50, 'dpm++1': 20, 'dpm++2m': 20, heun: 18, langevin: 50 };
+const SPACING: Readonly<Record<SamplerName, SamplerSpacing>> = { ddpm: 'leading', ddim: 'leading', 'dpm++1': 'linspace', 'dpm++2m': 'linspace', heun: 'karras', langevin: 'geometric' };
 /** Options that belong to one sampler. */
 const ONLY: readonly (readonly [keyof TableOptions, SamplerName])[] = [['eta', 'ddim'], ['innerSteps', 'langevin'], ['snr', 'langevin']];
 
@@ -84,8 +85,8 @@ export function visitedTimesteps(schedule: Schedule, options: TableOptions): rea
     return options.timesteps;
   }
   const solver = method === 'dpm++1' || method === 'dpm++2m';
-  const spacing = options.spacing ?? (solver ? 'linspace' : method === 'heun' ? 'karras' : 'leading');
+  const spacing = options.spacing ?? SPACING[method];
   const steps = options.steps ?? Math.min(STEPS[method], T);
-  if (spacing === 'karras') return karrasTimesteps(schedule, steps, { rho, lambdaMin });
+  if (spacing === 'karras' || spacing === 'geometric') return karrasTimesteps(schedule, steps, { rho: spacing === 'karras' ? rho : Infinity, lambdaMin });
   return solver ? solverTimesteps(schedule, steps, spacing, { ...options, lambdaMin }) : timesteps(T, steps, spacing, options);
 }
