@@ -1,46 +1,15 @@
 // The samplers on a device and on data whose score and flow are known: orders of error, and the mean and the variance of what they draw.
 import * as assert from 'uvu/assert';
-import { threads } from '../src/autograd.ts';
-import { type DiffusionModel, GaussianDiffusion } from '../src/diffusion/gaussian.ts';
+import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
 import { respace } from '../src/diffusion/respace.ts';
 import { Sampler, type SamplerOptions } from '../src/diffusion/sampler.ts';
 import { makeSchedule, type Schedule } from '../src/diffusion/schedule.ts';
-import type { Engine } from '../src/gpu/engine.ts';
-import type { Kernel } from '../src/gpu/kernel.ts';
-import { Tensor } from '../src/tensor.ts';
 import { assertClose } from './helpers/close.ts';
-import { gpuSuite, random, upload } from './helpers/gpu.ts';
+import { gpuSuite, random } from './helpers/gpu.ts';
+import { perfect } from './helpers/perfect.ts';
 import { Gaussian, runTable } from './ref/sampler.ts';
 
 const suite = gpuSuite('samplers on a Gaussian');
-
-/** eps = factor[t] x + offset[t]: what a perfect network knows about data that are N(mean, std^2). */
-const affine = {
-  name: 'test_affine', subgroups: false, bindings: { x: 'read', t: 'read', table: 'read', eps: 'read_write' }, overrides: {}, optional: {}, dims: { N: 'u32', size: 'u32' },
-  wgsl: `
-struct Dims { N: u32, size: u32 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> t: array<u32>;
-@group(0) @binding(2) var<storage, read> table: array<vec2f>;
-@group(0) @binding(3) var<storage, read_write> eps: array<f32>;
-@group(0) @binding(4) var<uniform> dims: Dims;
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let i = id.x;
-  if (i >= dims.N * dims.size) { return; }
-  let row = table[t[i / dims.size]];
-  eps[i] = row.x * x[i] + row.y;
-}`,
-} as const satisfies Kernel;
-
-function perfect(engine: Engine, gaussian: Gaussian): DiffusionModel {
-  const { T } = gaussian.schedule, table = upload(engine, [T, 2], Float32Array.from({ length: 2 * T }, (_, i) => (({ factor, offset }) => (i % 2 ? offset : factor))(gaussian.eps(i >> 1))));
-  return (x, t) => {
-    const eps = Tensor.empty(engine, x.shape), N = x.shape[0]!;
-    engine.run(affine, threads(x.size), { x: x.slice, t: t.slice, table: table.slice, eps: eps.slice, N, size: x.size / N });
-    return eps;
-  };
-}
 
 const linear = makeSchedule({ name: 'linear', T: 1000 }), data = new Gaussian(linear, 0.3, 0.5);
 

@@ -12,3 +12,9 @@ export { karrasTimesteps, SAMPLER_SPACINGS, type SamplerSpacing, solverTimesteps
 export { isLearned, logVarianceTable, type Variance, VARIANCES } from './variance.ts';
 export { ImportanceSampling, TIME_SAMPLINGS, type TimeSampling } from './timestep-sampling.ts';
 export { Training, type TrainingOptions } from './training.ts';
+
+export { edit, type Edited, type EditOptions } from './uses/edit.ts';
+export { type ConditionalModel, type Guidance, guided } from './uses/guidance.ts';
+export { inpaint, type InpaintOptions, repaintPath, repeatMask } from './uses/inpaint.ts';
+export { interpolate, interpolateLatents, type InterpolateOptions, slerp } from './uses/interpolate.ts';
+export { decodeDdim, encodeDdim, invert, type Inverted, type InvertOptions } from './uses/invert.ts';

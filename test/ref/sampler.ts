@@ -72,3 +72,14 @@ export class Gaussian {
     return next.mean + Math.sqrt(next.variance / from.variance) * (x - from.mean);
   }
 }
+
+/** w along the labels in the first C of M channels; the rest is the labelled network's. */
+export const guide = (cond: Floats, uncond: Floats, w: number, C: number, M: number): Float64Array =>
+  Float64Array.from({ length: cond.length }, (_, i) => (i % M < C ? uncond[i] + w * (cond[i] - uncond[i]) : cond[i]));
+
+/** coef = a, b, c, d: x' = c (mask x + (1 - mask) (a known + b z)) + d jump, a mask value for each C values. */
+export const repaint = (a: { x: Floats; known: Floats; mask: Floats; z: Floats; jump: Floats; coef: readonly number[]; C: number }): Float64Array =>
+  Float64Array.from({ length: a.x.length }, (_, i) => {
+    const m = a.mask[Math.floor(i / a.C)], [ca, cb, cc, cd] = a.coef as [number, number, number, number];
+    return cc * (m * a.x[i] + (1 - m) * (ca * a.known[i] + cb * a.z[i])) + cd * a.jump[i];
+  });

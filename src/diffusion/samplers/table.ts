@@ -3,7 +3,7 @@ import { DdpmError } from '../../errors.ts';
 import type { Prediction } from '../prediction.ts';
 import type { Schedule } from '../schedule.ts';
 import { karrasTimesteps, LAMBDA_MIN, type SamplerSpacing, solverTimesteps, timesteps } from '../spacing.ts';
-import { ddimRows } from './ddim.ts';
+import { ddimInverseRows, ddimRows } from './ddim.ts';
 import { dpmSolverRows } from './dpm_solver.ts';
 import { heunRows } from './heun.ts';
 import { langevinRows } from './langevin.ts';
@@ -35,6 +35,8 @@ export interface TableOptions {
   readonly eta?: number;
   /** ddim: derive eps again from the clipped x_0 (diffusers' use_clipped_model_output); true by default. */
   readonly rederive?: boolean;
+  /** ddim without noise, backwards: from images to the noise that they come from (DDIM inversion). */
+  readonly inverse?: boolean;
   /** langevin: steps at each level (7), their signal-to-noise ratio (0.25), and whether to end with the predicted x_0 (true). */
   readonly innerSteps?: number;
   readonly snr?: number;
@@ -51,7 +53,7 @@ export interface SamplerTable {
 const STEPS: Readonly<Record<SamplerName, number>> = { ddpm: Infinity, ddim: 50, 'dpm++1': 20, 'dpm++2m': 20, heun: 18, langevin: 50 };
 const SPACING: Readonly<Record<SamplerName, SamplerSpacing>> = { ddpm: 'leading', ddim: 'leading', 'dpm++1': 'linspace', 'dpm++2m': 'linspace', heun: 'karras', langevin: 'geometric' };
 /** Options that belong to one sampler. */
-const ONLY: readonly (readonly [keyof TableOptions, SamplerName])[] = [['eta', 'ddim'], ['innerSteps', 'langevin'], ['snr', 'langevin']];
+const ONLY: readonly (readonly [keyof TableOptions, SamplerName])[] = [['eta', 'ddim'], ['inverse', 'ddim'], ['innerSteps', 'langevin'], ['snr', 'langevin']];
 
 /** @throws DdpmError E-USAGE for an unknown sampler, an option of another one, or timesteps that do not fit the schedule */
 export function samplerTable(schedule: Schedule, prediction: Prediction, options: TableOptions): SamplerTable {
@@ -67,7 +69,7 @@ export function samplerTable(schedule: Schedule, prediction: Prediction, options
 function rowsOf(chain: Chain, options: TableOptions): Row[] {
   switch (options.method) {
     case 'ddpm': return visits({ ...chain, final: -1 }).map(({ row, i }) => ({ ...row, draw: chain.timesteps.length - 1 - i }));
-    case 'ddim': return ddimRows(chain, options);
+    case 'ddim': return options.inverse ? ddimInverseRows(chain) : ddimRows(chain, options);
     case 'dpm++1': return dpmSolverRows(chain, { order: 1 });
     case 'dpm++2m': return dpmSolverRows(chain, { order: 2 });
     case 'heun': return heunRows(chain);

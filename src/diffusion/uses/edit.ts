@@ -1,0 +1,37 @@
+// Image to image (SDEdit, Meng et al. 2022): an image is covered with noise up to some timestep, and sampling goes on from there.
+import type { DiffusionModel, GaussianDiffusion } from '../gaussian.ts';
+import { type Draw, Sampler, type SamplerOptions } from '../sampler.ts';
+import { visitedTimesteps } from '../samplers/table.ts';
+import { checkImages, diffuse, encodingNoise, fromStrength, type Shape, type UseOptions } from './encode.ts';
+
+export interface EditOptions extends SamplerOptions, UseOptions {
+  /** Share of the timesteps that are taken back: 1 leaves nothing of the image but its place in the batch (0.6). */
+  readonly strength?: number;
+  readonly onStep?: Draw['onStep'];
+}
+
+export interface Edited {
+  /** (N, H, W, C), not clipped */
+  readonly images: Float32Array<ArrayBuffer>;
+  /** What sampling started from, and the timestep of its noise. */
+  readonly noised: Float32Array;
+  readonly t: number;
+}
+
+/**
+ * Draws images like the given ones, (N, H, W, C) in [-1, 1]: the less strength, the closer.
+ *
+ * @throws DdpmError E-USAGE for a strength that leaves no step, E-SHAPE for images that do not fill the shape
+ */
+export async function edit(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, shape: Shape, options: EditOptions): Promise<Edited> {
+  const { seed, firstId = 0, strength = 0.6, onStep, steps: _, ...sampling } = options;
+  checkImages(images, shape);
+  const timesteps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength), t = timesteps[0]!;
+  const noised = diffuse(diffusion, images, t, await encodingNoise(diffusion.engine, shape, { seed, firstId }));
+  const sampler = new Sampler(model, diffusion, shape, { ...sampling, timesteps });
+  try {
+    return { images: await sampler.sample({ seed, firstId, noise: noised, ...(onStep && { onStep }) }), noised, t };
+  } finally {
+    await sampler.destroy();
+  }
+}

@@ -1,0 +1,55 @@
+// Images on their way into the chain: how far up it, and with which noise.
+import { Clock } from '../../clock.ts';
+import { DdpmError } from '../../errors.ts';
+import type { Engine } from '../../gpu/engine.ts';
+import { randomNormal } from '../../ops/random.ts';
+import { STREAM } from '../../philox.ts';
+import { sizeOf } from '../../tensor.ts';
+import type { GaussianDiffusion } from '../gaussian.ts';
+
+/** (N, H, W, C) */
+export type Shape = readonly [number, number, number, number];
+
+/** What every use of a trained model is told besides the sampler's options. */
+export interface UseOptions {
+  readonly seed: number;
+  readonly firstId?: number;
+}
+
+/**
+ * The last part of a list of timesteps: strength 1 is all of it, 0.6 the 60 % nearest to the image. An image starts at the first that is left, inclusive:
+ * it gets the noise of that timestep, and that timestep is the first that the network is asked about.
+ *
+ * @throws DdpmError E-USAGE for a strength that is not in (0, 1], or too small for the number of timesteps
+ */
+export function fromStrength(timesteps: readonly number[], strength: number): readonly number[] {
+  if (!(strength > 0 && strength <= 1)) throw new DdpmError('E-USAGE', `a strength of ${strength}: it must lie above 0 and be at most 1, where nothing of the image is left.`);
+  // Products such as 10 * 0.3 fall short of whole numbers by their rounding.
+  const kept = Math.floor(timesteps.length * strength + 1e-9);
+  if (kept < 1) throw new DdpmError('E-USAGE', `a strength of ${strength} is less than one of ${timesteps.length} steps. Take more steps, or more strength.`);
+  return timesteps.slice(timesteps.length - kept);
+}
+
+/** x_t = sqrt(acp) x_0 + sqrt(1 - acp) z for whole images on the host, (N, H, W, C). */
+export function diffuse({ schedule }: GaussianDiffusion, images: Float32Array, t: number, z: Float32Array): Float32Array {
+  const a = schedule.sqrtAlphasCumprod[t]!, b = schedule.sqrtOneMinusAlphasCumprod[t]!;
+  return images.map((v, i) => a * v + b * z[i]!);
+}
+
+/** Standard normals for the encoding of images firstId to firstId + N - 1: not those that the sampler starts from. */
+export async function encodingNoise(engine: Engine, shape: Shape, { seed, firstId = 0 }: UseOptions): Promise<Float32Array<ArrayBuffer>> {
+  const clock = new Clock(engine);
+  clock.set({ seed, first: firstId });
+  const z = randomNormal(shape, clock, STREAM.encode);
+  try {
+    return await z.read();
+  } finally {
+    z.free();
+    engine.free(clock.slice);
+  }
+}
+
+/** @throws DdpmError E-SHAPE unless the values fill the shape */
+export function checkImages(images: Float32Array, shape: Shape, what = 'images'): void {
+  if (images.length !== sizeOf(shape)) throw new DdpmError('E-SHAPE', `${images.length} values for ${what} of shape (${shape.join(', ')}).`);
+}
