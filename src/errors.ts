@@ -12,7 +12,8 @@ export type ErrorCode =
   | 'E-LIMIT' // the device's limits are too small
   | 'E-NO-ADAPTER' // no usable WebGPU adapter
   | 'E-DEVICE-LOST' // the device was lost
-  | 'E-NONFINITE'; // the loss or a gradient is not finite
+  | 'E-NONFINITE' // the loss or a gradient is not finite
+  | 'E-ABORTED'; // an AbortSignal was aborted
 
 /** Process exit codes: 1 failure, 2 usage, 3 no usable GPU, 4 device lost, 5 loss not finite (130, interrupted and saved, is not an error). */
 const EXIT: Partial<Record<ErrorCode, number>> = { 'E-USAGE': 2, 'E-NO-ADAPTER': 3, 'E-DEVICE-LOST': 4, 'E-NONFINITE': 5 };
@@ -27,4 +28,9 @@ export class DdpmError extends Error {
   get exitCode(): number {
     return EXIT[this.code] ?? 1;
   }
+}
+
+/** Throws E-ABORTED, its cause the signal's reason, where the signal was aborted. `what` was going on. */
+export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
+  if (signal?.aborted) throw new DdpmError('E-ABORTED', `${what} was aborted.`, { cause: signal.reason });
 }

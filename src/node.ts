@@ -24,6 +24,8 @@ export interface OpenedEngine {
   /** A CPU that plays a GPU (llvmpipe, SwiftShader). */
   readonly software: boolean;
   close(): Promise<void>;
+  /** `await using opened = await openEngine()`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 // Dawn crashes the process when the object that create() returned is collected while a device lives. One instance a process serves all.
@@ -119,15 +121,10 @@ export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngin
   });
   const software = isSoftware(adapter.info);
   const engine = new Engine(device, { poison: options.poison ?? false, ...(software ? { idle: nap } : {}) });
-  return {
-    engine,
-    device,
-    info: adapter.info,
-    software,
-    close: async () => {
-      await engine.destroy();
-      device.destroy();
-      await device.lost;
-    },
+  const close = async (): Promise<void> => {
+    await engine.destroy();
+    device.destroy();
+    await device.lost;
   };
+  return { engine, device, info: adapter.info, software, close, [Symbol.asyncDispose]: close };
 }

@@ -1,5 +1,6 @@
 // A tensor is a shape and a range of a GPU buffer; a parameter is a tensor that gets its place when the model is put on a device.
 import { DdpmError } from './errors.ts';
+import { USAGE } from './gpu/constants.ts';
 import type { Engine } from './gpu/engine.ts';
 import type { Slice } from './gpu/kernel.ts';
 
@@ -46,8 +47,22 @@ export class Tensor {
     return this.engine.read(this.slice);
   }
 
+  /**
+   * Where the tensor lies, for bind groups of the caller's own. Valid until it is freed; do not destroy the buffer, which others may share. What the engine still
+   * holds back of eager work is submitted first, so that a submit of the caller's comes after it.
+   */
+  get gpu(): { readonly buffer: GPUBuffer; readonly offset: number; readonly size: number } {
+    if (!this.engine.capturing) this.engine.flush();
+    return { buffer: this.slice.buffer, offset: this.slice.offset, size: this.slice.bytes };
+  }
+
   free(): void {
     this.engine.free(this.slice);
+  }
+
+  /** `using x = Tensor.from(…)`: frees it, unless a scope has done so already or the buffer is borrowed. */
+  [Symbol.dispose](): void {
+    if (this.engine.owns(this.slice)) this.free();
   }
 }
 
@@ -61,6 +76,16 @@ export class ParameterTensor extends Tensor {
     this.name = name;
     this.grad = grad;
   }
+}
+
+/** What `engine.borrow` does. */
+export function borrow(engine: Engine, buffer: GPUBuffer, shape: readonly number[], { offset = 0 }: { offset?: number } = {}): Tensor {
+  const bytes = 4 * sizeOf(shape), align = engine.device.limits.minStorageBufferOffsetAlignment;
+  if (!shape.every((n) => Number.isInteger(n) && n > 0)) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}): sizes are whole numbers from 1.`);
+  if (!(buffer.usage & USAGE.STORAGE)) throw new DdpmError('E-ENGINE', 'the borrowed buffer was created without GPUBufferUsage.STORAGE, which kernels need. Add it to its usage.');
+  if (offset < 0 || offset % align) throw new DdpmError('E-ENGINE', `a borrowed buffer at offset ${offset}: this device binds storage at multiples of ${align} bytes.`);
+  if (offset + bytes > buffer.size) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}) at offset ${offset} needs ${offset + bytes} bytes; the borrowed buffer has ${buffer.size}.`);
+  return new Tensor(engine, shape, { buffer, offset, bytes });
 }
 
 /** (N, C, H, W) to (N, H, W, C), on the host: images cross the edge once. */

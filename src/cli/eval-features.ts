@@ -1,5 +1,6 @@
 // npm run eval -- --train-features: trains the classifier whose features distances are measured between; and finds the one that is shipped.
 
+import { typedAs } from './flags.ts';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -89,9 +90,9 @@ async function openClassifier(engine: Engine, file: string | null, data: string)
   if (file === null && !existsSync(path))
     throw new DdpmError('E-USAGE', [
       `no classifier comes with the program for ${data}. Train one and name it, or measure otherwise:`,
-      `  npm run eval -- --train-features --data ${data} --out classifier.safetensors`,
-      '  npm run eval -- RUN --classifier classifier.safetensors',
-      '  npm run eval -- RUN --features pixels, or --features inception --inception-weights FILE',
+      `  ${typedAs('eval')} --train-features --data ${data} --out classifier.safetensors`,
+      `  ${typedAs('eval')} RUN --classifier classifier.safetensors`,
+      `  ${typedAs('eval')} RUN --features pixels, or --features inception --inception-weights FILE`,
     ].join('\n'));
   const bytes = await readFileOr(path);
   const { metadata, ...read } = readClassifier(bytes, path);

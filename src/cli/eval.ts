@@ -10,7 +10,7 @@ import { describeDevice, runCommand, say } from './command.ts';
 import { measure, type Real } from './eval-distance.ts';
 import { openExtractor, trainFeatures } from './eval-features.ts';
 import { drawImages, holdsImages, type Measured, readImages, realImages } from './eval-images.ts';
-import { type Command, helpText, type Parsed, parseFlags } from './flags.ts';
+import { type Command, helpText, type Parsed, parseFlags, typedAs } from './flags.ts';
 import { describeEnvironment } from './run-folder.ts';
 import { type PlacedModel, placeModel } from './sampling.ts';
 import { EVAL } from './settings.ts';
@@ -29,7 +29,7 @@ async function evaluate(): Promise<number> {
     return 0;
   }
   if (Number(positional !== null) + Number(settings.real) + Number(settings.trainFeatures) !== 1)
-    throw new DdpmError('E-USAGE', 'eval takes one of: a run, a model or images to measure (npm run eval -- runs/NAME); --real, which measures real images; --train-features, which measures nothing.');
+    throw new DdpmError('E-USAGE', `eval takes one of: a run, a model or images to measure (${typedAs('eval')} runs/NAME); --real, which measures real images; --train-features, which measures nothing.`);
   const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
   say('device', describeDevice(opened));
   if (settings.trainFeatures) await trainFeatures(opened, settings);

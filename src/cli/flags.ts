@@ -15,6 +15,9 @@ export interface Command {
   readonly positional?: string;
 }
 
+/** A command as the user types it: `npm run train --` in a clone, `ddpm-wgsl train` where the package is installed. */
+export const typedAs = (command: string): string => (import.meta.url.endsWith('.ts') ? `npm run ${command} --` : `ddpm-wgsl ${command}`);
+
 export interface Parsed<T extends Table> {
   readonly settings: Settings<T>;
   /** The settings that a flag or the config file gave, by their camelCase key. */
@@ -62,11 +65,11 @@ export function parseFlags<T extends Table>(table: T, command: Command, argv: re
     } else flags[camel(name)] = readValue(`--${name}`, setting, token.value);
   }
   const wanted = command.positional ? 1 : 0;
-  if (positionals.length < wanted && !command.positional!.startsWith('[')) throw usage(`${command.name} needs ${command.positional}. Type: npm run ${command.name} -- ${command.positional}`);
+  if (positionals.length < wanted && !command.positional!.startsWith('[')) throw usage(`${command.name} needs ${command.positional}. Type: ${typedAs(command.name)} ${command.positional}`);
   const stray = positionals[wanted];
   if (stray !== undefined) {
     const key = kebab(stray.split('=')[0]);
-    throw usage(`Unexpected argument "${stray}".${key in table ? ` Did you mean --${key}${stray.slice(key.length)}?` : ''} See: npm run ${command.name} -- --help`);
+    throw usage(`Unexpected argument "${stray}".${key in table ? ` Did you mean --${key}${stray.slice(key.length)}?` : ''} See: ${typedAs(command.name)} --help`);
   }
 
   const file = flags['config'];
@@ -118,7 +121,7 @@ export function helpText(table: Table, command: Command): string {
     help: `${s.help}${defaultNote(name, s)}`,
   }));
   const width = Math.max(...rows.map((r) => r.flag.length).filter((n) => n <= 30));
-  const lines = [`npm run ${command.name} --${command.positional ? ` ${command.positional}` : ''} [flags]`, '', command.help];
+  const lines = [`${typedAs(command.name)}${command.positional ? ` ${command.positional}` : ''} [flags]`, '', command.help];
   for (const group of new Set(rows.map((r) => r.group))) {
     lines.push('', group);
     for (const r of rows.filter((row) => row.group === group)) {

@@ -17,7 +17,7 @@ import { type BufferName, Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { DeviceImages } from '../ops/random.ts';
 import { describeDevice, drawSamples, mebibytes, quoted, runCommand, sampleGrid, say } from './command.ts';
-import { type Command, helpText, parseFlags, settingsToJson } from './flags.ts';
+import { type Command, helpText, parseFlags, settingsToJson, typedAs } from './flags.ts';
 import { modelConfig, resolveSettings, type ResolvedSettings } from './presets.ts';
 import { Progress } from './progress.ts';
 import { type Checkpoint, describeEnvironment, freeRunName, RunFolder } from './run-folder.ts';
@@ -91,7 +91,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { ru
   if (resumed) {
     state = await loadCheckpoint(resumed.checkpoint.path, { parameters });
     if (state.step >= steps) {
-      const more = `npm run train -- --resume ${quoted(resumed.run.path)} --steps ${2 * state.step}`;
+      const more = `${typedAs('train')} --resume ${quoted(resumed.run.path)} --steps ${2 * state.step}`;
       throw new DdpmError('E-USAGE', `${resumed.run.path} has done its ${steps} steps. To go on with it, give more: ${more}`);
     }
   }
@@ -168,12 +168,12 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { ru
     if (await draw(final, Math.min(settings.timesteps, 2 * settings.sampleSteps))) {
       await writeReport(run, (text) => progress.event(text));
       progress.finish();
-      process.stdout.write(`samples  ${final}\nmore     npm run sample -- ${quoted(run.path)}\n`);
+      process.stdout.write(`samples  ${final}\nmore     ${typedAs('sample')} ${quoted(run.path)}\n`);
       return 0;
     }
   }
   progress.finish();
-  if (done === steps) process.stderr.write(`saved ${saved!.path}.  The training is done; for pictures:  npm run sample -- ${quoted(run.path)}\n`);
+  if (done === steps) process.stderr.write(`saved ${saved!.path}.  The training is done; for pictures:  ${typedAs('sample')} ${quoted(run.path)}\n`);
   else if (saved) process.stderr.write(`saved ${saved.path}.  go on with:  ${resumeCommand(run.path)}\n`);
   else process.stderr.write('stopped before the first step: there is nothing to save\n');
   return 130;
@@ -227,7 +227,7 @@ async function writeReport(run: RunFolder, event: (text: string) => void): Promi
   }
 }
 
-const resumeCommand = (path: string): string => `npm run train -- --resume ${quoted(path)}`;
+const resumeCommand = (path: string): string => `${typedAs('train')} --resume ${quoted(path)}`;
 
 /** The error of a run that was under way, with what is left of the run and what to type. */
 function withAdvice(error: unknown, { run, lastGood, lr }: { run: RunFolder; lastGood: number; lr: number }): unknown {

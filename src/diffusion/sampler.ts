@@ -1,7 +1,7 @@
 // The sampler: a plan that takes one step for a batch in place, replayed over the rows of a table from the noisiest timestep down.
 import { threads } from '../autograd.ts';
 import { Clock } from '../clock.ts';
-import { DdpmError } from '../errors.ts';
+import { DdpmError, throwIfAborted } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import type { Plan } from '../gpu/plan.ts';
@@ -42,6 +42,8 @@ export interface Draw {
   readonly noise?: Float32Array;
   /** The rows to take, in order, in place of each once; one that comes again draws other noise (RePaint goes back and forth). */
   readonly path?: readonly number[];
+  /** Stops between two steps with E-ABORTED; the sampler can draw again. */
+  readonly signal?: AbortSignal;
   /** Called after every step; may read the step's tensors, or change x. */
   readonly onStep?: (step: SampleStep) => void | Promise<void>;
 }
@@ -133,7 +135,7 @@ export class Sampler {
   }
 
   /** Draws samples `firstId` to `firstId + N - 1` of a seed. Returns x_0, not clipped, (N, H, W, C). */
-  async sample({ seed, firstId = 0, noise, path = this.rows.map((_, i) => i), onStep }: Draw): Promise<Float32Array<ArrayBuffer>> {
+  async sample({ seed, firstId = 0, noise, path = this.rows.map((_, i) => i), signal, onStep }: Draw): Promise<Float32Array<ArrayBuffer>> {
     const { engine } = this;
     if (noise && noise.length !== this.#x.size) throw new DdpmError('E-SHAPE', `${noise.length} values of noise for samples of shape (${this.shape.join(', ')}).`);
     this.#clock.set({ seed, first: firstId });
@@ -142,6 +144,7 @@ export class Sampler {
     for (const tensor of [this.#x0, this.#kept]) if (tensor) engine.clear(tensor.slice);
     const visited = new Map<number, number>();
     for (const [i, at] of path.entries()) {
+      throwIfAborted(signal, 'sampling');
       const row = this.rows[at];
       if (!row) throw new DdpmError('E-USAGE', `row ${at} of a sampler that has ${this.rows.length}.`);
       const visit = visited.get(at) ?? 0;
@@ -170,5 +173,9 @@ export class Sampler {
     if (this.#ownsChain) this.#chain!.destroy();
     for (const tensor of [this.#t, this.#row, this.#x, this.#x0, this.#kept]) tensor?.free();
     this.engine.free(this.#clock.slice);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.destroy();
   }
 }

@@ -1,6 +1,7 @@
 // The training step as one captured plan: batch choice, flip, t, noise, forward, loss, backward, clip, AdamW, EMA.
 import { Tape } from '../autograd.ts';
 import { Clock } from '../clock.ts';
+import { DdpmError, throwIfAborted } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Plan } from '../gpu/plan.ts';
 import type { Parameters } from '../nn/parameters.ts';
@@ -77,6 +78,26 @@ export class Training {
   /** What the device logged for steps `from` to `to - 1`. */
   read(from: number, to: number): Promise<StepLog[]> {
     return this.optimizer.read(from, to);
+  }
+
+  /**
+   * Trains from step `from` to `to` (exclusive; all the options' steps by default), `every` steps at a time, and gives what each did: `for await (const log of
+   * training.loop()) …`. Leaving the loop ends it, at a multiple of `every`; an aborted signal ends it with E-ABORTED. Either way the parameters are those of the
+   * last step that was run, `run(step)` goes on from it, and in between the page or process stays awake.
+   */
+  async *loop({ from = 0, to = this.options.steps, every = 1, signal }: { from?: number; to?: number; every?: number; signal?: AbortSignal } = {}): AsyncGenerator<StepLog, void, void> {
+    if (!(every >= 1 && every <= 1024)) throw new DdpmError('E-USAGE', `a loop of ${every} steps at a time; 1 to 1024, which is what the device keeps the log of.`);
+    await this.plan.compile();
+    for (let first = from; first < to; first += every) {
+      const end = Math.min(first + every, to);
+      throwIfAborted(signal, 'training');
+      for (let step = first; step < end; step++) this.run(step);
+      yield* await this.read(first, end);
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.destroy();
   }
 
   /** Frees the plan, the clock and the optimizer's own buffers; the parameters stay. */

@@ -1,12 +1,14 @@
 // The engine: runs typed WGSL kernels on a borrowed GPUDevice, eagerly or captured into a plan.
 import { MAP_READ, USAGE } from './constants.ts';
 import { DdpmError } from '../errors.ts';
-import { type Args, type Grid, grid, type Kernel, type Slice } from './kernel.ts';
+import { type Args, type Grid, grid, type Kernel, packDims, type Slice } from './kernel.ts';
 import { fill } from './kernels.gen.ts';
 import { type Pipeline, Pipelines } from './pipelines.ts';
 import { type Command, encode, Plan } from './plan.ts';
 import { Pool } from './pool.ts';
 import { type KernelTime, profile } from './profile.ts';
+import { LEAST, requireLimits } from './requirements.ts';
+import { borrow, type Tensor } from '../tensor.ts';
 
 /** Allocations made since the scope was opened; `holds` scopes (a tape's) keep what nested scopes would free. */
 export interface Scope {
@@ -50,22 +52,20 @@ export class Engine {
   readonly #idle: (() => Promise<void>) | null;
 
   /**
-   * Borrows the device: it is never destroyed, nothing is requested from it, and no global handler is set.
+   * Borrows the device: it is never destroyed, nothing is requested from it, and no handler of its owner's is touched. Throws E-LIMIT with a list of what is missing
+   * where its limits are below WebGPU's defaults; a tensor or a model that is too large for them throws E-LIMIT when it is made.
    * With `poison` every allocation is filled with NaN, so that reading what nobody wrote shows; for tests.
    * `idle` is awaited over and over while the engine waits for the device: where waiting itself burns a core, it can sleep.
    */
   constructor(device: GPUDevice, { poison = false, idle }: { poison?: boolean; idle?: () => Promise<void> } = {}) {
+    requireLimits(device, LEAST, 'the engine');
     this.device = device;
     this.#poison = poison;
     this.#idle = idle ?? null;
     this.pipelines = new Pipelines(device);
     this.subgroupWidth = subgroupWidth(device);
-    this.#pool = new Pool(device);
+    this.#pool = new Pool(device, (fn) => this.#guard(fn));
     this.#alignment = device.limits.minUniformBufferOffsetAlignment;
-    // A submit that names one bad buffer is dropped whole: any validation error makes everything after it stale.
-    device.addEventListener('uncapturederror', (event) => {
-      this.#failure ??= new DdpmError('E-ENGINE', (event as GPUUncapturedErrorEvent).error.message);
-    });
     void device.lost.then((info) => {
       this.#failure ??= new DdpmError('E-DEVICE-LOST', `the GPU device was lost (${info.reason}): ${info.message}`);
     });
@@ -74,6 +74,27 @@ export class Engine {
   /** Resolves when the device is lost. */
   get lost(): Promise<GPUDeviceLostInfo> {
     return this.device.lost;
+  }
+
+  /**
+   * Runs what the device may refuse in error scopes: what this engine does wrong does not reach the owner's `uncapturederror`, and the owner's errors do not stop the
+   * engine. A submit that names one bad buffer is dropped whole, so that after any error everything is stale: `check` throws from then on.
+   */
+  #guard<T>(fn: () => T): T {
+    const { device } = this;
+    const scopes: readonly GPUErrorFilter[] = ['internal', 'out-of-memory', 'validation'];
+    for (const filter of scopes) device.pushErrorScope(filter);
+    try {
+      return fn();
+    } finally {
+      for (const _ of scopes)
+        device.popErrorScope().then(
+          (error) => {
+            if (error) this.#failure ??= new DdpmError('E-ENGINE', error.message);
+          },
+          () => {}, // a lost device has no scopes, and says so itself
+        );
+    }
   }
 
   get capturing(): boolean {
@@ -93,6 +114,20 @@ export class Engine {
     this.#scopes.at(-1)?.slices.set(slice.buffer, slice);
     if (this.#poison) this.run(fill, grid(Math.ceil(bytes / 1024)), { y: slice, value: NaN });
     return slice;
+  }
+
+  /**
+   * A tensor over a buffer of the caller's, `offset` bytes into it, with no copy. It is never freed or destroyed here, and must outlive every plan that reads it.
+   * Throws E-ENGINE without the usage STORAGE or where the offset is not aligned, E-SHAPE where the shape does not fit. For `read` and `copy` it needs COPY_SRC or
+   * COPY_DST as well.
+   */
+  borrow(buffer: GPUBuffer, shape: readonly number[], options: { offset?: number } = {}): Tensor {
+    return borrow(this, buffer, shape, options);
+  }
+
+  /** Whether the slice lies in memory of this engine's that was not freed. */
+  owns({ buffer }: Slice): boolean {
+    return this.#pool.isLive(buffer) || [...this.#plans].some((plan) => plan.pool.isLive(buffer));
   }
 
   free(slice: Slice): void {
@@ -168,7 +203,7 @@ export class Engine {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'write() inside capture(): a plan holds commands only. Write before or after, into a buffer that the plan reads.');
     if (data.byteLength > to.bytes) throw new DdpmError('E-SHAPE', `write of ${data.byteLength} bytes into ${to.bytes} bytes.`);
     this.flush();
-    this.device.queue.writeBuffer(to.buffer, to.offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+    this.#guard(() => this.device.queue.writeBuffer(to.buffer, to.offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength));
   }
 
   /** The only await: brings a slice back. Everything recorded before is submitted first. */
@@ -183,9 +218,7 @@ export class Engine {
     const size = Math.ceil(from.bytes / 4) * 4;
     const staging = this.device.createBuffer({ size, usage: USAGE.COPY_DST | USAGE.MAP_READ });
     try {
-      const encoder = this.device.createCommandEncoder();
-      encoder.copyBufferToBuffer(from.buffer, from.offset, staging, 0, size);
-      this.submit(encoder);
+      this.#submit((encoder) => encoder.copyBufferToBuffer(from.buffer, from.offset, staging, 0, size));
       await this.settle(staging.mapAsync(MAP_READ));
       this.check();
       return staging.getMappedRange().slice(0, from.bytes);
@@ -200,11 +233,20 @@ export class Engine {
   /** Submits what eager calls recorded. */
   flush(): void {
     if (this.#pending.length === 0) return;
-    const encoder = this.device.createCommandEncoder();
     const commands = this.#pending;
     this.#pending = [];
-    encode(this, commands, encoder);
-    this.submit(encoder);
+    this.#submit((encoder) => encode(this, commands, encoder));
+  }
+
+  /**
+   * Records what fn does into the caller's encoder; nothing is submitted. What was recorded before outside of it runs first. The tensors that fn makes live in the
+   * plan that is returned: destroy it when the encoder's work was submitted and its result is no longer needed. For every frame anew, capture once and
+   * `plan.encode` each time.
+   */
+  encode<T>(encoder: GPUCommandEncoder, fn: () => T): Plan<T> {
+    const plan = this.capture(fn);
+    plan.encode(encoder);
+    return plan;
   }
 
   /** Encodes commands of a plan into an encoder, or submits them by themselves. */
@@ -214,9 +256,12 @@ export class Engine {
 
   replay(commands: readonly Command[]): void {
     this.flush();
-    const encoder = this.device.createCommandEncoder();
-    encode(this, commands, encoder);
-    this.submit(encoder);
+    this.#submit((encoder) => encode(this, commands, encoder));
+  }
+
+  /** Compiles pipelines in parallel; throws E-KERNEL where one does not compile. */
+  compile(pipelines: Iterable<Pipeline>, progress?: (done: number, total: number) => void): Promise<void> {
+    return this.#guard(() => this.pipelines.ahead(pipelines, progress));
   }
 
   /** Where a plan's time goes, by kernel. */
@@ -226,7 +271,16 @@ export class Engine {
 
   submit(encoder: GPUCommandEncoder): void {
     this.check();
-    this.device.queue.submit([encoder.finish()]);
+    this.#guard(() => this.device.queue.submit([encoder.finish()]));
+  }
+
+  #submit(record: (encoder: GPUCommandEncoder) => void): void {
+    this.check();
+    this.#guard(() => {
+      const encoder = this.device.createCommandEncoder();
+      record(encoder);
+      this.device.queue.submit([encoder.finish()]);
+    });
   }
 
   /** Resolves when the device has finished everything submitted so far. */
@@ -258,7 +312,7 @@ export class Engine {
     // A scope of its own keeps the plan's buffers out of scopes that are open around it.
     const scope = this.openScope(false), depth = this.#scopes.length;
     try {
-      const result = fn();
+      const result = this.#guard(fn);
       if (this.#scopes.length !== depth) throw new DdpmError('E-ENGINE', 'capture() ended with a tape or scope still open inside it.');
       const plan = new Plan(this, capture.commands, capture.pool, result);
       scope.slices.clear();
@@ -281,12 +335,22 @@ export class Engine {
     plan.pool.destroy();
   }
 
-  /** Destroys the engine's buffers and plans; the device stays with its owner. */
+  /** Destroys the engine's buffers and plans; the device stays with its owner. A plan that was encoded must have been submitted. */
   async destroy(): Promise<void> {
-    await this.device.queue.onSubmittedWorkDone();
+    await this.done();
     for (const plan of this.#plans) this.release(plan);
     this.#pool.destroy();
     for (const arena of this.#arenas) arena.destroy();
+  }
+
+  /** `await using engine = new Engine(device)`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.destroy();
+  }
+
+  /** Resolves when the device has done what it was given, or is lost: either way nothing needs its buffers any more. */
+  async done(): Promise<void> {
+    await Promise.race([this.device.queue.onSubmittedWorkDone().catch(() => {}), this.device.lost]);
   }
 
   // ---- private
@@ -302,12 +366,12 @@ export class Engine {
    */
   #bindGroup(pipeline: Pipeline, resources: readonly GPUBufferBinding[]): GPUBindGroup {
     const make = () => this.device.createBindGroup({ label: pipeline.label, layout: pipeline.layout, entries: resources.map((resource, binding) => ({ binding, resource })) });
-    if (this.#capture) return make();
+    if (this.#capture) return make(); // guarded as a whole
     const key = `${pipeline.label} ${resources.map(({ buffer, offset, size }) => `${this.#id(buffer)}+${offset}:${size}`).join()}`;
     let group = this.#bindGroups.get(key);
     if (!group) {
       if (this.#bindGroups.size >= BIND_GROUPS) this.#bindGroups.clear();
-      this.#bindGroups.set(key, (group = make()));
+      this.#bindGroups.set(key, (group = this.#guard(make)));
     }
     return group;
   }
@@ -340,15 +404,13 @@ export class Engine {
     const key = types.map((type, i) => type[0]! + values[i]!).join();
     let binding = this.#dims.get(key);
     if (!binding) {
-      const size = Math.ceil(values.length / 4) * 16;
-      const data = new DataView(new ArrayBuffer(size));
-      types.forEach((type, i) => (type === 'f32' ? data.setFloat32(4 * i, values[i]!, true) : data.setInt32(4 * i, values[i]!, true)));
+      const data = packDims(kernel, (name) => this.#number(kernel, name, given[name])), size = data.byteLength;
       if (!this.#arena || this.#arenaNext + size > ARENA_BYTES) {
         this.#arena = this.device.createBuffer({ label: 'dims', size: ARENA_BYTES, usage: USAGE.UNIFORM | USAGE.COPY_DST });
         this.#arenas.push(this.#arena);
         this.#arenaNext = 0;
       }
-      this.device.queue.writeBuffer(this.#arena, this.#arenaNext, data.buffer);
+      this.device.queue.writeBuffer(this.#arena, this.#arenaNext, data);
       this.#dims.set(key, (binding = { buffer: this.#arena, offset: this.#arenaNext, size }));
       this.#arenaNext += Math.ceil(size / this.#alignment) * this.#alignment;
     }

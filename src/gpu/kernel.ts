@@ -34,3 +34,13 @@ const MAX_WORKGROUPS = 65535;
 export function grid(count: number): Grid {
   return count <= MAX_WORKGROUPS ? [count] : [MAX_WORKGROUPS, Math.ceil(count / MAX_WORKGROUPS)];
 }
+
+/** The bytes of the uniform `dims`, padded to 16. `number` gives the value of a field. */
+export function packDims(kernel: Kernel, number: (name: string) => number): ArrayBuffer {
+  const fields = Object.entries(kernel.dims);
+  const data = new DataView(new ArrayBuffer(Math.ceil(fields.length / 4) * 16));
+  for (const [i, [name, type]] of fields.entries())
+    if (type === 'f32') data.setFloat32(4 * i, number(name), true);
+    else data.setInt32(4 * i, number(name), true);
+  return data.buffer;
+}

@@ -50,26 +50,33 @@ export class Plan<T = unknown> {
 
   /** Compiles every pipeline of the plan in parallel. */
   async compile(progress?: (done: number, total: number) => void): Promise<void> {
-    await this.engine.pipelines.ahead(this.commands.flatMap((c) => (c.kind === 'dispatch' ? [c.pipeline] : [])), progress);
+    await this.engine.compile(this.commands.flatMap((c) => (c.kind === 'dispatch' ? [c.pipeline] : [])), progress);
     this.engine.check();
   }
 
   /** One encoder, one submit. */
   run(): void {
-    this.engine.flush();
-    const encoder = this.engine.device.createCommandEncoder();
-    this.encode(encoder);
-    this.engine.submit(encoder);
+    this.engine.replay(this.commands);
   }
 
-  /** Records the plan into the caller's encoder; nothing is submitted. */
+  /**
+   * Records the plan into the caller's encoder; nothing is submitted. What the engine was given before runs before it. Throws E-DEVICE-LOST on a lost device, which
+   * WebGPU itself would not say.
+   */
   encode(encoder: GPUCommandEncoder): void {
+    this.engine.flush();
+    this.engine.check();
     encode(this.engine, this.commands, encoder);
   }
 
   /** Frees the plan's buffers once the device is done with them. */
   async destroy(): Promise<void> {
-    await this.engine.device.queue.onSubmittedWorkDone();
+    await this.engine.done();
     this.engine.release(this);
+  }
+
+  /** `await using plan = engine.capture(…)`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.destroy();
   }
 }

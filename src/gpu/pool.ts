@@ -11,6 +11,7 @@ export function sizeClass(bytes: number): number {
 
 export class Pool {
   readonly #device: GPUDevice;
+  readonly #guard: <T>(fn: () => T) => T;
   readonly #free = new Map<number, GPUBuffer[]>();
   readonly #owned = new Set<GPUBuffer>();
   readonly #live = new Set<GPUBuffer>();
@@ -19,8 +20,10 @@ export class Pool {
   peakBytes = 0;
   totalBytes = 0;
 
-  constructor(device: GPUDevice) {
+  /** `guard` runs what the device may refuse. */
+  constructor(device: GPUDevice, guard: <T>(fn: () => T) => T = (fn) => fn()) {
     this.#device = device;
+    this.#guard = guard;
   }
 
   take(bytes: number): GPUBuffer {
@@ -28,8 +31,8 @@ export class Pool {
     let buffer = this.#free.get(size)?.pop();
     if (!buffer) {
       if (size > this.#device.limits.maxBufferSize)
-        throw new DdpmError('E-LIMIT', `a tensor needs a buffer of ${size} bytes; this device allows ${this.#device.limits.maxBufferSize}. Use a smaller batch size.`);
-      buffer = this.#device.createBuffer({ size, usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST });
+        throw new DdpmError('E-LIMIT', `a tensor needs a buffer of ${size} bytes; this device allows ${this.#device.limits.maxBufferSize}. Use a smaller batch size, or request a larger maxBufferSize.`);
+      buffer = this.#guard(() => this.#device.createBuffer({ size, usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST }));
       this.#owned.add(buffer);
       this.totalBytes += size;
     }

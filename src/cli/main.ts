@@ -1,0 +1,18 @@
+#!/usr/bin/env node
+// The command of the npm package: `ddpm-wgsl train` is what `npm run train --` is in a clone.
+
+export const COMMANDS: Readonly<Record<string, { readonly help: string; readonly start: () => Promise<unknown> }>> = {
+  train: { help: 'train a model', start: () => import('./train.ts') },
+  sample: { help: 'draw images with a trained model', start: () => import('./sample.ts') },
+  view: { help: 'show runs on a page of this machine', start: () => import('./view.ts') },
+  eval: { help: 'measure how close samples are to real images', start: () => import('./eval.ts') },
+};
+
+const list = Object.entries(COMMANDS).map(([name, { help }]) => `  ddpm-wgsl ${name.padEnd(8)}${help}`).join('\n');
+const [name] = process.argv.splice(2, 1);
+if (name === undefined || name === '--help' || name === '-h') process.stdout.write(`${list}\n\nddpm-wgsl COMMAND --help lists its flags.\n`);
+else if (Object.hasOwn(COMMANDS, name)) await COMMANDS[name]!.start();
+else {
+  process.stderr.write(`E-USAGE there is no command "${name}". There are:\n${list}\n`);
+  process.exitCode = 2;
+}
