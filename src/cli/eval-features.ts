@@ -60,7 +60,7 @@ export async function trainFeatures(opened: OpenedEngine, settings: EvalSettings
 
 function labelled(data: Dataset, name: string): Labelled {
   if (!data.labels) throw new DdpmError('E-DATA', `${name} has no class labels, and a classifier learns from them. Choose a data set with labels, or measure with --features pixels or inception.`);
-  return { ...data, labels: data.labels };
+  return { ...data, labels: Uint8Array.from(data.labels) };
 }
 
 /** What --features asks for. `data` is the name of the real images, for which a classifier may come with the program. */

@@ -6,26 +6,11 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { readFileOr } from '../io/files.ts';
 import { looksLike } from '../io/magic.ts';
+import { CIFAR_10_CLASSES, type Dataset, FASHION_MNIST_CLASSES, namesFor } from './images.ts';
 import { parseIdx } from './idx.ts';
 import { makeShapes } from './shapes.ts';
 
-/** Images in memory as the device gets them: 8 bits a channel, (count, height, width, channels). */
-export interface Dataset {
-  /** For headers and run folders, e.g. "fashion-mnist". */
-  name: string;
-  /** Where it came from. */
-  path: string;
-  count: number;
-  height: number;
-  width: number;
-  /** 1 or 3. */
-  channels: number;
-  pixels: Uint8Array;
-  /** (count), the class of each image. */
-  labels?: Uint8Array;
-  /** Whether a mirrored image is as good as the original, so that training may flip by default; not so for Fashion-MNIST, whose shoes all face one way. */
-  flip: boolean;
-}
+export type { Dataset } from './images.ts';
 
 export type LoadOptions = {
   /** Which half (train). */
@@ -72,7 +57,7 @@ async function loadFashionMnist(split: 'train' | 'test', folders: readonly strin
   const [images, labels] = (split === 'train' ? FASHION_MNIST_FILES.slice(0, 2) : FASHION_MNIST_FILES.slice(2)) as [string, string];
   for (const folder of folders) {
     const path = plainOrGzip(join(folder, images)), labelsPath = plainOrGzip(join(folder, labels));
-    if (path && labelsPath) return { ...(await loadIdx(path, labelsPath)), name: 'fashion-mnist' };
+    if (path && labelsPath) return { ...(await loadIdx(path, labelsPath)), name: 'fashion-mnist', classes: FASHION_MNIST_CLASSES };
   }
   throw new DdpmError('E-DATA', [
     `Fashion-MNIST was not found: ${images} and ${labels} (plain or .gz) lie together in none of its folders.`,
@@ -130,13 +115,14 @@ async function loadIdx(path: string, labelsPath: string | undefined): Promise<Da
     throw new DdpmError('E-DATA', `${path} has the sizes ${shape.join(' × ')}, and images need count × height × width, or these × 1 or 3 channels.${hint}`);
   }
   if (data.length === 0) throw new DdpmError('E-DATA', `${path} holds no images: its sizes are ${shape.join(' × ')}.`);
-  const dataset: Dataset = { name: basename(dirname(resolve(path))), path, count, height, width, channels, pixels: data, flip: false };
+  const dataset: Dataset = { name: basename(dirname(resolve(path))), path, count, height, width, channels, pixels: data, labels: null, classes: null, flip: false };
   if (labelsPath === undefined) return dataset;
   const labels = parseIdx(await readFileOr(labelsPath, 'E-DATA'), labelsPath);
   if (labels.shape.length !== 1 || labels.data.length !== count) {
     throw new DdpmError('E-DATA', `${path} has ${count} images and ${labelsPath} has ${labels.shape.join(' × ')} labels: the two do not belong together.`);
   }
-  return { ...dataset, labels: labels.data };
+  const classes = namesFor(path, labels.data);
+  return { ...dataset, labels: labels.data, classes };
 }
 
 const CIFAR_RECORD = 1 + 3 * 32 * 32;
@@ -168,14 +154,14 @@ async function loadCifar(paths: readonly string[]): Promise<Dataset> {
     }
   });
   const path = paths.length === 1 ? paths[0]! : dirname(paths[0]!);
-  return { name: 'cifar-10', path, count, height: 32, width: 32, channels: 3, pixels, labels, flip: true };
+  return { name: 'cifar-10', path, count, height: 32, width: 32, channels: 3, pixels, labels, classes: CIFAR_10_CLASSES, flip: true };
 }
 
 /** The first `limit` images, copied so that the rest can be freed. */
 function first(dataset: Dataset, limit: number | undefined): Dataset {
   if (limit === undefined || limit >= dataset.count) return dataset;
   const { height, width, channels, pixels, labels } = dataset;
-  return { ...dataset, count: limit, pixels: pixels.slice(0, limit * height * width * channels), ...(labels && { labels: labels.slice(0, limit) }) };
+  return { ...dataset, count: limit, pixels: pixels.slice(0, limit * height * width * channels), labels: labels && labels.slice(0, limit) };
 }
 
 const plainOrGzip = (path: string): string | undefined => [path, `${path}.gz`].find((each) => existsSync(each));

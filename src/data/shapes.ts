@@ -2,7 +2,7 @@
 
 import { DdpmError } from '../errors.ts';
 import { philox4x32, unit } from '../philox.ts';
-import type { Dataset } from './dataset.ts';
+import type { Dataset } from './images.ts';
 
 /** The classes, in the order of the labels. */
 export const SHAPE_KINDS = ['disc', 'square', 'triangle', 'cross', 'ring'] as const;
@@ -50,7 +50,7 @@ export function makeShapes({ count = 10_000, size = 28, channels = 1, seed = 0 }
       }
     }
   }
-  return { name: 'shapes', path: `made in code, seed ${seed}`, count, height: size, width: size, channels, pixels, labels, flip: false };
+  return { name: 'shapes', path: `made in code, seed ${seed}`, count, height: size, width: size, channels, pixels, labels, classes: SHAPE_KINDS, flip: false };
 }
 
 /** Signed distance in pixels from (x, y) to the edge of a shape of outer radius r around the origin, negative inside (a bound at corners, which rounds them a little). */
