@@ -214,6 +214,12 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   'learning-rate': 'lr',
   'output-dir': 'out',
   'beta-schedule': 'schedule',
+  'trained-betas': 'betas',
+  'prediction-type': 'predict',
+  'learn-sigma': 'variance',
+  'loss-type': 'loss',
+  'min-snr-gamma': 'snr-gamma',
+  'schedule-sampler': 'time-sampling',
   device: 'gpu',
   'num-samples': 'n',
 };

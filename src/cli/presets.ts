@@ -127,12 +127,12 @@ export function resolveSettings(settings: TrainSettings, from: { readonly softwa
 }
 
 /**
- * The U-Net config of a preset for images of this size.
+ * The U-Net config of a preset for images of this size. A learned variance takes as many output channels again.
  *
  * @throws DdpmError E-MODEL unless height and width are multiples of 2^(levels - 1): each level but the last halves the image going down
  *   and doubles it going up, and an odd size would not come back.
  */
-export function modelConfig(preset: PresetName, image: { readonly channels: number; readonly height: number; readonly width: number }): ModelConfig {
+export function modelConfig(preset: PresetName, image: { readonly channels: number; readonly height: number; readonly width: number }, { learnedVariance = false } = {}): ModelConfig {
   const { model } = PRESETS[preset];
   const { channels, height, width } = image;
   const factor = (name: PresetName): number => 2 ** (PRESETS[name].model.block_out_channels.length - 1);
@@ -163,7 +163,7 @@ export function modelConfig(preset: PresetName, image: { readonly channels: numb
     mid_block_scale_factor: 1,
     norm_eps: 1e-6,
     norm_num_groups: model.norm_num_groups,
-    out_channels: channels,
+    out_channels: learnedVariance ? 2 * channels : channels,
     sample_size: height === width ? height : [height, width],
     time_embedding_type: 'positional',
     up_block_types: model.up_block_types,

@@ -1,8 +1,12 @@
 // Every setting of train, sample and eval, in one table each: flags, --help, config files, checks, defaults and types all come from here.
 
 import { SAMPLERS } from '../diffusion/samplers/table.ts';
+import { LOSSES } from '../diffusion/losses.ts';
+import { PREDICTIONS } from '../diffusion/prediction.ts';
 import { SCHEDULES } from '../diffusion/schedule.ts';
 import { SAMPLER_SPACINGS } from '../diffusion/spacing.ts';
+import { TIME_SAMPLINGS } from '../diffusion/timestep-sampling.ts';
+import { VARIANCES } from '../diffusion/variance.ts';
 import { PRESET_NAMES } from './presets.ts';
 
 interface Common {
@@ -89,6 +93,19 @@ export const TRAIN = {
 
   timesteps: { type: 'int', min: 2, default: 1000, group: 'diffusion', help: 'number of noise levels T' },
   schedule: { type: 'choice', choices: SCHEDULES, default: 'linear', group: 'diffusion', help: 'how the noise grows with t' },
+  'beta-start': { type: 'float', min: 0, below: 1, default: 1e-4, group: 'diffusion', help: 'first beta; cosine has its own' },
+  'beta-end': { type: 'float', min: 0, below: 1, default: 0.02, group: 'diffusion', help: 'last beta; cosine has its own' },
+  'scale-betas': { type: 'bool', default: true, group: 'diffusion', help: 'linear: betas times 1000 / T, so that x_T is noise for every T' },
+  betas: {
+    type: 'path', default: null, value: 'FILE.json', unset: 'by schedule',
+    group: 'diffusion', help: 'a list of betas in place of --schedule and --timesteps',
+  },
+  predict: { type: 'choice', choices: PREDICTIONS, default: 'eps', group: 'diffusion', help: 'what the network predicts; mu is the posterior mean' },
+  variance: { type: 'choice', choices: VARIANCES, default: 'fixed_small', group: 'diffusion', help: 'of the reverse step; a learned one doubles the output channels' },
+  loss: { type: 'choice', choices: LOSSES, default: null, unset: 'mse, or hybrid where the variance is learned', group: 'diffusion', help: 'what training minimises' },
+  'snr-gamma': { type: 'float', min: 0, default: null, unset: 'off', group: 'diffusion', help: 'min-SNR weights of mse and hybrid; 5 is usual' },
+  'huber-delta': { type: 'float', min: 0, default: 1, group: 'diffusion', help: 'where the loss huber passes from squares to absolute values' },
+  'time-sampling': { type: 'choice', choices: TIME_SAMPLINGS, default: 'uniform', group: 'diffusion', help: 'how t is drawn; importance: more often where the loss is large' },
 
   steps: { ...COUNT, ...PRESET, group: 'optimiser', help: 'training steps in all' },
   'batch-size': { ...COUNT, ...PRESET, group: 'optimiser', help: 'images a step' },

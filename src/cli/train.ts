@@ -6,8 +6,9 @@ import { extname, join, relative } from 'node:path';
 import { loadDataset } from '../data/dataset.ts';
 import { GaussianDiffusion } from '../diffusion/gaussian.ts';
 import { Sampler } from '../diffusion/sampler.ts';
-import { makeSchedule, type ScheduleSpec } from '../diffusion/schedule.ts';
+import { makeSchedule } from '../diffusion/schedule.ts';
 import { Training } from '../diffusion/training.ts';
+import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import { loadCheckpoint, saveCheckpoint, type TrainingState } from '../io/checkpoint.ts';
 import { writeAtomic } from '../io/files.ts';
@@ -17,6 +18,7 @@ import { type BufferName, Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { DeviceImages } from '../ops/random.ts';
 import { describeDevice, drawSamples, mebibytes, quoted, runCommand, sampleGrid, say } from './command.ts';
+import { diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
 import { type Command, helpText, parseFlags, settingsToJson, typedAs } from './flags.ts';
 import { modelConfig, resolveSettings, type ResolvedSettings } from './presets.ts';
 import { Progress } from './progress.ts';
@@ -36,7 +38,7 @@ const INTERRUPTED = new Error('interrupted');
 
 async function train(): Promise<number> {
   const parse = (base?: { json: unknown; source: string }) => parseFlags(TRAIN, COMMAND, process.argv.slice(2), { env: process.env, ...(base && { base }) });
-  let { settings } = parse();
+  let { settings, given } = parse();
   if (settings.help) {
     process.stdout.write(`${helpText(TRAIN, COMMAND)}\n`);
     return 0;
@@ -47,15 +49,18 @@ async function train(): Promise<number> {
     return 0;
   }
   const resumed = settings.resume === null ? null : RunFolder.resume(settings.resume, settings.out);
-  if (resumed) ({ settings } = parse({ json: resumed.run.config(), source: resumed.run.file('config.json') }));
+  if (resumed) ({ settings, given } = parse({ json: resumed.run.config(), source: resumed.run.file('config.json') }));
+  if (settings.betas !== null && given.has('timesteps')) throw new DdpmError('E-USAGE', `--timesteps does not go with --betas: there are as many as ${settings.betas} has betas.`);
+  // A run that goes on has its betas in the checkpoint, wherever the file of its first start is now.
+  const betas = settings.betas === null ? null : await readBetas(resumed && !given.has('betas') ? join(resumed.checkpoint.path, 'scheduler_config.json') : settings.betas);
   const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
-  const code = await trainOn(opened, settings, resumed);
+  const code = await trainOn(opened, betas ? { ...settings, timesteps: betas.length } : settings, betas, resumed);
   // Not after an error: a lost device has nothing to wait for, and the process ends in any case.
   await opened.close();
   return code;
 }
 
-async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { run: RunFolder; checkpoint: Checkpoint } | null): Promise<number> {
+async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readonly number[] | null, resumed: { run: RunFolder; checkpoint: Checkpoint } | null): Promise<number> {
   const { engine, software } = opened;
   process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
   say('device', describeDevice(opened));
@@ -63,18 +68,19 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { ru
   const settings = resolveSettings(given, { software, flip: data.flip });
   if (software) say('warning', softwareWarning(opened, settings));
 
-  const unet = new UNet({ ...modelConfig(settings.preset, data), dropout: settings.dropout });
+  const unet = new UNet({ ...modelConfig(settings.preset, data, { learnedVariance: isLearned(settings.variance) }), dropout: settings.dropout });
   const parameters = Parameters.place(engine, unet, { seed: settings.seed });
   const images = new DeviceImages(engine, data, settings.flip);
-  const schedule: ScheduleSpec = { name: settings.schedule, T: settings.timesteps };
-  const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule));
-  const { batchSize, steps, lr, lrSchedule, warmup, ema, seed, gradClip, weightDecay } = settings;
-  const training = new Training(unet, parameters, diffusion, images, { batchSize, steps, lr, lrSchedule, warmup, ema, seed, gradClip, weightDecay });
+  const schedule = scheduleOf(settings, betas), { predict: prediction, variance } = settings;
+  const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance });
+  const { steps, lr, seed } = settings;
+  const training = new Training(unet, parameters, diffusion, images, settings);
 
   say('data', `${data.name}  ${data.count} × ${data.height}×${data.width}×${data.channels}  flip ${settings.flip ? 'on' : 'off'}  ${data.path}`);
   const { block_out_channels, layers_per_block } = unet.config;
   const blocks = `${layers_per_block} ${layers_per_block === 1 ? 'block' : 'blocks'}`;
   say('model', `${settings.preset}  channels ${block_out_channels.join(', ')} × ${blocks}  dropout ${settings.dropout}  ${parameters.count} parameters`);
+  say('schedule', diffusionLine(settings, training.lossName));
   say('train', trainLine(settings, data.count));
   const memory = memoryParts(parameters, training.plan.pool.totalBytes, data.pixels.length);
   say('memory', memoryLine(memory));
@@ -89,7 +95,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { ru
 
   let state: TrainingState | null = null;
   if (resumed) {
-    state = await loadCheckpoint(resumed.checkpoint.path, { parameters });
+    state = await loadCheckpoint(resumed.checkpoint.path, { parameters, timeSampling: training.timeSampling });
     if (state.step >= steps) {
       const more = `${typedAs('train')} --resume ${quoted(resumed.run.path)} --steps ${2 * state.step}`;
       throw new DdpmError('E-USAGE', `${resumed.run.path} has done its ${steps} steps. To go on with it, give more: ${more}`);
@@ -116,7 +122,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, resumed: { ru
 
   const save = async (step: number): Promise<void> => {
     const start = performance.now();
-    const content = { unet, parameters, schedule, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
+    const content = { unet, parameters, schedule, prediction, variance, timeSampling: training.timeSampling, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
     saved = await run.saveCheckpoint(step, (folder) => saveCheckpoint(folder, content), { keep: settings.keep });
     progress.event(`  checkpoint → ${relative(run.path, saved.path)} (${seconds(start)})`);
   };
@@ -250,7 +256,7 @@ function softwareWarning({ info }: OpenedEngine, { preset }: ResolvedSettings): 
 function trainLine(s: ResolvedSettings, images: number): string {
   const epochs = ((s.steps * s.batchSize) / images).toPrecision(3);
   const rate = `lr ${s.lr} (warm-up ${s.warmup}, ${s.lrSchedule})`;
-  return `batch ${s.batchSize}, ${rate}, clip ${s.gradClip || 'off'}, ema ${s.ema}, ${s.schedule} T ${s.timesteps}, seed ${s.seed}, ${s.steps} steps = ${epochs} epochs`;
+  return `batch ${s.batchSize}, ${rate}, clip ${s.gradClip || 'off'}, ema ${s.ema}, seed ${s.seed}, ${s.steps} steps = ${epochs} epochs`;
 }
 
 /** Bytes on the device by what they hold. */

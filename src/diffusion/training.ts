@@ -12,7 +12,7 @@ import { emaDecay, learningRate, type LrSchedule } from '../optim/schedules.ts';
 import { STREAM } from '../philox.ts';
 import type { Tensor } from '../tensor.ts';
 import type { GaussianDiffusion } from './gaussian.ts';
-import { DiffusionLoss, type LossOptions } from './losses.ts';
+import { DiffusionLoss, type LossName, type LossOptions } from './losses.ts';
 import { ImportanceSampling, type TimeSampling } from './timestep-sampling.ts';
 
 export interface TrainingOptions extends AdamWOptions, LossOptions {
@@ -60,6 +60,10 @@ export class Training {
       this.optimizer.step(loss, clock);
       return loss;
     });
+  }
+
+  get lossName(): LossName {
+    return this.#loss.name;
   }
 
   /** The learning rate of a step (from 0). */

@@ -1,0 +1,42 @@
+// The diffusion that the settings of train ask for: its schedule, from a name or from a file of betas, and the words for it.
+
+import { DdpmError } from '../errors.ts';
+import { makeSchedule, type ScheduleSource } from '../diffusion/schedule.ts';
+import { readFileOr } from '../io/files.ts';
+import type { ResolvedSettings } from './presets.ts';
+import type { TrainSettings } from './settings.ts';
+
+/**
+ * The betas of a file: a JSON list of numbers, or an object with `trained_betas`, such as a scheduler_config.json.
+ *
+ * @throws DdpmError E-FILE if it is missing or holds something else, E-USAGE if its numbers are no schedule
+ */
+export async function readBetas(path: string): Promise<number[]> {
+  const refuse = (why: string): never => {
+    throw new DdpmError('E-FILE', `${path} ${why}. Betas are a JSON list of numbers between 0 and 1, such as [0.01, 0.02, 0.05].`);
+  };
+  let json: unknown;
+  const text = new TextDecoder().decode(await readFileOr(path));
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    refuse(`is not JSON: ${(error as Error).message}`);
+  }
+  const list = json !== null && typeof json === 'object' && 'trained_betas' in json ? json.trained_betas : json;
+  if (!Array.isArray(list)) return refuse('has no list of betas');
+  const odd = list.findIndex((beta) => typeof beta !== 'number');
+  if (odd >= 0) refuse(`has ${JSON.stringify(list[odd])} at place ${odd} of its betas`);
+  makeSchedule(list as number[]);
+  return list as number[];
+}
+
+/** The schedule by name, or the betas where they were read. */
+export function scheduleOf(s: Pick<TrainSettings, 'schedule' | 'timesteps' | 'betaStart' | 'betaEnd' | 'scaleBetas'>, betas: readonly number[] | null): ScheduleSource {
+  return betas ?? { name: s.schedule, T: s.timesteps, betaStart: s.betaStart, betaEnd: s.betaEnd, scale: s.scaleBetas };
+}
+
+/** For the header of train: what is diffused how, and what is learnt of it. */
+export function diffusionLine(s: ResolvedSettings, loss: string): string {
+  const gamma = s.snrGamma === null ? '' : ` min-SNR ${s.snrGamma}`;
+  return `${s.betas ?? s.schedule} T ${s.timesteps}, predicts ${s.predict}, variance ${s.variance}, loss ${loss}${gamma}, t ${s.timeSampling}`;
+}
