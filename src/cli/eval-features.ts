@@ -32,7 +32,7 @@ export async function trainFeatures(opened: OpenedEngine, settings: EvalSettings
   const load = async (split: 'train' | 'test'): Promise<Labelled> => labelled(await loadDataset(name, { split, ...(settings.limit !== null && { limit: settings.limit }) }), name);
   const train = await load('train'), test = await load('test');
   const { height, width, channels } = train;
-  const classifier = new Classifier({ height, width, channels, classes: train.labels.reduce((a, b) => Math.max(a, b), 0) + 1 });
+  const classifier = new Classifier({ height, width, channels, classes: [...train.labels].reduce((a, b) => Math.max(a, b), 0) + 1 });
   const parameters = Parameters.place(engine, classifier, { seed });
   const training = new ClassifierTraining(classifier, parameters, train, { steps, batchSize: BATCH, seed });
   say('data', `${name}  ${train.count} images to train on, ${test.count} to test, ${classifier.shape.classes} classes`);
@@ -60,7 +60,7 @@ export async function trainFeatures(opened: OpenedEngine, settings: EvalSettings
 
 function labelled(data: Dataset, name: string): Labelled {
   if (!data.labels) throw new DdpmError('E-DATA', `${name} has no class labels, and a classifier learns from them. Choose a data set with labels, or measure with --features pixels or inception.`);
-  return { ...data, labels: Uint8Array.from(data.labels) };
+  return { ...data, labels: data.labels };
 }
 
 /** What --features asks for. `data` is the name of the real images, for which a classifier may come with the program. */

@@ -5,9 +5,10 @@ import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { readFileOr } from '../io/files.ts';
-import { looksLike } from '../io/magic.ts';
-import { CIFAR_10_CLASSES, type Dataset, FASHION_MNIST_CLASSES, namesFor } from './images.ts';
-import { parseIdx } from './idx.ts';
+import { cifarKind, type CifarLabels, parseCifar } from './cifar.ts';
+import { type Dataset, FASHION_MNIST_CLASSES, namesFor } from './images.ts';
+import { npyImages, npyLabels, parseNpy } from './npy.ts';
+import { cifarArchive, cifarFolder, type CifarSource, npyLabelsBeside, plainOrGzip, readIdx } from './read.ts';
 import { makeShapes } from './shapes.ts';
 
 export type { Dataset } from './images.ts';
@@ -17,6 +18,10 @@ export type LoadOptions = {
   split?: 'train' | 'test';
   /** Only the first so many images. */
   limit?: number;
+  /** Which labels of CIFAR-100 (fine). */
+  labels?: CifarLabels;
+  /** Takes what the user should know, such as the range of numbers that was recognised. */
+  say?: (text: string) => void;
   /** Where Fashion-MNIST is looked for (fashionMnistFolders()). */
   folders?: readonly string[];
 };
@@ -36,7 +41,7 @@ export function fashionMnistFolders(env: NodeJS.ProcessEnv = process.env, home: 
 }
 
 const NAMES = ['fashion-mnist', 'shapes'];
-const CHOICES = 'fashion-mnist, shapes, a folder of IDX files, one IDX images file, or a folder or file of CIFAR-10 binary batches';
+const CHOICES = 'fashion-mnist, shapes, a folder of IDX files or one IDX images file, CIFAR-10 or CIFAR-100 (binary: folder, file or tar.gz), or a .npy file';
 
 /**
  * Loads a data set.
@@ -44,13 +49,13 @@ const CHOICES = 'fashion-mnist, shapes, a folder of IDX files, one IDX images fi
  *   taken from beside it), a folder with CIFAR-10's `data_batch_1.bin` … `test_batch.bin`, or one such file
  * @throws DdpmError(E-USAGE) on a name that does not exist or a bad limit; DdpmError(E-DATA) when files are missing, damaged or do not fit together
  */
-export async function loadDataset(spec: string, { split = 'train', limit, folders = fashionMnistFolders() }: LoadOptions = {}): Promise<Dataset> {
+export async function loadDataset(spec: string, { split = 'train', limit, labels = 'fine', say = () => {}, folders = fashionMnistFolders() }: LoadOptions = {}): Promise<Dataset> {
   if (limit !== undefined && (!Number.isInteger(limit) || limit < 1)) {
     throw new DdpmError('E-USAGE', `cannot limit the data to ${limit} images: use a whole number >= 1.`);
   }
   const name = spec.trim().toLowerCase().replaceAll('_', '-');
   if (name === 'shapes') return makeShapes({ count: Math.min(limit ?? Infinity, split === 'train' ? 10_000 : 1_000), seed: split === 'train' ? 0 : 1 });
-  return first(name === 'fashion-mnist' ? await loadFashionMnist(split, folders) : await loadPath(spec, split), limit);
+  return first(name === 'fashion-mnist' ? await loadFashionMnist(split, folders) : await loadPath(spec, { split, labels, say }), limit);
 }
 
 async function loadFashionMnist(split: 'train' | 'test', folders: readonly string[]): Promise<Dataset> {
@@ -67,27 +72,22 @@ async function loadFashionMnist(split: 'train' | 'test', folders: readonly strin
   ].join('\n'));
 }
 
-async function loadPath(path: string, split: 'train' | 'test'): Promise<Dataset> {
+async function loadPath(path: string, options: Required<Pick<LoadOptions, 'split' | 'labels' | 'say'>>): Promise<Dataset> {
+  const { split, labels, say } = options;
   if (!existsSync(path)) {
     const guess = suggestion(path.trim().toLowerCase().replaceAll('_', '-'));
     const meant = guess ? ` Did you mean ${guess}?` : '';
     const isPath = /[\\/.]/.test(path);
     throw new DdpmError(isPath ? 'E-DATA' : 'E-USAGE', `there is no data set "${path}", neither a name nor a path that exists.${meant} Choose from: ${CHOICES}.`);
   }
-  if (!statSync(path).isDirectory()) return isCifarName(path) ? loadCifar([path]) : loadIdxFile(path);
+  if (!statSync(path).isDirectory()) return loadFile(path, options);
   const files = readdirSync(path).sort();
   const inside = (file: string): string => join(path, file);
 
-  if (files.includes('cifar-10-batches-bin')) return loadPath(inside('cifar-10-batches-bin'), split);
-  const batches = files.filter((file) => /^(data_batch_\d|test_batch)\.bin$/.test(file));
-  if (batches.length > 0) {
-    const wanted = split === 'test' ? ['test_batch.bin'] : [1, 2, 3, 4, 5].map((i) => `data_batch_${i}.bin`);
-    const missing = wanted.filter((file) => !files.includes(file));
-    if (missing.length > 0) {
-      throw new DdpmError('E-DATA', `the CIFAR-10 folder ${path} lacks ${missing.join(', ')}. Unpack the archive again, or name one batch file with --data.`);
-    }
-    return loadCifar(wanted.map(inside));
-  }
+  for (const folder of ['cifar-10-batches-bin', 'cifar-100-binary']) if (files.includes(folder)) return loadPath(inside(folder), options);
+  if (files.some((file) => /^(data_batch_\d|test_batch)\.bin$/.test(file))) return loadCifar(path, await cifarFolder(path, 'cifar-10', split, labels), labels);
+  if (files.includes('train.bin') || files.includes('test.bin')) return loadCifar(path, await cifarFolder(path, 'cifar-100', split, labels), labels);
+  if (files.includes(`${split}.npy`)) return loadNpy(inside(`${split}.npy`), say);
 
   const prefix = split === 'train' ? /(^|-)train-images[-.]idx\d-ubyte(\.gz)?$/ : /(^|-)(t10k|test)-images[-.]idx\d-ubyte(\.gz)?$/;
   // The plain file and its .gz are one choice, and sort() puts the plain one first.
@@ -97,7 +97,27 @@ async function loadPath(path: string, split: 'train' | 'test'): Promise<Dataset>
   const pickled = files.includes('data_batch_1') ? ' It has the Python version of CIFAR-10; take the "binary version" (cifar-10-binary.tar.gz).' : '';
   const seen = files.length > 0 ? `it has ${files.slice(0, 5).join(', ')}${files.length > 5 ? ` and ${files.length - 5} more` : ''}` : 'it is empty';
   const wanted = split === 'train' ? 'train-images-idx3-ubyte' : 't10k-images-idx3-ubyte';
-  throw new DdpmError('E-DATA', `the folder ${path} holds no ${split} images that can be read: neither ${wanted}[.gz] nor CIFAR-10's *_batch*.bin; ${seen}.${pickled}`);
+  throw new DdpmError('E-DATA', `the folder ${path} holds no ${split} images that can be read: neither ${wanted}[.gz] nor CIFAR's *.bin nor ${split}.npy; ${seen}.${pickled}`);
+}
+
+/** One file. Where the test images are asked for and a file of training images is named, the test images are those beside it. */
+async function loadFile(path: string, { split, labels, say }: Required<Pick<LoadOptions, 'split' | 'labels' | 'say'>>): Promise<Dataset> {
+  if (/\.(tar\.gz|tgz|tar)$/i.test(path)) return loadCifar(path, await cifarArchive(path, split, labels), labels);
+  const file = split === 'test' ? testBeside(path) : path;
+  if (/\.npy$/i.test(file)) return loadNpy(file, say);
+  if (!file.endsWith('.bin')) return loadIdxFile(file);
+  const bytes = await readFileOr(file, 'E-DATA');
+  return loadCifar(file, { kind: cifarKind(bytes), files: [{ name: file, bytes }], names: null }, labels);
+}
+
+/** The file of test images that belongs to one of training images: measuring on the latter would flatter the model. Any other file is what it is. */
+function testBeside(path: string): string {
+  const name = basename(path);
+  const others = [name.replace('train', 't10k'), name.replace('train', 'test'), name.replace(/^data_batch_\d/, 'test_batch')].filter((other) => other !== name);
+  if (others.length === 0) return path;
+  const found = others.map((other) => plainOrGzip(join(dirname(path), other.replace(/\.gz$/, '')))).find((each) => each !== undefined);
+  if (found) return found;
+  throw new DdpmError('E-DATA', `${path} holds training images, and the test images that are wanted lie not beside it (${others.join(' or ')}). Put them there, or name another file with --data.`);
 }
 
 /** One IDX images file, with the labels that lie beside it if their name follows the pattern. */
@@ -108,7 +128,7 @@ function loadIdxFile(path: string): Promise<Dataset> {
 }
 
 async function loadIdx(path: string, labelsPath: string | undefined): Promise<Dataset> {
-  const { shape, data } = parseIdx(await readFileOr(path, 'E-DATA'), path);
+  const { shape, data } = await readIdx(path);
   const [count, height, width, channels = 1] = shape as [number, number, number, number?];
   if (shape.length < 3 || shape.length > 4 || (channels !== 1 && channels !== 3)) {
     const hint = shape.length === 1 ? ' These look like labels; name the images file.' : '';
@@ -117,7 +137,7 @@ async function loadIdx(path: string, labelsPath: string | undefined): Promise<Da
   if (data.length === 0) throw new DdpmError('E-DATA', `${path} holds no images: its sizes are ${shape.join(' × ')}.`);
   const dataset: Dataset = { name: basename(dirname(resolve(path))), path, count, height, width, channels, pixels: data, labels: null, classes: null, flip: false };
   if (labelsPath === undefined) return dataset;
-  const labels = parseIdx(await readFileOr(labelsPath, 'E-DATA'), labelsPath);
+  const labels = await readIdx(labelsPath);
   if (labels.shape.length !== 1 || labels.data.length !== count) {
     throw new DdpmError('E-DATA', `${path} has ${count} images and ${labelsPath} has ${labels.shape.join(' × ')} labels: the two do not belong together.`);
   }
@@ -125,36 +145,16 @@ async function loadIdx(path: string, labelsPath: string | undefined): Promise<Da
   return { ...dataset, labels: labels.data, classes };
 }
 
-const CIFAR_RECORD = 1 + 3 * 32 * 32;
+async function loadCifar(path: string, source: CifarSource, labels: CifarLabels): Promise<Dataset> {
+  return { name: source.kind, path, ...parseCifar(source.files, source.kind, labels, source.names), flip: true };
+}
 
-const isCifarName = (path: string): boolean => path.endsWith('.bin');
-
-/** CIFAR-10 records are a label and three 32 × 32 planes, red, green, blue; pixels come out with channels last. */
-async function loadCifar(paths: readonly string[]): Promise<Dataset> {
-  const batches = await Promise.all(paths.map((path) => readFileOr(path, 'E-DATA')));
-  batches.forEach((bytes, i) => {
-    if (bytes.length > 0 && bytes.length % CIFAR_RECORD === 0) return;
-    const cifar100 = bytes.length > 0 && bytes.length % (CIFAR_RECORD + 1) === 0 ? ' Its length fits CIFAR-100, which is not read.' : '';
-    const whole = Math.floor(bytes.length / CIFAR_RECORD);
-    throw new DdpmError('E-DATA', `${paths[i]} has ${bytes.length} bytes, and CIFAR-10 records of ${CIFAR_RECORD} need a multiple: `
-      + `${whole} records are whole and ${bytes.length - whole * CIFAR_RECORD} bytes are left over. It looks like ${looksLike(bytes)}.${cifar100} Download it again.`);
-  });
-  const count = batches.reduce((sum, bytes) => sum + bytes.length / CIFAR_RECORD, 0);
-  const pixels = new Uint8Array(count * 3072), labels = new Uint8Array(count);
-  let image = 0;
-  batches.forEach((bytes, i) => {
-    for (let at = 0; at < bytes.length; at += CIFAR_RECORD, image++) {
-      if (bytes[at]! > 9) {
-        throw new DdpmError('E-DATA', `record ${at / CIFAR_RECORD} of ${paths[i]} has the label ${bytes[at]}, and CIFAR-10 has 0 … 9: it is damaged or another data set.`);
-      }
-      labels[image] = bytes[at]!;
-      for (let k = 0; k < 3; k++) {
-        for (let p = 0, from = at + 1 + k * 1024, to = image * 3072 + k; p < 1024; p++, from++, to += 3) pixels[to] = bytes[from]!;
-      }
-    }
-  });
-  const path = paths.length === 1 ? paths[0]! : dirname(paths[0]!);
-  return { name: 'cifar-10', path, count, height: 32, width: 32, channels: 3, pixels, labels, classes: CIFAR_10_CLASSES, flip: true };
+async function loadNpy(path: string, say: (text: string) => void): Promise<Dataset> {
+  const { range, ...images } = npyImages(parseNpy(await readFileOr(path, 'E-DATA'), path), path);
+  if (range) say(`${path}: the numbers are taken to be in ${range}`);
+  const beside = npyLabelsBeside(path);
+  const labels = beside && beside !== path ? npyLabels(parseNpy(await readFileOr(beside, 'E-DATA'), beside), beside, images.count) : null;
+  return { name: basename(path).replace(/\.npy$/i, ''), path, ...images, labels, classes: null, flip: false };
 }
 
 /** The first `limit` images, copied so that the rest can be freed. */
@@ -163,8 +163,6 @@ function first(dataset: Dataset, limit: number | undefined): Dataset {
   const { height, width, channels, pixels, labels } = dataset;
   return { ...dataset, count: limit, pixels: pixels.slice(0, limit * height * width * channels), labels: labels && labels.slice(0, limit) };
 }
-
-const plainOrGzip = (path: string): string | undefined => [path, `${path}.gz`].find((each) => existsSync(each));
 
 /** The known name that a misspelt one most resembles, unless none does. */
 function suggestion(name: string): string | undefined {

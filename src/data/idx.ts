@@ -1,6 +1,5 @@
-// The IDX format of MNIST and its family: a magic number with type and rank, big-endian sizes, then plain bytes; gzipped or not.
+// The IDX format of MNIST and its family: a magic number with type and rank, big-endian sizes, then plain bytes. Needs no Node.
 
-import { gunzipSync } from 'node:zlib';
 import { DdpmError } from '../errors.ts';
 import { looksLike } from '../io/magic.ts';
 
@@ -8,26 +7,19 @@ const TYPES: Record<number, string> = { 0x08: 'uint8', 0x09: 'int8', 0x0b: 'int1
 
 /**
  * Parses an IDX file of unsigned bytes.
- * @param bytes the file, gzipped or plain; plain data is returned as a view, not a copy
+ * @param raw the file without gzip; the values are a view of it, not a copy
  * @param name the file's name, for messages
+ * @param packed whether the file was gzipped, for messages
  * @returns the sizes, slowest first, and the values in that order
  * @throws DdpmError(E-DATA) when the file is not IDX (saying what it looks like), does not hold uint8, is cut off, or is longer than its sizes say
  */
-export function parseIdx(bytes: Uint8Array, name: string): { shape: number[]; data: Uint8Array } {
+export function parseIdx(raw: Uint8Array, name: string, packed = false): { shape: number[]; data: Uint8Array } {
   const fail = (what: string): never => {
     throw new DdpmError('E-DATA', `${name} cannot be used: ${what}`);
   };
-  let raw = bytes;
-  if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
-    try {
-      raw = gunzipSync(bytes);
-    } catch (error) {
-      fail(`its gzip data is damaged or cut off (${(error as Error).message}; the file has ${bytes.length} bytes). Download it again.`);
-    }
-  }
   const rank = raw[3] ?? 0, type = TYPES[raw[2] ?? 0];
   if (raw.length < 4 || raw[0] !== 0 || raw[1] !== 0 || type === undefined || rank < 1 || rank > 8) {
-    const inside = raw === bytes ? '' : ' inside its gzip';
+    const inside = !packed ? '' : ' inside its gzip';
     fail(`it is not an IDX file, which begins 00 00 08 with the number of dimensions after it; it looks like ${looksLike(raw)}${inside}.`);
   }
   if (type !== 'uint8') fail(`it holds ${type} values and only uint8 is read (its third byte should be 08). Convert it to uint8.`);
@@ -38,7 +30,7 @@ export function parseIdx(bytes: Uint8Array, name: string): { shape: number[]; da
   const needed = start + shape.reduce((a, b) => a * b, 1);
   if (raw.length !== needed) {
     const fault = raw.length < needed ? `it is cut off, ${needed - raw.length} bytes are missing` : `${raw.length - needed} bytes too many follow its values`;
-    fail(`its sizes ${shape.join(' × ')} need ${needed} bytes and it has ${raw.length}${raw === bytes ? '' : ' unpacked'}: ${fault}. Download it again.`);
+    fail(`its sizes ${shape.join(' × ')} need ${needed} bytes and it has ${raw.length}${!packed ? '' : ' unpacked'}: ${fault}. Download it again.`);
   }
   return { shape, data: new Uint8Array(raw.buffer, raw.byteOffset + start, needed - start) }; // never a Node Buffer, whose slice() is not a copy
 }

@@ -81,7 +81,7 @@ export class Classifier extends Module {
   }
 }
 
-export type Labelled = Images & { readonly labels: Uint8Array };
+export type Labelled = Images & { readonly labels: Uint8Array | Uint16Array };
 
 export interface ClassifierOptions {
   readonly steps: number;
