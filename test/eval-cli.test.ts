@@ -1,0 +1,108 @@
+// npm run eval as people type it: a classifier is trained, then runs, files and real images are measured; what is printed, kept and refused.
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { makeShapes } from '../src/data/shapes.ts';
+import { npzChunks } from '../src/io/npz.ts';
+import { encodePng } from '../src/io/png.ts';
+import { readSafetensors } from '../src/io/safetensors.ts';
+import { statistics } from '../src/quality/frechet.ts';
+import { statisticsFile } from '../src/quality/statistics_file.ts';
+
+const root = resolve(import.meta.dirname, '..'), out = mkdtempSync(join(tmpdir(), 'ddpm-eval-'));
+const at = (...parts: string[]): string => join(out, ...parts);
+
+interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function run(command: 'eval' | 'train', line: string): Promise<Ended> {
+  const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ').filter(Boolean)], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '', stderr = '';
+  child.stdout.on('data', (text) => (stdout += text));
+  child.stderr.on('data', (text) => (stderr += text));
+  return new Promise((done) => child.on('close', (code) => done({ code, stdout, stderr })));
+}
+
+const CLASSIFIER = at('shapes.safetensors');
+const measure = (line: string): Promise<Ended> => run('eval', `${line} --classifier ${CLASSIFIER} --statistics ${at('statistics')}`);
+const figure = ({ stdout }: Ended, name: string): number => Number(new RegExp(`^${name} +(\\S+)$`, 'm').exec(stdout)?.[1]);
+
+function ended({ code, stdout, stderr }: Ended, wanted: number, ...words: (string | RegExp)[]): void {
+  const text = stdout + stderr;
+  assert.is(code, wanted, `exit code ${code}, wanted ${wanted}:\n${text}`);
+  for (const word of words) assert.ok(typeof word === 'string' ? text.includes(word) : word.test(text), `should say ${word}:\n${text}`);
+}
+
+const cli = suite('eval');
+cli.after(() => rmSync(out, { recursive: true }));
+
+cli('--train-features learns the classes of a data set and says how well', async () => {
+  const done = await run('eval', `--train-features --data shapes --limit 300 --feature-steps 60 --seed 1 --out ${CLASSIFIER}`);
+  ended(done, 0, /^data {5}shapes {2}300 images to train on, 300 to test, 5 classes$/m, /^step 60\/60 \| 100% \| loss 0\.\d/m, `weights           ${CLASSIFIER}`);
+  const { metadata } = readSafetensors(readFileSync(CLASSIFIER), CLASSIFIER), reached = Number(metadata['test_accuracy']);
+  assert.ok(reached > 0.4, `a fifth is chance, and it reached ${reached}`);
+  ended(done, 0, `test accuracy     ${(100 * reached).toFixed(2)} % of 300`);
+});
+
+let floor = NaN;
+
+cli('--real measures what real images reach; statistics of the data set are kept', async () => {
+  const first = await measure(`--real --data shapes --limit 200 --n 150 --out ${at('real.json')}`);
+  ended(first, 0, 'source                real images, the test split', 'images                150', 'real images           200', /^features +classifier of shapes, test accuracy .* %, SHA-256 [\da-f]{12}$/m);
+  ended(first, 0, /^precision and recall +first 150 images of both, k = 3$/m, 'statistics kept in');
+  const [file] = readdirSync(at('statistics'));
+  assert.match(file!, /^shapes-train-200-[\da-f]{12}-classifier-[\da-f]{12}\.npz$/);
+  floor = figure(first, 'Fréchet distance');
+  assert.ok(floor > 0 && figure(first, 'precision') > 0.5 && figure(first, 'recall') > 0.5, first.stdout);
+  const second = await measure(`--real --data shapes --limit 200 --n 150 --out ${at('real.json')}`);
+  ended(second, 0, `statistics of ${at('statistics', file!)}`);
+  assert.is(figure(second, 'Fréchet distance'), floor);
+  const list = JSON.parse(readFileSync(at('real.json'), 'utf8')) as { frechet_distance: number; protocol: object; environment: object }[];
+  assert.is(list.length, 2);
+  assert.equal(list[0].protocol, list[1].protocol);
+  assert.is(list[0].frechet_distance, list[1].frechet_distance);
+});
+
+cli('a run: its data, its averaged weights, its eval.json; worse than real images', async () => {
+  ended(await run('train', `--data shapes --limit 200 --preset tiny --batch-size 4 --timesteps 50 --samples 4 --sample-steps 2 --steps 2 --out ${out} --name a`), 0);
+  const done = await measure(`${at('a')} --n 20 --sample-steps 3 --seed 5`);
+  ended(done, 0, /^sampler +ddim, 3 steps, eta 0$/m, /^weights +ema$/m, /^checkpoint +step 2$/m, /^seed +5$/m, /^quantisation +uint8: clamped to \[-1, 1\], rounded$/m, /^real +shapes, train split$/m, `added to              ${at('a', 'eval.json')}`);
+  assert.ok(figure(done, 'Fréchet distance') > 2 * floor, `${done.stdout} real images reach ${floor}`);
+  const [entry] = JSON.parse(readFileSync(at('a', 'eval.json'), 'utf8')) as Record<string, unknown>[];
+  assert.equal(Object.keys(entry), ['frechet_distance', 'precision', 'recall', 'protocol', 'environment']);
+});
+
+cli('an .npz file and a folder of PNGs of the same images give the same figures, and none against statistics of themselves', async () => {
+  const { count, height, width, channels, pixels } = makeShapes({ count: 30, seed: 9 }), size = height * width;
+  writeFileSync(at('images.npz'), Buffer.concat(npzChunks([['arr_0', { shape: [count, height, width, channels], data: pixels as Uint8Array<ArrayBuffer> }]])));
+  mkdirSync(at('pngs'));
+  for (let i = 0; i < count; i++) writeFileSync(at('pngs', `${String(i).padStart(3, '0')}.png`), encodePng({ width, height, channels: 1, data: pixels.slice(i * size, (i + 1) * size) }));
+  const data = ' --data shapes --limit 200', npz = await measure(at('images.npz') + data), pngs = await measure(at('pngs') + data);
+  ended(npz, 0, /^source +.*images\.npz, array arr_0$/m);
+  ended(pngs, 0, /^source +.*pngs, 30 PNG files$/m);
+  for (const name of ['Fréchet distance', 'precision', 'recall']) assert.is(figure(npz, name), figure(pngs, name));
+  const own = statistics({ count, width: size, data: Float32Array.from(pixels, (byte) => byte / 127.5 - 1) });
+  writeFileSync(at('own.npz'), Buffer.concat(statisticsFile(own)));
+  const zero = await run('eval', `${at('images.npz')} --features pixels --real-statistics ${at('own.npz')}`);
+  ended(zero, 0, /^features +pixels in \[-1, 1\]$/m, `real                  ${at('own.npz')}`);
+  assert.ok(figure(zero, 'Fréchet distance') < 1e-9, zero.stdout);
+});
+
+cli('what it refuses', async () => {
+  for (const [line, code, ...words] of [
+    ['', 2, 'E-USAGE eval takes one of'],
+    [`${at('a')} --real`, 2, 'E-USAGE eval takes one of'],
+    ['--real --data shapes', 2, 'E-USAGE no classifier comes with the program for shapes', '--train-features --data shapes'],
+    ['--real --features inception', 2, 'E-USAGE --features inception needs --inception-weights', 'pt_inception-2015-12-05', 'save_file'],
+    [`--real --data shapes --classifier ${at('images.npz')}`, 1, 'E-FILE', 'zip archive'],
+    [`${at('images.npz')} --features pixels`, 2, 'E-USAGE which images are the real ones', '--data'],
+    [at('nothing'), 1, 'E-FILE', 'is not there'],
+  ] as const) ended(await run('eval', line), code, ...words);
+});
+cli.run();
