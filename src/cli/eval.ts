@@ -9,6 +9,7 @@ import { type OpenedEngine, openEngine } from '../node.ts';
 import { describeDevice, runCommand, say } from './command.ts';
 import { measure, type Real } from './eval-distance.ts';
 import { openExtractor, trainFeatures } from './eval-features.ts';
+import { reportLikelihood } from './eval-likelihood.ts';
 import { drawImages, holdsImages, type Measured, readImages, realImages } from './eval-images.ts';
 import { type Command, helpText, type Parsed, parseFlags, typedAs } from './flags.ts';
 import { describeEnvironment } from './run-folder.ts';
@@ -40,10 +41,17 @@ async function evaluate(): Promise<number> {
 
 /** Measures, prints the protocol with the figures, and adds both to eval.json. */
 async function report(opened: OpenedEngine, parsed: Parsed<typeof EVAL>): Promise<void> {
-  const { settings, positional } = parsed, { split, realStatistics: file } = settings;
+  const { settings, positional, given } = parsed, { split, realStatistics: file } = settings;
   const placed = positional === null || holdsImages(positional) ? null : await placeModel(opened.engine, positional, settings.weights);
   if (placed) say('model', `${placed.model.file}  ${placed.parameters.count} parameters`);
   const load = (which: 'train' | 'test'): Promise<Dataset> => loadDataset(dataOf(parsed, placed), { split: which, ...(settings.limit !== null && { limit: settings.limit }) });
+  if (settings.nll) {
+    if (!placed) throw new DdpmError('E-USAGE', `--nll measures a model: name a run, a checkpoint or a folder with a model. Images alone have no likelihood.`);
+    // The literature takes the test images here, and the training images for distances.
+    const own = given.has('split') ? split : 'test';
+    await reportLikelihood(placed, await load(own), { ...parsed, settings: { ...settings, split: own } }, describeEnvironment({ description: opened.info.description }));
+    return;
+  }
   const real: Real = file === null ? { data: await load(split), split, folder: settings.statistics } : { file };
   const extractor = await openExtractor(opened.engine, settings, 'data' in real ? real.data.name : (settings.data ?? ''));
 

@@ -202,6 +202,8 @@ export const EVAL = {
   statistics: { type: 'path', default: 'data/statistics', value: 'FOLDER', group: 'measure', help: 'where computed statistics of real images are kept' },
   out: { type: 'path', default: null, value: 'FILE.json', unset: 'eval.json in the run folder', group: 'measure', help: 'where the figures go, after those that are there' },
 
+  nll: { type: 'bool', default: false, group: 'measure', help: 'the bound on the likelihood of --n real images (64; of the test split) in bits/dim, and its curve by t; no distances' },
+
   'train-features': { type: 'bool', default: false, group: 'classifier', help: 'train a classifier on --data and write it to --out; nothing is measured' },
   'feature-steps': { ...COUNT, default: 4000, group: 'classifier', help: 'its training steps, of 64 images each' },
 

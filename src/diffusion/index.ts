@@ -1,6 +1,7 @@
 // `ddpm.wgsl/diffusion`: schedules, GaussianDiffusion, samplers and the training step.
 
 export { type DiffusionModel, GaussianDiffusion, type MeanVariance, type TableName } from './gaussian.ts';
+export { type Bits, Likelihood, priorBits } from './likelihood.ts';
 export { boundTable, DiffusionLoss, type LossName, type LossOptions, LOSSES, minSnrWeights } from './losses.ts';
 export { noiseTable, type OutputTable, type Prediction, PREDICTION_TYPES, PREDICTIONS, startTable, type TargetTable, targetTable } from './prediction.ts';
 export { respace, respacedTimesteps } from './respace.ts';

@@ -1,0 +1,73 @@
+// eval --nll: the variational bound of real images under a model, in bits a dimension, with its curve by t as JSON and PNG.
+
+import { join } from 'node:path';
+import type { Dataset } from '../data/dataset.ts';
+import { Likelihood } from '../diffusion/likelihood.ts';
+import { DdpmError } from '../errors.ts';
+import { writeAtomic } from '../io/files.ts';
+import { plotLogarithmic } from '../io/plot.ts';
+import { encodePng } from '../io/png.ts';
+import type { Parsed } from './flags.ts';
+import { Bar } from './progress.ts';
+import { BATCH, type PlacedModel } from './sampling.ts';
+import type { EVAL } from './settings.ts';
+
+/** Images measured unless --n says how many: all timesteps of each take a while. */
+const IMAGES = 64;
+
+export interface Measurement {
+  /** What is printed and kept: numbers by name. */
+  readonly figures: Readonly<Record<string, number>>;
+  readonly protocol: Readonly<Record<string, string | number>>;
+  /** The mean term at every t. */
+  readonly byT: readonly number[];
+}
+
+/** Measures `n` images of the data, from the first. The batches are as even as they can be, since a plan has one size. */
+export async function measureLikelihood({ unet, diffusion, model }: PlacedModel, data: Dataset, { n, seed, batchSize, split }: { n: number; seed: number; batchSize: number; split: string }): Promise<Measurement> {
+  const { height, width, channels, pixels } = data, size = height * width * channels, count = Math.min(n, data.count), { T } = diffusion;
+  if (channels !== unet.config.in_channels) throw new DdpmError('E-SHAPE', `the model takes ${unet.config.in_channels} channels, and the images of ${data.name} have ${channels}. Choose others with --data.`);
+  const batch = Math.min(batchSize, count), totals = new Float64Array(count), byT = new Float64Array(T), prior = new Float64Array(count);
+  const likelihood = new Likelihood((x, t) => unet.forward(x, t), diffusion, [batch, height, width, channels]);
+  await likelihood.compile();
+  const bar = new Bar(Math.ceil(count / batch) * T);
+  for (let first = 0, done = 0; first < count; first += batch, done += T) {
+    // The last batch goes over the first images again where they do not divide; those are left out.
+    const x0 = Float32Array.from({ length: batch * size }, (_, i) => pixels[((first + Math.floor(i / size)) % count) * size + (i % size)]! / 127.5 - 1);
+    const bits = await likelihood.measure(x0, { seed, firstId: first, onTerm: (terms) => bar.draw(done + terms) });
+    for (let i = 0; i < Math.min(batch, count - first); i++) {
+      totals[first + i] = bits.total[i]!;
+      prior[first + i] = bits.prior[i]!;
+      for (let t = 0; t < T; t++) byT[t]! += bits.terms[t * batch + i]! / count;
+    }
+  }
+  bar.clear();
+  await likelihood.destroy();
+  const mean = (values: Float64Array): number => values.reduce((a, b) => a + b, 0) / values.length, average = mean(totals);
+  const deviation = Math.sqrt(totals.reduce((sum, v) => sum + (v - average) ** 2, 0) / Math.max(1, count - 1) / count);
+  return {
+    figures: { bits_per_dim: average, standard_error: deviation, L_T: mean(prior), L_1_to_T_minus_1: byT.reduce((a, b) => a + b, 0) - byT[0]!, L_0: byT[0]! },
+    protocol: {
+      weights: model.file, images: `the first ${count} of ${data.name}, ${split}, not mirrored`, timesteps: T, predicts: diffusion.prediction, variance: diffusion.variance,
+      noise: `one draw of each x_t, seed ${seed}`, decoder: '256 levels, tanh approximation of the normal distribution', x_0: 'clipped to [-1, 1]',
+    },
+    byT: Array.from(byT),
+  };
+}
+
+/** Measures, prints, and writes FILE.json and the curve beside it; returns what was written. */
+export async function reportLikelihood(placed: PlacedModel, data: Dataset, { settings, given }: Parsed<typeof EVAL>, environment: object): Promise<Measurement> {
+  const path = settings.out ?? (placed.from && join(placed.from.run.path, 'nll.json'));
+  if (!path) throw new DdpmError('E-USAGE', 'where shall the curve go? A model that is not of a run has no folder of its own: say it with --out FILE.json.');
+  const options = { n: given.has('n') ? settings.n : IMAGES, seed: settings.seed, batchSize: settings.batchSize ?? BATCH, split: settings.split };
+  const measured = await measureLikelihood(placed, data, options);
+  const picture = path.replace(/(\.json)?$/, '.png');
+  await writeAtomic(path, `${JSON.stringify({ ...measured.figures, protocol: measured.protocol, environment, bits_per_dim_by_t: measured.byT }, null, 1)}\n`);
+  await writeAtomic(picture, encodePng(plotLogarithmic(measured.byT, { xLabel: 't', yLabel: 'bits/dim' })));
+  const print = (name: string, value: string | number): void => void process.stdout.write(`${name.replaceAll('_', ' ').padEnd(22)}${value}\n`);
+  for (const [name, value] of Object.entries(measured.protocol)) print(name, value);
+  for (const [name, value] of Object.entries(measured.figures)) print(name === 'bits_per_dim' ? 'bits/dim, at most' : name, Number(value.toPrecision(5)));
+  print('by t', path);
+  print('curve', picture);
+  return measured;
+}
