@@ -81,8 +81,11 @@ const HELP = { type: 'bool', default: false, once: true, group: 'other', help: '
 const PORT = 8007;
 
 export const TRAIN = {
-  data: { type: 'string', default: 'fashion-mnist', value: 'NAME|PATH', group: 'data', help: 'fashion-mnist, shapes, or a file or folder (IDX, CIFAR-10)' },
+  data: { type: 'string', default: 'fashion-mnist', value: 'NAME|PATH', group: 'data', help: 'fashion-mnist, shapes, or a file or folder (IDX, CIFAR, npy, images)' },
   limit: { ...COUNT, default: null, unset: 'all', group: 'data', help: 'use only the first N images' },
+  'image-size': { ...COUNT, default: null, unset: 'as they are', group: 'data', help: 'resize the images of a folder and cut out the square middle' },
+  channels: { type: 'choice', choices: ['1', '3'], default: null, unset: 'as they are', group: 'data', help: 'read the images of a folder as grey or as colour' },
+  'skip-bad': { type: 'bool', default: false, group: 'data', help: 'leave damaged images of a folder out' },
   flip: { type: 'bool', default: null, unset: 'by data set', group: 'data', help: 'mirror images at random' },
 
   preset: {

@@ -64,7 +64,10 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
   const { engine, software } = opened;
   process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
   say('device', describeDevice(opened));
-  const data = await loadDataset(given.data, given.limit === null ? {} : { limit: given.limit });
+  const data = await loadDataset(given.data, {
+    ...(given.limit !== null && { limit: given.limit }), ...(given.imageSize !== null && { imageSize: given.imageSize }),
+    ...(given.channels !== null && { channels: given.channels === '1' ? 1 : 3 }), skipBad: given.skipBad, say: (text) => say('data', text),
+  });
   const settings = resolveSettings(given, { software, flip: data.flip });
   if (software) say('warning', softwareWarning(opened, settings));
 

@@ -6,6 +6,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { readFileOr } from '../io/files.ts';
 import { cifarKind, type CifarLabels, parseCifar } from './cifar.ts';
+import { imageFiles, loadFolder } from './folder.ts';
 import { type Dataset, FASHION_MNIST_CLASSES, namesFor } from './images.ts';
 import { npyImages, npyLabels, parseNpy } from './npy.ts';
 import { cifarArchive, cifarFolder, type CifarSource, npyLabelsBeside, plainOrGzip, readIdx } from './read.ts';
@@ -20,6 +21,14 @@ export type LoadOptions = {
   limit?: number;
   /** Which labels of CIFAR-100 (fine). */
   labels?: CifarLabels;
+  /** Of folders of images: shorter side to resize to before the square middle is cut out. */
+  imageSize?: number | undefined;
+  /** Of folders of images: grey or colour (colour where any image has it). */
+  channels?: 1 | 3 | undefined;
+  /** Leave damaged image files out, with a warning. */
+  skipBad?: boolean;
+  /** Folder for the decoded pixels of folders of images (cacheFolder()). */
+  cache?: string | undefined;
   /** Takes what the user should know, such as the range of numbers that was recognised. */
   say?: (text: string) => void;
   /** Where Fashion-MNIST is looked for (fashionMnistFolders()). */
@@ -41,7 +50,7 @@ export function fashionMnistFolders(env: NodeJS.ProcessEnv = process.env, home: 
 }
 
 const NAMES = ['fashion-mnist', 'shapes'];
-const CHOICES = 'fashion-mnist, shapes, a folder of IDX files or one IDX images file, CIFAR-10 or CIFAR-100 (binary: folder, file or tar.gz), or a .npy file';
+const CHOICES = 'fashion-mnist, shapes, a folder of IDX files or one IDX images file, CIFAR-10 or CIFAR-100 (binary: folder, file or tar.gz), a .npy file, or a folder of images';
 
 /**
  * Loads a data set.
@@ -49,13 +58,14 @@ const CHOICES = 'fashion-mnist, shapes, a folder of IDX files or one IDX images 
  *   taken from beside it), a folder with CIFAR-10's `data_batch_1.bin` … `test_batch.bin`, or one such file
  * @throws DdpmError(E-USAGE) on a name that does not exist or a bad limit; DdpmError(E-DATA) when files are missing, damaged or do not fit together
  */
-export async function loadDataset(spec: string, { split = 'train', limit, labels = 'fine', say = () => {}, folders = fashionMnistFolders() }: LoadOptions = {}): Promise<Dataset> {
+export async function loadDataset(spec: string, options: LoadOptions = {}): Promise<Dataset> {
+  const { split = 'train', limit, labels = 'fine', say = () => {}, folders = fashionMnistFolders() } = options;
   if (limit !== undefined && (!Number.isInteger(limit) || limit < 1)) {
     throw new DdpmError('E-USAGE', `cannot limit the data to ${limit} images: use a whole number >= 1.`);
   }
   const name = spec.trim().toLowerCase().replaceAll('_', '-');
   if (name === 'shapes') return makeShapes({ count: Math.min(limit ?? Infinity, split === 'train' ? 10_000 : 1_000), seed: split === 'train' ? 0 : 1 });
-  return first(name === 'fashion-mnist' ? await loadFashionMnist(split, folders) : await loadPath(spec, { split, labels, say }), limit);
+  return first(name === 'fashion-mnist' ? await loadFashionMnist(split, folders) : await loadPath(spec, { ...options, split, labels, say }), limit);
 }
 
 async function loadFashionMnist(split: 'train' | 'test', folders: readonly string[]): Promise<Dataset> {
@@ -72,7 +82,9 @@ async function loadFashionMnist(split: 'train' | 'test', folders: readonly strin
   ].join('\n'));
 }
 
-async function loadPath(path: string, options: Required<Pick<LoadOptions, 'split' | 'labels' | 'say'>>): Promise<Dataset> {
+type PathOptions = Required<Pick<LoadOptions, 'split' | 'labels' | 'say'>> & LoadOptions;
+
+async function loadPath(path: string, options: PathOptions): Promise<Dataset> {
   const { split, labels, say } = options;
   if (!existsSync(path)) {
     const guess = suggestion(path.trim().toLowerCase().replaceAll('_', '-'));
@@ -94,6 +106,7 @@ async function loadPath(path: string, options: Required<Pick<LoadOptions, 'split
   const images = files.filter((file) => prefix.test(file) && !(file.endsWith('.gz') && files.includes(file.slice(0, -3))));
   if (images.length === 1) return loadIdxFile(inside(images[0]!));
   if (images.length > 1) throw new DdpmError('E-DATA', `the folder ${path} has several sets of images: ${images.join(', ')}. Name one of them with --data.`);
+  if (images.length === 0 && imageFiles(path).length > 0) return loadFolder(path, options);
   const pickled = files.includes('data_batch_1') ? ' It has the Python version of CIFAR-10; take the "binary version" (cifar-10-binary.tar.gz).' : '';
   const seen = files.length > 0 ? `it has ${files.slice(0, 5).join(', ')}${files.length > 5 ? ` and ${files.length - 5} more` : ''}` : 'it is empty';
   const wanted = split === 'train' ? 'train-images-idx3-ubyte' : 't10k-images-idx3-ubyte';
@@ -101,7 +114,7 @@ async function loadPath(path: string, options: Required<Pick<LoadOptions, 'split
 }
 
 /** One file. Where the test images are asked for and a file of training images is named, the test images are those beside it. */
-async function loadFile(path: string, { split, labels, say }: Required<Pick<LoadOptions, 'split' | 'labels' | 'say'>>): Promise<Dataset> {
+async function loadFile(path: string, { split, labels, say }: PathOptions): Promise<Dataset> {
   if (/\.(tar\.gz|tgz|tar)$/i.test(path)) return loadCifar(path, await cifarArchive(path, split, labels), labels);
   const file = split === 'test' ? testBeside(path) : path;
   if (/\.npy$/i.test(file)) return loadNpy(file, say);

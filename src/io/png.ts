@@ -74,10 +74,10 @@ export function encodePng({ width, height, channels, data }: Picture): Uint8Arra
 }
 
 /**
- * Reads a PNG of any kind: grey files give one channel, all others three. Transparency is dropped; 16-bit values are scaled to 8.
+ * Reads a PNG of any kind: grey files give one channel, all others three. Transparency is dropped, or laid over the grey value `background`; 16-bit values are scaled to 8.
  * @throws DdpmError(E-FILE) when it is damaged or not a PNG
  */
-export function decodePng(bytes: Uint8Array, name = 'the image'): Picture {
+export function decodePng(bytes: Uint8Array, name = 'the image', background?: number): Picture {
   let png;
   try {
     png = PNG.sync.read(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
@@ -87,6 +87,9 @@ export function decodePng(bytes: Uint8Array, name = 'the image'): Picture {
   }
   const { width, height } = png, channels = png.color ? 3 : 1;
   const data = new Uint8Array(width * height * channels);
-  for (let i = 0; i < width * height; i++) for (let k = 0; k < channels; k++) data[i * channels + k] = png.data[i * 4 + k]!; // pngjs always gives RGBA
+  for (let i = 0; i < width * height; i++) { // pngjs always gives RGBA
+    const alpha = background === undefined ? 255 : png.data[i * 4 + 3]!;
+    for (let k = 0; k < channels; k++) data[i * channels + k] = Math.round((png.data[i * 4 + k]! * alpha + (background ?? 0) * (255 - alpha)) / 255);
+  }
   return { width, height, channels, data };
 }
