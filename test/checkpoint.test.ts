@@ -11,7 +11,8 @@ import { makeBetas, makeSchedule, type ScheduleSource } from '../src/diffusion/s
 import { VARIANCES } from '../src/diffusion/variance.ts';
 import { Training } from '../src/diffusion/training.ts';
 import type { Engine } from '../src/gpu/engine.ts';
-import { loadCheckpoint, loadModelFolder, readScheduler, saveCheckpoint, schedulerConfig } from '../src/io/checkpoint.ts';
+import { loadCheckpoint, loadModelFolder, saveCheckpoint } from '../src/io/checkpoint.ts';
+import { readScheduler, schedulerConfig } from '../src/io/scheduler.ts';
 import { readSafetensors, type SafeTensor, writeSafetensors } from '../src/io/safetensors.ts';
 import type { UNetFields } from '../src/nn/config.ts';
 import { type BufferName, Parameters } from '../src/nn/parameters.ts';

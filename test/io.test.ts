@@ -10,7 +10,8 @@ import { DdpmError, type ErrorCode } from '../src/errors.ts';
 import { encodeApng } from '../src/io/apng.ts';
 import { readFileOr, writeAtomic } from '../src/io/files.ts';
 import { looksLike } from '../src/io/magic.ts';
-import { decodePng, encodePng, imageGrid, toBytes, type Picture } from '../src/io/png.ts';
+import { imageGrid, toBytes, type Picture } from '../src/io/picture.ts';
+import { decodePng, encodePng } from '../src/io/png.ts';
 import { readSafetensors, safetensorsChunks, writeSafetensors, type SafeTensors, type TensorData } from '../src/io/safetensors.ts';
 import { philox4x32 } from '../src/philox.ts';
 

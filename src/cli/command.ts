@@ -2,7 +2,7 @@
 
 import type { SampleStep, Sampler } from '../diffusion/sampler.ts';
 import { DdpmError } from '../errors.ts';
-import { imageGrid, type Picture, toBytes } from '../io/png.ts';
+import { imageGrid, type Picture, toBytes } from '../io/picture.ts';
 import type { OpenedEngine } from '../node.ts';
 
 /** Runs a command to its exit code. What a user can do something about is one line with its code; anything else is a bug and shows where it is. */

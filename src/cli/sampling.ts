@@ -9,7 +9,8 @@ import { type SamplerName, visitedTimesteps } from '../diffusion/samplers/table.
 import { SAMPLER_SPACINGS } from '../diffusion/spacing.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
-import { loadModelFolder, type ModelFolder, type Scheduler } from '../io/checkpoint.ts';
+import { loadModelFolder, type ModelFolder } from '../io/checkpoint.ts';
+import type { Scheduler } from '../io/scheduler.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { nearest } from './flags.ts';

@@ -35,6 +35,8 @@ export class Training {
   readonly plan: Plan<Tensor>;
   /** Where t is drawn by importance: a part of what a checkpoint must keep. */
   readonly timeSampling: ImportanceSampling | null;
+  /** The learning rate after the warm-up, `options.lr` at first; it may be set between steps. */
+  peakLr: number;
   readonly #clock: Clock;
   readonly #loss: DiffusionLoss;
 
@@ -43,6 +45,7 @@ export class Training {
     const { engine } = parameters;
     this.engine = engine;
     this.options = options;
+    this.peakLr = options.lr;
     this.optimizer = new AdamW(parameters, options);
     const clock = (this.#clock = new Clock(engine));
     const objective = (this.#loss = new DiffusionLoss(diffusion, options)), { batchSize: N } = options;
@@ -68,8 +71,8 @@ export class Training {
 
   /** The learning rate of a step (from 0). */
   lr(step: number): number {
-    const { lr, warmup = 0, steps, lrSchedule = 'constant' } = this.options;
-    return learningRate(step, { lr, warmup, steps, schedule: lrSchedule });
+    const { warmup = 0, steps, lrSchedule = 'constant' } = this.options;
+    return learningRate(step, { lr: this.peakLr, warmup, steps, schedule: lrSchedule });
   }
 
   /** Submits step number `step` (from 0): a pure function of the parameters, the step and the seed. */
