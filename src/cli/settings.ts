@@ -160,6 +160,12 @@ export const VIEW = {
   help: HELP,
 } as const satisfies Table;
 
+export const WEB = {
+  port: { type: 'int', min: 0, max: 65535, default: 8008, group: 'web', help: 'port on 127.0.0.1; 0 is any' },
+  build: { type: 'path', default: null, value: 'FOLDER', unset: 'serve them', group: 'web', help: 'write the pages as static files instead' },
+  help: HELP,
+} as const satisfies Table;
+
 const SAMPLING = {
   seed: { type: 'int', min: 0, max: 0xffffffff, default: 0, group: 'sampling', help: 'image i of a seed is the same whatever the batch size' },
   sampler: { type: 'choice', choices: SAMPLERS, default: 'ddim', group: 'sampling', help: 'how to go from noise to images' },

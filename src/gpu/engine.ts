@@ -33,6 +33,11 @@ export class Engine {
   readonly pipelines: Pipelines;
   /** Lanes of a subgroup where the device has exactly one width and the feature is on; otherwise 0. */
   readonly subgroupWidth: number;
+  /**
+   * The adapter is SwiftShader, browsers' CPU that plays a GPU: its compiler takes 6 to 9 seconds for a convolution's GEMM with barriers, where the plain kernel
+   * takes less than one and runs as fast.
+   */
+  readonly swiftShader: boolean;
   readonly #pool: Pool;
   readonly #plans = new Set<Plan>();
   readonly #scopes: Scope[] = [];
@@ -64,6 +69,7 @@ export class Engine {
     this.#idle = idle ?? null;
     this.pipelines = new Pipelines(device);
     this.subgroupWidth = subgroupWidth(device);
+    this.swiftShader = device.adapterInfo?.architecture === 'swiftshader';
     this.#pool = new Pool(device, (fn) => this.#guard(fn));
     this.#alignment = device.limits.minUniformBufferOffsetAlignment;
     void device.lost.then((info) => {

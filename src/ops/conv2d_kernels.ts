@@ -21,6 +21,7 @@ export type ConvVariant = 'plain' | 'subgroup' | 'subgroup3x3' | 'tiled' | 'padd
  * a GPU does so for the weight's gradient only, which the plain kernel takes 31 ms for where the GEMM takes 0.7 (H100, 128 x 32 x 32, 3 -> 128).
  */
 export function convVariant(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvVariant {
+  if (engine.swiftShader) return 'plain';
   const cpu = engine.subgroupWidth === 8;
   if (dims.C % 4 || dims.O % 4) return direction === 'weight' || cpu ? 'padded' : 'plain';
   return cpu ? (keepsSize3x3(dims) ? 'subgroup3x3' : 'subgroup') : 'tiled';

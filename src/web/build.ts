@@ -1,13 +1,13 @@
 // Bundles the pages with esbuild: the view of a run as one HTML file, and the site as static files.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DdpmError } from '../errors.ts';
 
 const here = import.meta.dirname;
 
 /** One script for browsers, from TypeScript, with all that it imports. */
-async function bundle(entry: string): Promise<string> {
+async function bundle(entry: string, define: Record<string, string> = {}): Promise<string> {
   let esbuild: typeof import('esbuild');
   try {
     esbuild = await import('esbuild');
@@ -15,7 +15,7 @@ async function bundle(entry: string): Promise<string> {
     throw new DdpmError('E-FILE', 'the pages are bundled with esbuild, which is not installed. In a clone: npm ci.');
   }
   const { outputFiles } = await esbuild.build({
-    entryPoints: [join(here, entry)], bundle: true, write: false, format: 'esm', target: 'es2022', minify: true, charset: 'utf8', legalComments: 'none', logLevel: 'silent',
+    entryPoints: [join(here, entry)], bundle: true, define, alias: { 'node:zlib': join(here, 'site', 'no-zlib.ts') }, write: false, format: 'esm', target: 'es2022', minify: true, charset: 'utf8', legalComments: 'none', logLevel: 'silent',
   });
   return outputFiles[0]!.text;
 }
@@ -41,4 +41,14 @@ async function makeViewPage(): Promise<string> {
 export async function reportPage(runs: readonly object[]): Promise<string> {
   const json = JSON.stringify(runs).replaceAll('<', '\\u003c');
   return (await viewPage()).replace('/*report*/', () => json);
+}
+
+/** The float64 twins of the tests, which the page of a kernel shows and runs. */
+const TWINS = join(here, '..', '..', 'test', 'ref');
+
+/** The site by file name: index.html, style.css, main.js and worker.js, to be put on any web host. */
+export async function siteFiles(): Promise<ReadonlyMap<string, string>> {
+  const twins = Object.fromEntries(readdirSync(TWINS).map((file) => [file.replace(/\.ts$/, ''), readFileSync(join(TWINS, file), 'utf8')]));
+  const [main, worker] = await Promise.all([bundle('site/main.ts', { TWIN_SOURCES: JSON.stringify(twins) }), bundle('site/worker.ts')]);
+  return new Map([['index.html', read('site/index.html')], ['style.css', read('style.css')], ['main.js', main], ['worker.js', worker]]);
 }

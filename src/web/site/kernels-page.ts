@@ -1,0 +1,72 @@
+// The kernels, page by page: the mathematics, the WGSL, the float64 twin where there is one in the table, and a button that runs and compares them on this GPU.
+import * as kernels from '../../gpu/kernels.gen.ts';
+import { fill, h, short } from '../dom.ts';
+import { CHECKS } from './checks.ts';
+import type { Client } from './client.ts';
+import type { CheckResult } from './messages.ts';
+import { busy, Message } from './parts.ts';
+
+/** The files of test/ref by name, put in when the page is bundled. */
+declare const TWIN_SOURCES: Readonly<Record<string, string>>;
+
+const NAMES = Object.keys(kernels).filter((name) => !name.endsWith('_vec4')).sort();
+type Kernel = (typeof kernels)[keyof typeof kernels];
+
+/** A function of a file, with the comment above it. */
+export function functionIn(source: string, name: string): string {
+  const lines = source.split('\n'), first = lines.findIndex((line) => new RegExp(`^export (function|const) ${name}\\b`).test(line));
+  if (first < 0) return source;
+  let from = first, to = first;
+  while (from > 0 && /^(\/\*\*|\/\/| \*)/.test(lines[from - 1]!)) from--;
+  // A function ends with a brace at the margin, a constant with a semicolon at the end of a line.
+  const ends = lines[first]!.startsWith('export function') ? (line: string) => line === '}' : (line: string) => line.endsWith(';');
+  while (to < lines.length - 1 && !ends(lines[to]!)) to++;
+  return lines.slice(from, to + 1).join('\n');
+}
+
+const resultText = ({ ok, error, share, shape, values, ms }: CheckResult): HTMLElement =>
+  h('span', { className: ok ? 'good' : 'bad' }, `${ok ? 'agrees' : 'DIFFERS'}: ${shape}, ${short(values)} values, largest difference ${error.toExponential(1)}, ${(100 * share).toFixed(0)} % of what rounding allows, ${ms.toFixed(0)} ms`);
+
+export function kernelsPage(client: Client): { element: HTMLElement; show(rest: string): void } {
+  const message = new Message(), article = h('div', { className: 'stack' }), list = h('nav', { className: 'card kernels', aria: { label: 'kernels' } });
+  const marks = new Map(NAMES.map((name) => [name, h('span', { className: 'faint' }, name in CHECKS ? '·' : '')]));
+  const all = h('button', { type: 'button', id: 'check-all', className: 'primary' }, `Check all ${Object.keys(CHECKS).length}`), said = h('p', { id: 'checked', role: 'status' });
+
+  async function run(name: string): Promise<CheckResult> {
+    const result = await client.call('check', name), mark = marks.get(name)!;
+    mark.textContent = result.ok ? '✓' : '✗';
+    mark.className = result.ok ? 'good' : 'bad';
+    return result;
+  }
+
+  all.addEventListener('click', () => void busy(all, message, async () => {
+    let good = 0, done = 0;
+    for (const name of Object.keys(CHECKS)) {
+      good += Number((await run(name)).ok);
+      said.textContent = `${good} of ${++done} agree with their float64 twins on this GPU`;
+    }
+  }));
+
+  function page(name: string): void {
+    const kernel = kernels[name as keyof typeof kernels] as Kernel, check = CHECKS[name], [mathematics = '', ...lines] = kernel.wgsl.split('\n');
+    const result = h('p', { id: 'result', role: 'status' }), go = h('button', { type: 'button', id: 'run-check' }, 'Run and check on this GPU');
+    go.addEventListener('click', () => void busy(go, message, async () => fill(result, resultText(await run(name)))));
+    const code = (title: string, text: string) => h('section', { className: 'card' }, h('h3', { className: 'soft', style: 'margin-bottom: .5rem' }, title), h('pre', { tabIndex: 0 }, h('code', {}, text)));
+    fill(
+      article,
+      h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h1', {}, name), h('p', { className: 'mathematics' }, mathematics.replace(/^\/\/ /, '')), check ? h('div', { className: 'row' }, go) : h('p', { className: 'faint' }, 'It has no check on this page; the tests compare it with its twin.'), message.element, result),
+      check ? code(`Its float64 twin · test/ref/${check.twin[0]}.ts`, functionIn(TWIN_SOURCES[check.twin[0]]!, check.twin[1])) : null,
+      code(`kernels/${name}.wgsl, with its imports`, lines.join('\n').trim()),
+    );
+    for (const link of list.querySelectorAll('a')) {
+      if (link.textContent === name) link.setAttribute('aria-current', 'page');
+      else link.removeAttribute('aria-current');
+    }
+  }
+
+  fill(list, all, said, h('ul', {}, ...NAMES.map((name) => h('li', {}, h('a', { href: `#kernels/${name}` }, name), marks.get(name)!))));
+  return {
+    element: h('div', { className: 'columns side' }, list, article),
+    show: (rest) => page(NAMES.includes(rest) ? rest : 'silu_forward'),
+  };
+}

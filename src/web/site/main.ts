@@ -1,0 +1,44 @@
+// The site: four pages behind one address, and the worker that computes for all of them.
+import { byId, fill, h } from '../dom.ts';
+import { Client } from './client.ts';
+import { doctorPage } from './doctor-page.ts';
+import { kernelsPage } from './kernels-page.ts';
+import { samplePage } from './sample-page.ts';
+import { trainPage } from './train-page.ts';
+
+const PAGES = { train: trainPage, sample: samplePage, kernels: kernelsPage, doctor: doctorPage };
+type PageName = keyof typeof PAGES;
+
+/** A page is made once and kept: what trains or was drawn is still there when one comes back to it. */
+interface Page {
+  readonly element: HTMLElement;
+  /** Called with what follows the page's name in the address. */
+  show?(rest: string): void;
+}
+
+const client = new Client('worker.js');
+const made = new Map<PageName, Page>();
+
+function route(): void {
+  const [name = '', rest = ''] = location.hash.slice(1).split(/\/(.*)/s);
+  const page = (name in PAGES ? name : 'train') as PageName;
+  if (!made.has(page)) made.set(page, PAGES[page](client));
+  fill(byId('page'), made.get(page)!.element);
+  made.get(page)!.show?.(decodeURIComponent(rest));
+  document.title = `${page[0]!.toUpperCase()}${page.slice(1)} · ddpm.wgsl`;
+  for (const link of document.querySelectorAll('nav a')) {
+    if (link.getAttribute('href') === `#${page}`) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+}
+
+addEventListener('hashchange', route);
+route();
+
+client.call('device', null).then(
+  ({ name, software }) => (byId('device').textContent = software ? `${name}, a CPU that plays a GPU` : name),
+  (error: Error) => {
+    byId('device').textContent = 'no WebGPU';
+    byId('page').before(h('p', { className: 'message', style: 'margin: 1rem 1.25rem', role: 'alert' }, error.message));
+  },
+);

@@ -1,0 +1,74 @@
+// A short benchmark for comparing devices: a copy, a matrix product, a convolution and a training step, by the clock on the wall.
+import { threads } from '../../autograd.ts';
+import { makeShapes } from '../../data/shapes.ts';
+import type { Engine } from '../../gpu/engine.ts';
+import * as k from '../../gpu/kernels.gen.ts';
+import { matmul } from '../../ops/attention.ts';
+import { conv2d } from '../../ops/conv2d.ts';
+import { Tensor } from '../../tensor.ts';
+import { Run } from './run.ts';
+
+export interface BenchLine {
+  readonly name: string;
+  /** Milliseconds, the median. */
+  readonly ms: number;
+  readonly rate: string;
+}
+
+/** Time spent on each line, at least one run and one to warm up. */
+const BUDGET_MS = 400;
+
+async function median(engine: Engine, run: () => void): Promise<number> {
+  run();
+  await engine.finished();
+  const times: number[] = [], end = performance.now() + BUDGET_MS;
+  do {
+    const start = performance.now();
+    run();
+    await engine.finished();
+    times.push(performance.now() - start);
+  } while (performance.now() < end && times.length < 50);
+  return times.sort((a, b) => a - b)[Math.floor(times.length / 2)]!;
+}
+
+/** Frees all that it allocates on the way. */
+async function line(engine: Engine, name: string, work: number, unit: string, make: () => () => void): Promise<BenchLine> {
+  const scope = engine.openScope(false);
+  try {
+    const ms = await median(engine, make());
+    return { name, ms, rate: `${Number((work / 1e6 / ms).toPrecision(3))} ${unit}` };
+  } finally {
+    engine.closeScope(scope);
+  }
+}
+
+export async function measure(engine: Engine): Promise<BenchLine[]> {
+  const values = 1 << 22, M = 512, N = 4, H = 28, C = 64;
+  const empty = (shape: readonly number[]): Tensor => {
+    const tensor = Tensor.empty(engine, shape);
+    engine.clear(tensor.slice);
+    return tensor;
+  };
+  const lines = [
+    await line(engine, 'add, 4 M values', 12 * values, 'GB/s', () => {
+      const [a, b, y] = [empty([values]), empty([values]), empty([values])];
+      return () => engine.run(k.add_forward, threads(values), { a: a.slice, b: b.slice, y: y.slice, N: 1, P: values, C: 1, per_image: 0 });
+    }),
+    await line(engine, `matmul ${M} × ${M} × ${M}`, 2 * M ** 3, 'GFLOP/s', () => {
+      const operand = () => ({ slice: empty([M * M]).slice, ld: M, outer: 0, inner: 0 }), [a, b, c] = [operand(), operand(), operand()];
+      return () => matmul(engine, M, M, M, a, b, c);
+    }),
+    await line(engine, `conv2d 3 × 3, ${N} × ${H} × ${H}, ${C} channels`, 2 * N * H * H * C * C * 9, 'GFLOP/s', () => {
+      const x = empty([N, H, H, C]), w = empty([3, 3, C, C]);
+      return () => engine.scope(() => void conv2d(x, w, null));
+    }),
+  ];
+  const { pixels, count, height, width, channels } = makeShapes({ count: 64 }), steps = 8, batchSize = 8;
+  const data = { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels) };
+  const run = await Run.open(engine, data, { model: 'tiny', steps, batchSize, lr: 1e-3, timesteps: 1000, seed: 0, flip: false, saveEvery: 0, previewEvery: 0, sampleEvery: 0 });
+  const times: number[] = [];
+  await run.train({ stop: { requested: false }, onMetrics: ({ ms }) => times.push(ms as number), onPreview: () => {}, onSamples: () => {}, onSave: async () => {}, onEvent: () => {} });
+  await run.destroy();
+  const ms = times.slice(3).sort((a, b) => a - b)[Math.floor((times.length - 3) / 2)]!;
+  return [...lines, { name: `training step of tiny, batch ${batchSize}`, ms, rate: `${Number(((1000 * batchSize) / ms).toPrecision(3))} images/s` }];
+}

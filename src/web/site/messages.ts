@@ -1,0 +1,91 @@
+// What the page asks of its worker, and what the worker tells: every call and event with its types.
+import type { SamplerName } from '../../diffusion/samplers/table.ts';
+import type { CheckResult } from './checks.ts';
+import type { BenchLine } from './measure.ts';
+import type { RunSettings, TrainData } from './run-file.ts';
+import type { Preview } from './run.ts';
+
+export type { BenchLine, CheckResult };
+export type Floats = Float32Array<ArrayBuffer>;
+
+export interface DeviceFacts {
+  readonly name: string;
+  /** A CPU that plays a GPU. */
+  readonly software: boolean;
+  readonly features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+  /** Lanes of a subgroup, least and most; 0 where it is not said. */
+  readonly subgroups: readonly [number, number];
+}
+
+export interface RunFacts {
+  readonly step: number;
+  readonly settings: RunSettings;
+  readonly lr: number;
+  readonly data: Omit<TrainData, 'pixels'>;
+  readonly losses: readonly number[];
+  readonly parameters: number;
+}
+
+export interface ModelFacts {
+  readonly name: string;
+  readonly parameters: number;
+  readonly shape: readonly [height: number, width: number, channels: number];
+  readonly T: number;
+}
+
+export interface ModelFiles {
+  readonly name: string;
+  readonly weights: Uint8Array;
+  /** The text of config.json; a run of the page has its own. */
+  readonly config: string | null;
+  readonly scheduler: string | null;
+}
+
+export interface DrawRequest {
+  readonly method: SamplerName;
+  readonly steps: number;
+  readonly eta: number;
+  readonly seed: number;
+  readonly n: number;
+  /** A row from the noise of sample 0 to that of sample 1, n images in all. */
+  readonly interpolate: boolean;
+  /** Pixels to keep (1) and to fill (0), (H, W), of an image in [-1, 1], (H, W, C). */
+  readonly inpaint: { readonly known: Floats; readonly mask: Floats } | null;
+}
+
+/** Calls: what is sent and what comes back. */
+export interface Calls {
+  device: { in: null; out: DeviceFacts };
+  /** Places a run: a new one, one from a file, or the one that the browser kept. */
+  start: { in: { data: TrainData; settings: RunSettings } | { file: Uint8Array; name: string; data: TrainData | null } | 'kept'; out: RunFacts };
+  train: { in: null; out: { step: number; done: boolean } };
+  pause: { in: null; out: null };
+  lr: { in: number; out: null };
+  save: { in: null; out: Uint8Array };
+  /** The averaged weights in diffusers' layout. */
+  export: { in: null; out: { weights: Uint8Array; config: string; scheduler: string } };
+  lose: { in: null; out: null };
+  model: { in: ModelFiles; out: ModelFacts };
+  draw: { in: DrawRequest; out: Floats };
+  cancel: { in: null; out: null };
+  check: { in: string; out: CheckResult };
+  bench: { in: null; out: readonly BenchLine[] };
+}
+
+export interface Events {
+  metrics: Readonly<Record<string, number | string>>;
+  preview: { step: number; preview: Preview };
+  samples: { step: number; samples: Floats };
+  saved: { step: number };
+  note: string;
+  kernels: { done: number; total: number };
+  /** x_t and the predicted x_0 after a step of the chain. */
+  chain: { done: number; steps: number; t: number; x: Floats; x0: Floats };
+}
+
+export type ToWorker = { [K in keyof Calls]: { id: number; call: K; value: Calls[K]['in'] } }[keyof Calls];
+export type FromWorker =
+  | { readonly id: number; readonly value: unknown }
+  | { readonly id: number; readonly error: { readonly code: string; readonly message: string } }
+  | { [K in keyof Events]: { event: K; value: Events[K] } }[keyof Events];

@@ -1,0 +1,24 @@
+// The models that the page offers: two presets of the command line, and one that trains within a minute wherever WebGPU runs.
+import { modelConfig } from '../../cli/presets.ts';
+import type { UNetFields } from '../../nn/config.ts';
+
+export const MODELS = {
+  mini: 'mini · 2 levels, 8 and 16 channels',
+  tiny: 'tiny · 3 levels, 16 to 32 channels',
+  small: 'small · 3 levels, 64 to 128 channels, attention',
+} as const;
+export type ModelName = keyof typeof MODELS;
+
+export interface ImageSize {
+  readonly height: number;
+  readonly width: number;
+  readonly channels: number;
+}
+
+/** The config.json of a model for images of this size. @throws DdpmError E-MODEL where the model halves the sides more often than they divide */
+export function configOf(name: ModelName, image: ImageSize): UNetFields {
+  if (name !== 'mini') return modelConfig(name, image) as unknown as UNetFields;
+  // The levels of tiny without its last one; an image that suits tiny suits it.
+  const tiny = modelConfig('tiny', image);
+  return { ...tiny, block_out_channels: [8, 16], down_block_types: tiny.down_block_types.slice(0, 2), up_block_types: tiny.up_block_types.slice(0, 2) };
+}

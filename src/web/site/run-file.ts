@@ -1,0 +1,77 @@
+// A run of the page as one safetensors file: weights, averages, moments, the losses so far, and where they are few the images; all else is JSON in its metadata.
+import { DdpmError } from '../../errors.ts';
+import { BUFFERS, type BufferName, type NamedTensors } from '../../nn/parameters.ts';
+import { readSafetensors, type TensorToWrite, writeSafetensors } from '../../io/safetensors.ts';
+import type { ImageSize, ModelName } from './models.ts';
+
+export interface TrainData extends ImageSize {
+  readonly name: string;
+  readonly count: number;
+  /** (count, height, width, channels) */
+  readonly pixels: Uint8Array<ArrayBuffer>;
+}
+
+export interface RunSettings {
+  readonly model: ModelName;
+  readonly steps: number;
+  readonly batchSize: number;
+  readonly lr: number;
+  readonly timesteps: number;
+  readonly seed: number;
+  readonly flip: boolean;
+  /** Steps between saves. */
+  readonly saveEvery: number;
+  /** Steps between previews of predicted x_0. */
+  readonly previewEvery: number;
+  /** Steps between grids of samples. */
+  readonly sampleEvery: number;
+}
+
+export interface SavedRun {
+  readonly step: number;
+  readonly settings: RunSettings;
+  /** The learning rate at the time: the page may have changed it. */
+  readonly lr: number;
+  readonly data: Omit<TrainData, 'pixels'>;
+  /** Loss of each step so far; NaN for those that were skipped. */
+  readonly losses: readonly number[];
+  readonly tensors: Readonly<Record<SavedBuffer, NamedTensors>>;
+  /** The images themselves, where they were few enough to keep. */
+  readonly pixels: Uint8Array<ArrayBuffer> | null;
+}
+
+/** Gradients are made anew in every step. */
+const SAVED = BUFFERS.filter((name) => name !== 'grads') as SavedBuffer[];
+export type SavedBuffer = Exclude<BufferName, 'grads'>;
+
+const KEY = 'ddpm.wgsl.run';
+const FORMAT = 1;
+/** Bytes of images that a file carries at most; a data set that is larger is one that others have too. */
+const CARRIED = 16 * 2 ** 20;
+
+type Content = Omit<SavedRun, 'tensors' | 'pixels'> & { readonly tensors: Readonly<Record<SavedBuffer, ReadonlyMap<string, TensorToWrite>>>; readonly pixels: Uint8Array };
+
+export function encodeRun({ tensors, pixels, losses, ...rest }: Content): Uint8Array {
+  const all = new Map<string, TensorToWrite>();
+  for (const buffer of SAVED) for (const [name, tensor] of tensors[buffer]) all.set(`${buffer}.${name}`, tensor);
+  all.set('history.loss', { shape: [losses.length], data: Float32Array.from(losses) });
+  const { count, height, width, channels } = rest.data;
+  if (pixels.length <= CARRIED) all.set('data.pixels', { shape: [count, height, width, channels], data: pixels });
+  return writeSafetensors(all, { format: 'pt', [KEY]: JSON.stringify({ format: FORMAT, ...rest }) });
+}
+
+/** @throws DdpmError E-FILE where it is no safetensors file or none of a run */
+export function decodeRun(bytes: Uint8Array, name: string): SavedRun {
+  const { tensors, metadata } = readSafetensors(bytes, name);
+  const text = metadata[KEY];
+  if (text === undefined) throw new DdpmError('E-FILE', `${name} is a safetensors file and not a run that this page saved: it has no "${KEY}". Weights to sample from belong on the page Sample.`);
+  const state = JSON.parse(text) as { format: number } & Omit<SavedRun, 'tensors' | 'pixels' | 'losses'>;
+  if (state.format !== FORMAT) throw new DdpmError('E-FILE', `${name} has the format ${state.format}, and this page reads ${FORMAT}. It was saved by a newer version.`);
+  const of = (buffer: SavedBuffer): NamedTensors =>
+    new Map([...tensors].flatMap(([key, { shape, data }]) => (key.startsWith(`${buffer}.`) ? [[key.slice(buffer.length + 1), { shape, data: data as Float32Array }] as const] : [])));
+  const losses = tensors.get('history.loss')?.data as Float32Array | undefined, pixels = tensors.get('data.pixels')?.data as Uint8Array<ArrayBuffer> | undefined;
+  return {
+    step: state.step, settings: state.settings, lr: state.lr, data: state.data, losses: Array.from(losses ?? []), pixels: pixels ?? null,
+    tensors: Object.fromEntries(SAVED.map((buffer) => [buffer, of(buffer)])) as unknown as Record<SavedBuffer, NamedTensors>,
+  };
+}

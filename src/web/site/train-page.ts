@@ -1,0 +1,195 @@
+// Train in the tab: data and settings on the left, the run on the right.
+import { Chart } from '../chart.ts';
+import { byId, fill, h, short } from '../dom.ts';
+import type { Client } from './client.ts';
+import { DataPanel } from './data-panel.ts';
+import type { RunFacts } from './messages.ts';
+import { MODELS, type ModelName } from './models.ts';
+import { busy, dropZone, facts, field, Message, number, select } from './parts.ts';
+import { download, grid, show } from './pictures.ts';
+import type { RunSettings, TrainData } from './run-file.ts';
+import { kept } from './store.ts';
+
+const DEFAULTS: Readonly<Record<ModelName, { steps: number; batchSize: number; lr: number }>> = {
+  mini: { steps: 1000, batchSize: 8, lr: 2e-3 }, tiny: { steps: 3000, batchSize: 8, lr: 2e-3 }, small: { steps: 10_000, batchSize: 64, lr: 4e-4 },
+};
+/** Kinds of a run as its buttons know it. */
+type Phase = 'empty' | 'training' | 'paused' | 'done';
+
+export function trainPage(client: Client): { element: HTMLElement } {
+  const message = new Message(), button = (id: string, text: string, className = ''): HTMLButtonElement => h('button', { type: 'button', id, className }, text);
+  const [start, pause, stop, resume] = [button('start', 'Train', 'primary'), button('pause', 'Pause'), button('stop', 'Stop'), button('resume', 'Go on with the last run')];
+  const [saveFile, toDiffusers, lose] = [button('save', 'Save the run'), button('export', 'Save for diffusers'), button('lose', 'Lose the device')];
+  const model = select(MODELS, 'tiny', 'model'), steps = number('steps', 3000, { min: 1 }), batch = number('batch', 8, { min: 1, max: 512 });
+  const lr = number('lr', 2e-3, { min: 0, step: 'any' }), T = number('timesteps', 1000, { min: 2, max: 4000 }), seed = number('seed', 0, { min: 0, max: 0xffffffff });
+  const preview = number('preview', 25, { min: 0 }), flip = h('input', { type: 'checkbox', id: 'flip' });
+  const numbers = h('dl', { className: 'numbers', id: 'numbers' }), status = h('p', { className: 'soft', id: 'status', role: 'status' });
+  const loss = new Chart({ title: 'Loss', unit: 'mean squared error', log: true });
+  const picture = (id: string, label: string): HTMLCanvasElement => h('canvas', { id, width: 1, height: 1, className: 'pixels', style: 'width: 100%', role: 'img', aria: { label } });
+  const samples = picture('samples', 'samples of the averaged weights'), seen = picture('xt', 'noisy images'), predicted = picture('x0', 'the images predicted from them');
+  const rate = number('rate', 2e-3, { min: 0, step: 'any' }), setRate = button('set-rate', 'Set');
+  const settingsCard = h(
+    'section', { className: 'card' }, h('h2', {}, 'Settings'),
+    field('Model', model), field('Steps', steps), field('Batch size', batch), field('Learning rate', lr),
+    h('details', {}, h('summary', {}, 'More'), field('Noise levels T', T), field('Seed', seed), field('Preview every', preview), field('Mirror at random', flip)),
+  );
+
+  let phase: Phase = 'empty';
+  let run: RunFacts | null = null;
+  const x: number[] = [], y: number[] = [];
+  let last: Readonly<Record<string, number | string>> = {}, savedAt: number | null = null, began = { step: 0, time: 0 };
+
+  const data = new DataPanel(message, () => buttons());
+
+  function buttons(): void {
+    const training = phase === 'training';
+    start.textContent = phase === 'paused' ? 'Go on' : 'Train';
+    start.disabled = training || (phase !== 'paused' && !data.data);
+    pause.disabled = !training;
+    stop.disabled = phase === 'empty' || phase === 'done';
+    saveFile.disabled = toDiffusers.disabled = phase === 'empty' || training;
+    lose.disabled = !training;
+    setRate.disabled = !run;
+    for (const control of [model, steps, batch, lr, T, seed, preview, flip]) control.disabled = training || phase === 'paused';
+  }
+
+  function showNumbers(): void {
+    const recent = y.slice(-50).filter(Number.isFinite), mean = recent.reduce((a, b) => a + b, 0) / recent.length;
+    const step = x.at(-1) ?? run?.step ?? 0, perSecond = (step - began.step) / ((performance.now() - began.time) / 1000);
+    facts(numbers, [
+      ['step', `${short(step)} / ${short(run?.settings.steps ?? 0)}`], ['loss, last 50', recent.length ? short(mean) : '–'],
+      ['steps a second', phase === 'training' && step > began.step ? short(Number(perSecond.toPrecision(3))) : '–'], ['learning rate', last['lr'] === undefined ? '–' : short(last['lr'] as number)],
+      ['saved at', savedAt === null ? '–' : short(savedAt)],
+    ]);
+  }
+
+  function draw(): void {
+    loss.set([{ name: 'loss', colour: 0, x, y }], 0.9);
+    showNumbers();
+  }
+
+  /** Takes over a run that the worker has placed. */
+  function adopt(facts_: RunFacts): void {
+    run = facts_;
+    x.length = y.length = 0;
+    facts_.losses.forEach((value, i) => {
+      x.push(i + 1);
+      y.push(value);
+    });
+    last = {};
+    savedAt = facts_.step;
+    rate.value = String(facts_.lr);
+    model.value = facts_.settings.model;
+    for (const [control, value] of [[steps, facts_.settings.steps], [batch, facts_.settings.batchSize], [lr, facts_.settings.lr], [T, facts_.settings.timesteps], [seed, facts_.settings.seed]] as const) control.value = String(value);
+    status.textContent = `${facts_.data.name}, ${short(facts_.parameters)} parameters`;
+    resume.hidden = true;
+    draw();
+  }
+
+  const settings = (): RunSettings => ({
+    model: model.value as ModelName, steps: Number(steps.value), batchSize: Number(batch.value), lr: Number(lr.value), timesteps: Number(T.value), seed: Number(seed.value), flip: flip.checked,
+    previewEvery: Number(preview.value), sampleEvery: 4 * Number(preview.value), saveEvery: Math.max(10, Math.min(200, Math.floor(Number(steps.value) / 10))),
+  });
+
+  async function train(): Promise<void> {
+    phase = 'training';
+    began = { step: x.at(-1) ?? 0, time: performance.now() };
+    buttons();
+    try {
+      const { done } = await client.call('train', null);
+      phase = done ? 'done' : 'paused';
+    } catch (error) {
+      phase = 'empty';
+      run = null;
+      throw error;
+    } finally {
+      resume.hidden = phase !== 'empty' || !(await kept('run').catch(() => undefined));
+      buttons();
+      draw();
+    }
+  }
+
+  start.addEventListener('click', () => void busy(start, message, async () => {
+    if (phase !== 'paused') adopt(await client.call('start', { data: data.data!, settings: settings() }));
+    await train();
+  }).then(buttons));
+  pause.addEventListener('click', () => void client.call('pause', null));
+  stop.addEventListener('click', () => void busy(stop, message, async () => {
+    await client.call('pause', null);
+    phase = 'done';
+  }).then(buttons));
+  resume.addEventListener('click', () => void busy(resume, message, async () => {
+    adopt(await client.call('start', 'kept'));
+    await train();
+  }).then(buttons));
+  setRate.addEventListener('click', () => void busy(setRate, message, () => client.call('lr', Number(rate.value))));
+  lose.addEventListener('click', () => void client.call('lose', null));
+  saveFile.addEventListener('click', () => void busy(saveFile, message, async () => download(`run-step-${run!.step && x.at(-1)}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>)).then(buttons));
+  toDiffusers.addEventListener('click', () => void busy(toDiffusers, message, async () => {
+    const { weights, config, scheduler } = await client.call('export', null);
+    download('diffusion_pytorch_model.safetensors', weights as Uint8Array<ArrayBuffer>);
+    download('config.json', config, 'application/json');
+    download('scheduler_config.json', scheduler, 'application/json');
+  }).then(buttons));
+  const load = dropZone('run-file', 'Drop a saved run here to go on with it', '.safetensors', ([file]) => {
+    if (file)
+      void busy(start, message, async () => {
+        adopt(await client.call('start', { file: new Uint8Array(await file.arrayBuffer()), name: file.name, data: data.data as TrainData | null }));
+        phase = run!.step >= run!.settings.steps ? 'done' : 'paused';
+      }).then(buttons);
+  });
+  model.addEventListener('change', () => {
+    const d = DEFAULTS[model.value as ModelName];
+    [steps.value, batch.value, lr.value] = [String(d.steps), String(d.batchSize), String(d.lr)];
+  });
+
+  client.on('metrics', (line) => {
+    const step = line['step'] as number;
+    // After a lost device steps come again.
+    while (x.length && x.at(-1)! >= step) {
+      x.pop();
+      y.pop();
+    }
+    x.push(step);
+    y.push(line['loss'] as number);
+    last = line;
+    draw();
+  });
+  client.on('saved', ({ step }) => {
+    savedAt = step;
+    showNumbers();
+  });
+  client.on('note', (text) => message.note(text));
+  client.on('kernels', ({ done, total }) => (status.textContent = `compiling kernels, ${done} of ${total}`));
+  client.on('samples', ({ samples: values }) => run && show(samples, grid(values, run.data, 4)));
+  client.on('preview', ({ preview: p }) => {
+    if (!run) return;
+    show(seen, grid(p.xt, run.data, p.levels.length));
+    show(predicted, grid(p.x0, run.data, p.levels.length));
+    byId('levels').textContent = `t = ${p.levels.join(', ')} of ${run.settings.timesteps}`;
+  });
+
+  const element = h(
+    'div', { className: 'columns side' },
+    h('div', { className: 'stack', style: 'align-content: start' }, data.element, settingsCard, h('section', { className: 'card stack' }, h('h2', {}, 'Files'), h('div', { className: 'row' }, saveFile, toDiffusers), load)),
+    h(
+      'div', { className: 'stack', style: 'align-content: start' },
+      h('section', { className: 'card stack' }, h('div', { className: 'row' }, start, pause, stop, resume), message.element, numbers, status),
+      h('section', { className: 'card' }, loss.element),
+      h(
+        'div', { className: 'columns half' },
+        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'Samples'), samples, h('p', { className: 'faint' }, 'DDIM, 20 steps, averaged weights, always the same noise')),
+        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, predicted from x_t'), h('div', { className: 'columns half' }, seen, predicted), h('p', { className: 'faint', id: 'levels' }, 'Noisy images, and what the network sees in them')),
+      ),
+      h('details', { className: 'card' }, h('summary', {}, 'While it trains'), h('div', { className: 'stack', style: 'margin-top: .6rem' },
+        h('div', { className: 'row' }, h('label', {}, 'Learning rate', rate), setRate),
+        h('div', { className: 'row' }, lose, h('span', { className: 'faint' }, 'throws the GPU device away, to see the run go on from its last save')))),
+    ),
+  );
+  resume.hidden = true;
+  void kept('run').then((there) => (resume.hidden = !there || phase !== 'empty'), () => {});
+  showNumbers();
+  buttons();
+  fill(status, 'Nothing leaves this machine: images, weights and training stay in the tab.');
+  return { element };
+}

@@ -1,0 +1,169 @@
+// The worker: owns the device, trains, samples and checks, so that the page stays quick. After a lost device it opens another and goes on from the last save.
+import { DdpmError } from '../../errors.ts';
+import { schedulerConfig } from '../../io/scheduler.ts';
+import { writeSafetensors } from '../../io/safetensors.ts';
+import { check } from './checks.ts';
+import { measure } from './measure.ts';
+import { type Opened, openDevice } from './device.ts';
+import type { Calls, Events, RunFacts, ToWorker } from './messages.ts';
+import { Model } from './model.ts';
+import { Run } from './run.ts';
+import { decodeRun, type TrainData } from './run-file.ts';
+import { keep, kept } from './store.ts';
+
+/** Times that a run is taken up again after a lost device before it is left to the user. */
+const RETRIES = 3;
+
+let opened: Promise<Opened> | null = null;
+let run: Run | null = null;
+let model: Model | null = null;
+let stop = { requested: false };
+let cancelled = false;
+
+function tell<K extends keyof Events>(event: K, value: Events[K], transfer: Transferable[] = []): void {
+  postMessage({ event, value }, { transfer });
+}
+
+/** The device, opened when it is first needed and again after it was lost. */
+function device(): Promise<Opened> {
+  const opening = (opened ??= openDevice());
+  opening.then(
+    ({ device: it }) => void it.lost.then(() => {
+      if (opened === opening) opened = null;
+      run = model = null;
+    }),
+    () => (opened = null),
+  );
+  return opening;
+}
+
+const facts = (of: Run): RunFacts => {
+  const { pixels: _, ...data } = of.data;
+  return { step: of.step, settings: of.settings, lr: of.lr, data, losses: of.losses, parameters: of.parameters.count };
+};
+
+async function place(data: TrainData, settings: Run['settings'], saved: ReturnType<typeof decodeRun> | null): Promise<Run> {
+  const { engine } = await device();
+  run = null;
+  run = await Run.open(engine, data, settings, { saved, progress: (done, total) => tell('kernels', { done, total }) });
+  return run;
+}
+
+async function save(bytes: Uint8Array, step: number): Promise<void> {
+  await keep('run', bytes);
+  tell('saved', { step });
+}
+
+function needRun(): Run {
+  if (!run) throw new DdpmError('E-USAGE', 'there is no run yet: choose data and press Train, or load a run.');
+  return run;
+}
+
+async function restore(): Promise<Run> {
+  const bytes = await kept('run'), data = await kept('data');
+  if (!bytes || !data) throw new DdpmError('E-FILE', 'the browser has kept no run.');
+  const saved = decodeRun(bytes, 'the kept run');
+  return place(data, saved.settings, saved);
+}
+
+/** Trains; where the device is lost, on a new one from the last save. */
+async function train(): Promise<{ step: number; done: boolean }> {
+  stop = { requested: false };
+  for (let tries = 0; ; tries++) {
+    const current = needRun(), { device: gpu } = await device();
+    let lost = false;
+    void gpu.lost.then(() => (lost = true));
+    try {
+      const step = await current.train({
+        stop,
+        onMetrics: (line) => tell('metrics', line),
+        onPreview: (at, preview) => tell('preview', { step: at, preview }, [preview.xt.buffer, preview.x0.buffer]),
+        onSamples: (at, samples) => tell('samples', { step: at, samples }, [samples.buffer]),
+        onSave: save,
+        onEvent: (text) => tell('note', text),
+      });
+      await save(await current.encode(), step);
+      if (step > 0) {
+        const [preview, samples] = [await current.preview(), await current.samples()];
+        tell('preview', { step, preview }, [preview.xt.buffer, preview.x0.buffer]);
+        tell('samples', { step, samples }, [samples.buffer]);
+      }
+      return { step, done: step >= current.settings.steps };
+    } catch (error) {
+      await new Promise((done) => setTimeout(done, 50)); // the loss is told a little later than what failed by it
+      if (!lost || tries >= RETRIES) throw error;
+      const again = await restore();
+      tell('note', `the GPU device was lost; the run goes on from step ${again.step}, its last save`);
+    }
+  }
+}
+
+const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K]['out']> } = {
+  device: async () => (await device()).facts,
+  start: async (value) => {
+    if (value === 'kept') return facts(await restore());
+    if ('settings' in value) {
+      await place(value.data, value.settings, null);
+      await keep('data', value.data);
+    } else {
+      const saved = decodeRun(value.file, value.name), data = saved.pixels ? { ...saved.data, pixels: saved.pixels } : value.data;
+      if (!data) throw new DdpmError('E-DATA', `${value.name} was trained on ${saved.data.count} images of ${saved.data.name}, which are too many for a file: choose them as data first, then load it again.`);
+      const { count, height, width, channels } = saved.data;
+      if (data.count !== count || data.height !== height || data.width !== width || data.channels !== channels)
+        throw new DdpmError('E-DATA', `${value.name} was trained on ${count} images of ${height}×${width}×${channels}, and the data chosen are ${data.count} of ${data.height}×${data.width}×${data.channels}.`);
+      await place(data, saved.settings, saved);
+      await keep('data', data);
+    }
+    await save(await run!.encode(), run!.step);
+    return facts(run!);
+  },
+  train,
+  pause: async () => {
+    stop.requested = true;
+    return null;
+  },
+  lr: async (value) => {
+    needRun().lr = value;
+    return null;
+  },
+  save: async () => needRun().encode(),
+  export: async () => {
+    const { parameters, config, settings } = needRun();
+    const json = (value: object): string => `${JSON.stringify(value, null, 2)}\n`;
+    return { weights: writeSafetensors(await parameters.read('ema'), { format: 'pt' }), config: json(config), scheduler: json(schedulerConfig({ name: 'linear', T: settings.timesteps })) };
+  },
+  lose: async () => {
+    (await device()).device.destroy();
+    return null;
+  },
+  model: async (files) => {
+    const { engine } = await device();
+    await model?.destroy();
+    model = null;
+    model = new Model(engine, files);
+    return model.facts;
+  },
+  draw: async (request) => {
+    if (!model) throw new DdpmError('E-USAGE', 'there is no model yet: give weights first.');
+    cancelled = false;
+    return model.draw(request, (chain) => {
+      if (cancelled) throw new DdpmError('E-USAGE', 'stopped.');
+      tell('chain', chain, [chain.x.buffer, chain.x0.buffer]);
+    });
+  },
+  cancel: async () => {
+    cancelled = true;
+    return null;
+  },
+  check: async (name) => check((await device()).engine, name),
+  bench: async () => measure((await device()).engine),
+};
+
+onmessage = async ({ data: { id, call, value } }: MessageEvent<ToWorker>) => {
+  try {
+    postMessage({ id, value: await (handlers[call] as (v: unknown) => Promise<unknown>)(value) });
+  } catch (error) {
+    const code = error instanceof DdpmError ? error.code : 'E-ENGINE', message = error instanceof Error ? error.message : String(error);
+    postMessage({ id, error: { code, message } });
+  }
+};

@@ -1,0 +1,195 @@
+// The pages in a browser: what the tab trains and draws is what Node does, whatever happens on the way; and what goes wrong is said.
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Page } from 'playwright-core';
+import * as assert from 'uvu/assert';
+import { openView } from '../src/cli/view-server.ts';
+import { openWeb } from '../src/cli/web.ts';
+import { makeShapes } from '../src/data/shapes.ts';
+import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts';
+import { schedulerConfig } from '../src/io/scheduler.ts';
+import { openEngine } from '../src/node.ts';
+import { Model } from '../src/web/site/model.ts';
+import { Run } from '../src/web/site/run.ts';
+import { decodeRun, type RunSettings } from '../src/web/site/run-file.ts';
+import { browser, browserSuite } from './helpers/chromium.ts';
+
+const pages = browserSuite('pages');
+const folder = mkdtempSync(join(tmpdir(), 'ddpm-pages-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+
+/** SwiftShader beside other work is slow; a test that waits this long for a page has failed. */
+const PATIENCE = 240_000;
+
+let site: ReturnType<typeof openWeb> | undefined;
+
+/** A page of the site in a browser without memory, and whatever it did not catch. */
+async function open(hash: string): Promise<{ page: Page; done: () => Promise<void> }> {
+  const { url } = await (site ??= openWeb(0)), context = await (await browser()).newContext({ viewport: { width: 1280, height: 900 } }), page = await context.newPage();
+  const errors: string[] = [];
+  page.on('pageerror', (error) => errors.push(String(error)));
+  page.setDefaultTimeout(PATIENCE);
+  await page.goto(`${url}#${hash}`);
+  return {
+    page,
+    done: async () => {
+      await context.close();
+      assert.equal(errors, []);
+    },
+  };
+}
+
+/** Waits until an expression of the page is true; where it never is, the message has what the page says. */
+async function until(page: Page, expression: string): Promise<void> {
+  try {
+    await page.waitForFunction(expression);
+  } catch (error) {
+    throw new Error(`never true: ${expression}\nthe page says:\n${await page.innerText('body')}`, { cause: error });
+  }
+}
+
+const step = 'Number(document.querySelector("#numbers dd").textContent.split(" ")[0])';
+const said = (page: Page): Promise<string> => page.locator('[role=alert]:visible').first().innerText();
+
+pages('training that is paused, reloaded and loses its device ends with the losses of Node', async () => {
+  const { page, done } = await open('train');
+  await page.selectOption('#size', '16');
+  await page.selectOption('#model', 'mini');
+  for (const [id, value] of [['steps', '30'], ['batch', '2'], ['lr', '0.004']] as const) await page.fill(`#${id}`, value);
+  await page.click('summary:has-text("More")');
+  await page.fill('#preview', '15');
+  await page.click('#start');
+  await until(page, `${step} >= 3`);
+  await page.click('#pause');
+  await until(page, 'document.querySelector("#start").textContent === "Go on"');
+  const at = Number(await page.evaluate(step));
+  assert.ok(at >= 3 && at < 30, `paused after ${at} steps`);
+
+  await page.reload();
+  await page.click('#resume');
+  await until(page, `${step} > ${Math.max(at, 11)}`);
+  await page.evaluate('document.querySelector("#lose").click()');
+  await until(page, '/the GPU device was lost; the run goes on from step \\d+/.test(document.body.innerText)');
+  await until(page, `${step} === 30 && !document.querySelector("#save").disabled`);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
+  const saved = decodeRun(readFileSync(await download.path()), 'the saved run');
+  assert.equal(await page.evaluate('[document.querySelector("#samples").width, document.querySelector("#x0").height]'), [4 * 17 + 1, 4 * 17 + 1]);
+  await done();
+
+  const { engine, close } = await openEngine(), { count, height, width, channels, pixels } = makeShapes({ count: 2000, size: 16 });
+  const settings: RunSettings = { model: 'mini', steps: 30, batchSize: 2, lr: 0.004, timesteps: 1000, seed: 0, flip: false, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
+  const run = await Run.open(engine, { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels) }, settings);
+  await run.train({ stop: { requested: false }, onMetrics: () => {}, onPreview: () => {}, onSamples: () => {}, onSave: async () => {}, onEvent: () => {} });
+  await close();
+  assert.is(saved.step, 30);
+  assert.is(saved.losses.length, 30);
+  saved.losses.forEach((loss, i) => assert.ok(Math.abs(loss - run.losses[i]!) < 1e-4, `step ${i + 1}: ${loss} in the tab, ${run.losses[i]} in Node`));
+  const mean = (losses: readonly number[]): number => losses.reduce((a, b) => a + b, 0) / losses.length;
+  assert.ok(mean(saved.losses.slice(-8)) < 0.8 * mean(saved.losses.slice(0, 8)), 'the loss has fallen');
+});
+
+pages('weights, config and schedule that are dropped in give the samples of Node', async () => {
+  const { tensors, metadata } = readSafetensors(readFileSync(new URL('golden/unet-dev-gray28.safetensors', import.meta.url)), 'golden');
+  const weights = writeSafetensors([...tensors].flatMap(([name, tensor]) => (name.startsWith('weights.') ? [[name.slice(8), tensor] as const] : [])));
+  const config = JSON.stringify({ sample_size: 28, ...(JSON.parse(metadata['config']!) as object) }), scheduler = JSON.stringify(schedulerConfig({ name: 'linear', T: 1000 }));
+  const files = { 'diffusion_pytorch_model.safetensors': weights, 'config.json': config, 'scheduler_config.json': scheduler };
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
+
+  const { page, done } = await open('sample');
+  writeFileSync(join(folder, 'notes.safetensors'), '<!doctype html><p>not found');
+  await page.setInputFiles('#model-files', [join(folder, 'notes.safetensors'), join(folder, 'config.json')]);
+  await until(page, '/E-FILE.*notes.safetensors.*HTML/s.test(document.body.innerText)');
+  writeFileSync(join(folder, 'odd.json'), JSON.stringify({ ...(JSON.parse(config) as object), norm_num_groups: 3 }));
+  await page.setInputFiles('#model-files', [join(folder, 'diffusion_pytorch_model.safetensors'), join(folder, 'odd.json')]);
+  await until(page, '/E-MODEL.*multiple of norm_num_groups/s.test(document.body.innerText)');
+
+  await page.setInputFiles('#model-files', Object.keys(files).map((name) => join(folder, name)));
+  await until(page, '!document.querySelector("#draw").disabled');
+  for (const [id, value] of [['sample-steps', '3'], ['count', '1'], ['sample-seed', '7']] as const) await page.fill(`#${id}`, value);
+  await page.click('#draw');
+  await until(page, '!document.querySelector("#png").disabled && document.querySelector("#scrub").max === "2"');
+  const got = (await page.evaluate('Array.from(ddpm.samples)')) as number[];
+  await page.locator('#scrub').press('ArrowLeft');
+  assert.match(await page.innerText('#at'), /step 2 of 3/);
+  const [film] = await Promise.all([page.waitForEvent('download'), page.click('#apng')]);
+  assert.ok(readFileSync(await film.path()).includes('acTL'), 'an animated PNG');
+  await done();
+
+  const { engine, close } = await openEngine();
+  const model = new Model(engine, { name: 'golden', weights, config, scheduler });
+  const want = await model.draw({ method: 'ddim', steps: 3, eta: 0, seed: 7, n: 1, interpolate: false, inpaint: null }, () => {});
+  await close();
+  assert.is(got.length, want.length);
+  // Three steps of a network that diffusers itself computes to 1e-6; a step divides its error by sqrt(acp), at most 160 at the first one, where x_0 is clipped.
+  got.forEach((v, i) => assert.ok(Math.abs(v - want[i]!) < 2e-3, `value ${i}: ${v} in the tab, ${want[i]} in Node`));
+});
+
+pages('images are dropped in and drawn; what does not decode is said, and the rest is taken', async () => {
+  const { page, done } = await open('train');
+  const idx = new Uint8Array(16 + 2 * 64);
+  idx.set([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 8, 0, 0, 0, 8]);
+  writeFileSync(join(folder, 'two-images-idx3-ubyte'), idx);
+  await page.selectOption('#source', 'fashion-mnist');
+  await page.setInputFiles('#idx-files', join(folder, 'two-images-idx3-ubyte'));
+  await until(page, 'document.querySelector("#data-about").textContent === "2 images of 8 × 8"');
+  writeFileSync(join(folder, 'cut-images-idx3-ubyte'), idx.subarray(0, 40));
+  await page.setInputFiles('#idx-files', join(folder, 'cut-images-idx3-ubyte'));
+  await until(page, '/E-DATA.*cut off/s.test(document.body.innerText)');
+
+  await page.selectOption('#source', 'images');
+  await page.selectOption('#size', '16');
+  writeFileSync(join(folder, 'broken.png'), 'no picture');
+  await page.setInputFiles('#image-files', [new URL('../bench/results/tiny-fashion-mnist.png', import.meta.url).pathname, join(folder, 'broken.png')]);
+  await until(page, 'document.querySelector("#data-about").textContent === "1 images of 16 × 16"');
+  assert.match(await said(page), /E-DATA.*broken\.png is no image/);
+
+  await page.selectOption('#source', 'drawings');
+  assert.ok(await page.isDisabled('#start'), 'nothing to train on');
+  const box = (await page.locator('.pad').boundingBox())!;
+  await page.mouse.move(box.x + 40, box.y + 40);
+  await page.mouse.down();
+  await page.mouse.move(box.x + 120, box.y + 160, { steps: 4 });
+  await page.mouse.up();
+  await page.click('#add-drawing');
+  await page.focus('.pad');
+  for (const key of ['ArrowRight', 'ArrowRight', 'ArrowDown', ' ']) await page.keyboard.press(key);
+  await page.click('#add-drawing');
+  assert.is(await page.innerText('#data-about'), '2 images of 16 × 16');
+  assert.ok(await page.isEnabled('#start'));
+  await done();
+});
+
+pages('kernels are checked on the GPU of the browser, beside their twins', async () => {
+  const { page, done } = await open('kernels/conv2d_forward');
+  assert.match(await page.innerText('main'), /export function conv2d[\s\S]*@compute @workgroup_size/);
+  for (const name of ['conv2d_forward', 'random_normal', 'silu_backward']) {
+    await page.click(`a[href="#kernels/${name}"]`);
+    await page.click('#run-check');
+    await until(page, '/agrees|DIFFERS|E-/.test(document.querySelector("#result").innerText)');
+    assert.match(await page.innerText('#result'), /^agrees/, name);
+  }
+  await page.click('nav a[href="#doctor"]');
+  await until(page, '/swiftshader[\\s\\S]*maxStorageBuffersPerShaderStage/.test(document.body.innerText)');
+  await done();
+});
+
+pages('the view of a run grows with it', async () => {
+  const run = join(folder, 'run'), line = (step: number): string => `${JSON.stringify({ step, epoch: 1, loss: 1 / step, grad_norm: 1, lr: 1e-3, ms: 10, images_per_s: 400 })}\n`;
+  mkdirSync(run);
+  writeFileSync(join(run, 'config.json'), JSON.stringify({ 'ddpm.wgsl': 1, steps: 50, batch_size: 4 }));
+  writeFileSync(join(run, 'metrics.jsonl'), line(1) + line(2));
+  const { url, close } = await openView(run, 0), page = await (await browser()).newPage();
+  page.setDefaultTimeout(PATIENCE);
+  await page.goto(url);
+  await until(page, 'document.querySelector(".numbers dd")?.textContent === "2 / 50"');
+  appendFileSync(join(run, 'metrics.jsonl'), line(3) + '{"step":4');
+  await until(page, 'document.querySelector(".numbers dd").textContent === "3 / 50"');
+  // Something is drawn in the colour of the line.
+  const drawn = 'new Set(document.querySelector("canvas").getContext("2d").getImageData(0, 0, 400, 200).data).size > 3';
+  await until(page, drawn);
+  await page.close();
+  await close();
+});
+
+pages.run();
