@@ -1,6 +1,6 @@
 // Resizes and crops images of bytes. Lanczos-3, widened by the scale where it shrinks, so that every pixel of the source counts and nothing aliases.
 
-import type { Picture } from '../io/png.ts';
+import type { Picture } from '../io/picture.ts';
 
 const RADIUS = 3;
 

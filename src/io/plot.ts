@@ -1,6 +1,6 @@
 // One curve over its axes as a picture: what a figure of a loss or a bound by t needs, and no more.
 import { DdpmError } from '../errors.ts';
-import type { Picture } from './png.ts';
+import type { Picture } from './picture.ts';
 
 /** Letters of five by seven dots, a row a number, the highest bit at the left. */
 const FONT: Readonly<Record<string, readonly number[]>> = {
