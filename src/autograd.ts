@@ -142,3 +142,16 @@ export class Tape {
     return false;
   }
 }
+
+/** Runs fn with nothing recorded, and frees what it made but its result: no gradient flows through that. */
+export function noGrad<T>(engine: Engine, fn: () => T): T {
+  const tape = active.get(engine), scope = engine.openScope(false);
+  active.delete(engine);
+  let result: T | undefined;
+  try {
+    return (result = fn());
+  } finally {
+    engine.closeScope(scope, buffersIn(result));
+    if (tape) active.set(engine, tape);
+  }
+}

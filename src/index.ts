@@ -10,7 +10,7 @@ export { engineRequirements } from './gpu/requirements.ts';
 /** Every kernel as `engine.run` takes it; `kernels.silu_forward.wgsl` is its source. */
 export * as kernels from './gpu/kernels.gen.ts';
 
-export { type Destination, record, Tape } from './autograd.ts';
+export { type Destination, noGrad, record, Tape } from './autograd.ts';
 export { Clock, type Tick } from './clock.ts';
 export { STREAM } from './philox.ts';
 export { nchwToNhwc, nhwcToNchw, ParameterTensor, sizeOf, Tensor } from './tensor.ts';

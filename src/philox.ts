@@ -1,7 +1,7 @@
 // Philox4x32-10 (Salmon et al., 2011), bit-equal to kernels/shared/philox.wgsl: randomness is a function of a counter, never a state.
 
 /** Named streams keep the uses of one seed apart; the number is the second half of the key. */
-export const STREAM = { init: 0, order: 1, flip: 2, time: 3, noise: 4, dropout: 5, sample: 6, prior: 7, encode: 16, known: 17, jump: 18, visit: 19 } as const;
+export const STREAM = { init: 0, order: 1, flip: 2, time: 3, noise: 4, dropout: 5, sample: 6, prior: 7, label: 8, self: 9, encode: 16, known: 17, jump: 18, visit: 19 } as const;
 
 /**
  * The four output words for a 128-bit counter and a 64-bit key, ten rounds, as unsigned 32-bit numbers.

@@ -1,6 +1,6 @@
 // The tape: fan-out, gradients that are handed over, what is frozen or unused, parameters, a net against finite differences, memory, misuse.
 import * as assert from 'uvu/assert';
-import { record, Tape } from '../src/autograd.ts';
+import { record, noGrad, Tape } from '../src/autograd.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import { attention } from '../src/ops/attention.ts';
 import { conv2d, linear } from '../src/ops/conv2d.ts';
@@ -201,6 +201,24 @@ tape('backward leaves the loss, what is to be kept and the gradients, and nothin
     for (const t of [y, loss, own.gradient(w)]) t.free();
     assert.is(engine.memory().live, live);
   }
+});
+
+tape('noGrad records nothing, frees what it made, and leaves the tape as it was', async (engine) => {
+  const x = upload(engine, [2, 4, 4, 8], values.x), w = upload(engine, [3, 3, 8, 8], random(576, 1)), other = upload(engine, [2, 4, 4, 8], goal);
+  const outside = conv2d(silu(conv2d(x, w, null)), w, null);
+  w.requiresGrad = true;
+  const gradient = async (inside: boolean): Promise<Float32Array> => {
+    const own = new Tape(engine), loss = own.record(() => {
+      const { live } = engine.memory(), nodes = own.nodes.length;
+      const start = inside ? noGrad(engine, () => conv2d(silu(conv2d(x, w, null)), w, null)) : outside;
+      if (inside) assert.equal([own.nodes.length, engine.memory().live - live, start.requiresGrad], [nodes, 1024, false], 'its result alone is left');
+      return mse(add(conv2d(x, w, null), start), other);
+    });
+    own.backward(loss);
+    return own.gradient(w).read();
+  };
+  assert.equal(await gradient(true), await gradient(false), 'the gradient of what lies outside');
+  assert.throws(() => new Tape(engine).record(() => noGrad(engine, () => { throw new Error('mine'); })), /mine/);
 });
 
 tape('what throws while it is recorded, or walked back, leaves nothing behind', async (engine) => {

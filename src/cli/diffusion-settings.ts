@@ -1,5 +1,6 @@
 // The diffusion that the settings of train ask for: its schedule, from a name or from a file of betas, and the words for it.
 
+import type { Dataset } from '../data/images.ts';
 import { DdpmError } from '../errors.ts';
 import { makeSchedule, type ScheduleSource } from '../diffusion/schedule.ts';
 import { readFileOr } from '../io/files.ts';
@@ -33,6 +34,14 @@ export async function readBetas(path: string): Promise<number[]> {
 /** The schedule by name, or the betas where they were read. */
 export function scheduleOf(s: Pick<TrainSettings, 'schedule' | 'timesteps' | 'betaStart' | 'betaEnd' | 'scaleBetas'>, betas: readonly number[] | null): ScheduleSource {
   return betas ?? { name: s.schedule, T: s.timesteps, betaStart: s.betaStart, betaEnd: s.betaEnd, scale: s.scaleBetas };
+}
+
+/** How many classes the labels of the data tell apart. */
+export function classesOf({ name, labels, classes }: Pick<Dataset, 'name' | 'labels' | 'classes'>): number {
+  if (!labels) throw new DdpmError('E-DATA', `--class-conditional needs labels, and ${name} has none. Use data that have them, or leave the flag out.`);
+  let most = classes?.length ?? 0;
+  for (const label of labels) most = Math.max(most, label + 1);
+  return most;
 }
 
 /** For the header of train: what is diffused how, and what is learnt of it. */

@@ -3,10 +3,12 @@
 import { join } from 'node:path';
 import type { Dataset } from '../data/dataset.ts';
 import { Likelihood } from '../diffusion/likelihood.ts';
+import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import { writeAtomic } from '../io/files.ts';
 import { plotLogarithmic } from '../io/plot.ts';
 import { encodePng } from '../io/png.ts';
+import { Tensor } from '../tensor.ts';
 import type { Parsed } from './flags.ts';
 import { Bar } from './progress.ts';
 import { BATCH, type PlacedModel } from './sampling.ts';
@@ -26,14 +28,18 @@ export interface Measurement {
 /** Measures `n` images of the data, from the first. The batches are as even as they can be, since a plan has one size. */
 export async function measureLikelihood({ unet, diffusion, model }: PlacedModel, data: Dataset, { n, seed, batchSize, split }: { n: number; seed: number; batchSize: number; split: string }): Promise<Measurement> {
   const { height, width, channels, pixels } = data, size = height * width * channels, count = Math.min(n, data.count), { T } = diffusion;
-  if (channels !== unet.config.in_channels) throw new DdpmError('E-SHAPE', `the model takes ${unet.config.in_channels} channels, and the images of ${data.name} have ${channels}. Choose others with --data.`);
+  const own = unet.config.out_channels / (isLearned(diffusion.variance) ? 2 : 1), selfConditioned = unet.config.in_channels === 2 * own;
+  if (channels !== own) throw new DdpmError('E-SHAPE', `the model takes ${own} channels, and the images of ${data.name} have ${channels}. Choose others with --data.`);
   const batch = Math.min(batchSize, count), totals = new Float64Array(count), byT = new Float64Array(T), prior = new Float64Array(count);
-  const likelihood = new Likelihood((x, t) => unet.forward(x, t), diffusion, [batch, height, width, channels]);
+  // Each image with its own label, or with that of no class where the data have none. x_t has no step before it to be conditioned on.
+  const labels = unet.conditional ? Tensor.empty(diffusion.engine, [batch]) : null, none = (unet.config.num_class_embeds ?? 1) - 1;
+  const likelihood = new Likelihood((x, t) => unet.forward(selfConditioned ? [x, null] : x, t, { labels }), diffusion, [batch, height, width, channels]);
   await likelihood.compile();
   const bar = new Bar(Math.ceil(count / batch) * T);
   for (let first = 0, done = 0; first < count; first += batch, done += T) {
     // The last batch goes over the first images again where they do not divide; those are left out.
     const x0 = Float32Array.from({ length: batch * size }, (_, i) => pixels[((first + Math.floor(i / size)) % count) * size + (i % size)]! / 127.5 - 1);
+    labels?.engine.write(labels.slice, Uint32Array.from({ length: batch }, (_, i) => data.labels?.[(first + i) % count] ?? none));
     const bits = await likelihood.measure(x0, { seed, firstId: first, onTerm: (terms) => bar.draw(done + terms) });
     for (let i = 0; i < Math.min(batch, count - first); i++) {
       totals[first + i] = bits.total[i]!;
@@ -43,13 +49,14 @@ export async function measureLikelihood({ unet, diffusion, model }: PlacedModel,
   }
   bar.clear();
   await likelihood.destroy();
+  labels?.free();
   const mean = (values: Float64Array): number => values.reduce((a, b) => a + b, 0) / values.length, average = mean(totals);
   const deviation = Math.sqrt(totals.reduce((sum, v) => sum + (v - average) ** 2, 0) / Math.max(1, count - 1) / count);
   return {
     figures: { bits_per_dim: average, standard_error: deviation, L_T: mean(prior), L_1_to_T_minus_1: byT.reduce((a, b) => a + b, 0) - byT[0]!, L_0: byT[0]! },
     protocol: {
       weights: model.file, images: `the first ${count} of ${data.name}, ${split}, not mirrored`, timesteps: T, predicts: diffusion.prediction, variance: diffusion.variance,
-      noise: `one draw of each x_t, seed ${seed}`, decoder: '256 levels, tanh approximation of the normal distribution', x_0: 'clipped to [-1, 1]',
+      noise: `one draw of each x_t, seed ${seed}`, ...(unet.conditional && { labels: data.labels ? 'those of the images' : 'none' }), decoder: '256 levels, tanh approximation of the normal distribution', x_0: 'clipped to [-1, 1]',
     },
     byT: Array.from(byT),
   };

@@ -28,6 +28,7 @@ export interface ModelConfig extends PresetModel {
   readonly freq_shift: number;
   readonly mid_block_scale_factor: number;
   readonly norm_eps: number;
+  readonly num_class_embeds?: number;
   readonly time_embedding_type: 'positional';
 }
 
@@ -127,12 +128,13 @@ export function resolveSettings(settings: TrainSettings, from: { readonly softwa
 }
 
 /**
- * The U-Net config of a preset for images of this size. A learned variance takes as many output channels again.
+ * The U-Net config of a preset for images of this size. A learned variance takes as many output channels again, and
+ * self-conditioning as many input channels. `classes` is how many the images have, 0 for a model that does not know them; one row more stands for none.
  *
  * @throws DdpmError E-MODEL unless height and width are multiples of 2^(levels - 1): each level but the last halves the image going down
  *   and doubles it going up, and an odd size would not come back.
  */
-export function modelConfig(preset: PresetName, image: { readonly channels: number; readonly height: number; readonly width: number }, { learnedVariance = false } = {}): ModelConfig {
+export function modelConfig(preset: PresetName, image: { readonly channels: number; readonly height: number; readonly width: number }, { learnedVariance = false, selfCondition = false, classes = 0 } = {}): ModelConfig {
   const { model } = PRESETS[preset];
   const { channels, height, width } = image;
   const factor = (name: PresetName): number => 2 ** (PRESETS[name].model.block_out_channels.length - 1);
@@ -158,11 +160,12 @@ export function modelConfig(preset: PresetName, image: { readonly channels: numb
     downsample_padding: 0,
     flip_sin_to_cos: false,
     freq_shift: 1,
-    in_channels: channels,
+    in_channels: selfCondition ? 2 * channels : channels,
     layers_per_block: model.layers_per_block,
     mid_block_scale_factor: 1,
     norm_eps: 1e-6,
     norm_num_groups: model.norm_num_groups,
+    ...(classes > 0 && { num_class_embeds: classes + 1 }),
     out_channels: learnedVariance ? 2 * channels : channels,
     sample_size: height === width ? height : [height, width],
     time_embedding_type: 'positional',

@@ -17,8 +17,9 @@ import { listAdapters, openEngine, type OpenedEngine } from '../node.ts';
 import { type BufferName, Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { DeviceImages } from '../ops/random.ts';
+import { Tensor } from '../tensor.ts';
 import { describeDevice, drawSamples, mebibytes, quoted, runCommand, sampleGrid, say } from './command.ts';
-import { diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
+import { classesOf, diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
 import { type Command, helpText, parseFlags, settingsToJson, typedAs } from './flags.ts';
 import { modelConfig, resolveSettings, type ResolvedSettings } from './presets.ts';
 import { Progress } from './progress.ts';
@@ -71,9 +72,10 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
   const settings = resolveSettings(given, { software, flip: data.flip });
   if (software) say('warning', softwareWarning(opened, settings));
 
-  const unet = new UNet({ ...modelConfig(settings.preset, data, { learnedVariance: isLearned(settings.variance) }), dropout: settings.dropout });
+  const classes = settings.classConditional ? classesOf(data) : 0, { selfCondition } = settings;
+  const unet = new UNet({ ...modelConfig(settings.preset, data, { learnedVariance: isLearned(settings.variance), selfCondition, classes }), dropout: settings.dropout });
   const parameters = Parameters.place(engine, unet, { seed: settings.seed });
-  const images = new DeviceImages(engine, data, settings.flip);
+  const images = new DeviceImages(engine, classes ? data : { ...data, labels: null }, settings.flip);
   const schedule = scheduleOf(settings, betas), { predict: prediction, variance } = settings;
   const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance });
   const { steps, lr, seed } = settings;
@@ -82,7 +84,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
   say('data', `${data.name}  ${data.count} × ${data.height}×${data.width}×${data.channels}  flip ${settings.flip ? 'on' : 'off'}  ${data.path}`);
   const { block_out_channels, layers_per_block } = unet.config;
   const blocks = `${layers_per_block} ${layers_per_block === 1 ? 'block' : 'blocks'}`;
-  say('model', `${settings.preset}  channels ${block_out_channels.join(', ')} × ${blocks}  dropout ${settings.dropout}  ${parameters.count} parameters`);
+  say('model', `${settings.preset}  channels ${block_out_channels.join(', ')} × ${blocks}  dropout ${settings.dropout}${classes ? `  ${classes} classes` : ''}${selfCondition ? '  conditioned on itself' : ''}  ${parameters.count} parameters`);
   say('schedule', diffusionLine(settings, training.lossName));
   say('train', trainLine(settings, data.count));
   const memory = memoryParts(parameters, training.plan.pool.totalBytes, data.pixels.length);
@@ -136,7 +138,9 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
     if (sampler?.steps !== sampleSteps) {
       await sampler?.sampler.destroy();
       const shape = [Math.min(n, BATCH), ...images.shape] as const;
-      const make = (): Sampler => new Sampler((x, t) => unet.forward(x, t), diffusion, shape, { method: 'ddim', steps: sampleSteps });
+      // Every class in turn.
+      const labels = classes ? Tensor.from(engine, [shape[0]], Uint32Array.from({ length: shape[0] }, (_, i) => i % classes)) : null;
+      const make = (): Sampler => new Sampler((x, t, before) => unet.forward(selfCondition ? [x, before ?? null] : x, t, { labels }), diffusion, shape, { method: 'ddim', steps: sampleSteps });
       sampler = { steps: sampleSteps, sampler: parameters.use('ema', make) };
       await sampler.sampler.compile();
     }

@@ -203,6 +203,16 @@ export class GaussianDiffusion {
     return mse(model(xt, t), target);
   }
 
+  /** What a network that is conditioned on itself is given in training: the x_0 that its output says, clipped, for half of the images, and zeros for the others. */
+  selfCondition(output: Tensor, xt: Tensor, t: Tensor, clock: Clock): Tensor {
+    const { engine } = this, N = xt.shape[0]!, C = xt.shape.at(-1)!, M = this.checkOutput(xt, output);
+    const start = Tensor.empty(engine, xt.shape), coef = gatherRows(this.#table, t);
+    engine.run(k.self_condition, threads(xt.size), {
+      clock: clock.slice, coef: coef.slice, output: output.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, stream: STREAM.self,
+    });
+    return start;
+  }
+
   /** Throws E-SHAPE unless the network's output goes with these images and the variance; returns its channels. */
   checkOutput(x: Tensor, output: Tensor): number {
     const C = x.shape.at(-1)!, M = isLearned(this.variance) ? 2 * C : C;

@@ -1,5 +1,5 @@
 // The training step as one captured plan: batch choice, flip, t, noise, forward, loss, backward, clip, AdamW, EMA.
-import { Tape } from '../autograd.ts';
+import { noGrad, Tape } from '../autograd.ts';
 import { Clock } from '../clock.ts';
 import { DdpmError, throwIfAborted } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
@@ -26,6 +26,8 @@ export interface TrainingOptions extends AdamWOptions, LossOptions {
   readonly seed?: number;
   /** How t is drawn; `uniform` by default. */
   readonly timeSampling?: TimeSampling;
+  /** For a model with classes: the share of images whose label is the last row of its table instead, which stands for no class (0.1). */
+  readonly labelDropout?: number;
 }
 
 export class Training {
@@ -48,14 +50,21 @@ export class Training {
     this.peakLr = options.lr;
     this.optimizer = new AdamW(parameters, options);
     const clock = (this.#clock = new Clock(engine));
+    const selfConditioned = unet.config.in_channels === 2 * images.shape[2];
     const objective = (this.#loss = new DiffusionLoss(diffusion, options)), { batchSize: N } = options;
     const sampling = (this.timeSampling = options.timeSampling === 'importance' ? new ImportanceSampling(engine, diffusion.T) : null);
     this.plan = engine.capture(() => {
       const tape = new Tape(engine);
       const loss = tape.record(() => {
-        const x0 = images.gather(shuffleIndices(N, images.count, clock), clock);
+        const index = shuffleIndices(N, images.count, clock), x0 = images.gather(index, clock);
+        const labels = unet.conditional ? images.gatherLabels(index, clock, { none: (unet.config.num_class_embeds ?? 1) - 1, dropout: options.labelDropout ?? 0.1 }) : null;
+        const network = (x: Tensor, at: Tensor) => {
+          if (!selfConditioned) return unet.forward(x, at, { clock, labels });
+          const start = noGrad(engine, () => diffusion.selfCondition(unet.forward([x, null], at, { clock, labels }), x, at, clock));
+          return unet.forward([x, start], at, { clock, labels });
+        };
         const { t, weight } = sampling?.draw(N, clock) ?? { t: randomIntegers(N, diffusion.T, clock, STREAM.time), weight: null };
-        const { loss, each } = objective.of((x, at) => unet.forward(x, at, { clock }), x0, t, { clock, weight });
+        const { loss, each } = objective.of(network, x0, t, { clock, weight });
         sampling?.update(t, each);
         return loss;
       });

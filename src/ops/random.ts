@@ -37,15 +37,18 @@ export class DeviceImages {
   readonly count: number;
   readonly shape: readonly [height: number, width: number, channels: number];
   readonly flip: boolean;
+  /** (count) uint32, or null where the data have none. */
+  readonly labels: Tensor | null;
   readonly #split: number;
   readonly #parts: readonly [Slice, Slice];
 
-  /** pixels: (count, height, width, channels) uint8. */
-  constructor(engine: Engine, data: { count: number; height: number; width: number; channels: number; pixels: Uint8Array }, flip: boolean) {
+  /** pixels: (count, height, width, channels) uint8; labels: (count), where there are any. */
+  constructor(engine: Engine, data: { count: number; height: number; width: number; channels: number; pixels: Uint8Array; labels?: ArrayLike<number> | null }, flip: boolean) {
     this.engine = engine;
     this.count = data.count;
     this.shape = [data.height, data.width, data.channels];
     this.flip = flip;
+    this.labels = data.labels ? Tensor.from(engine, [data.count], Uint32Array.from(data.labels)) : null;
     const size = data.height * data.width * data.channels;
     // Whole images a binding, and a length in whole words for the upload.
     const limit = Math.floor(engine.device.limits.maxStorageBufferBindingSize / size / 4) * 4;
@@ -64,6 +67,14 @@ export class DeviceImages {
       return slice;
     };
     this.#parts = [upload(data.pixels.subarray(0, this.#split * size)), upload(data.pixels.subarray(this.#split * size))];
+  }
+
+  /** The labels at `index` (N), (N) uint32; each is `none` with probability `dropout`. */
+  gatherLabels(index: Tensor, clock: Clock, { none, dropout }: { none: number; dropout: number }): Tensor {
+    if (!this.labels) throw new DdpmError('E-DATA', 'the model has classes, and the images have no labels to train it with.');
+    const N = index.size, y = Tensor.empty(this.engine, [N]);
+    this.engine.run(k.gather_labels, threads(N), { clock: clock.slice, index: index.slice, labels: this.labels.slice, y: y.slice, N, none, stream: STREAM.label, p: dropout });
+    return y;
   }
 
   /** The images at `index` (N) -> (N, H, W, C) in [-1, 1], flipped at random where the data allows it. */

@@ -4,7 +4,7 @@ import { threads } from '../../src/autograd.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { DeviceImages, randomIntegers, randomNormal, shuffleIndices } from '../../src/ops/random.ts';
-import { STREAM } from '../../src/philox.ts';
+import { STREAM, unit } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { assertClose } from '../helpers/close.ts';
 import { assertError, clockAt, gpuSuite, normalErrors, readWords, ULP, upload } from '../helpers/gpu.ts';
@@ -30,6 +30,21 @@ draws('normals have the moments of a normal', async (engine) => {
     assert.ok(Math.abs(moment(p) - mean) < 4 * Math.sqrt(variance / n), `moment ${p} is ${moment(p)}`));
   const largest = z.reduce((a, v) => Math.max(a, Math.abs(v)), 0);
   assert.ok(largest > 3.9 && largest < 5.9, `${largest}`); // 2^-24 of the mass lies beyond 5.4
+});
+
+draws('labels of a batch, some dropped, by the image\'s own counter', async (engine) => {
+  const labels = Uint8Array.from({ length: 50 }, (_, i) => i % 7), N = 300, index = Uint32Array.from({ length: N }, (_, n) => (n * 13) % 50);
+  const images = new DeviceImages(engine, { count: 50, height: 1, width: 1, channels: 1, pixels: new Uint8Array(50), labels }, false);
+  const at = upload(engine, [N], index), clock = clockAt(engine, { seed: 9, step: 4, first: 20 });
+  const words_ = words({ seed: 9, stream: STREAM.label, step: 4, samples: ids(N, 20), count: 1 });
+  for (const dropout of [0, 0.1, 1]) {
+    const got = [...(await readWords(images.gatherLabels(at, clock, { none: 7, dropout })))];
+    assert.equal(got, Array.from(index, (i, n) => (unit(words_[n]!) < Math.fround(dropout) ? 7 : labels[i]!)), `dropout ${dropout}`);
+    const none = got.filter((label) => label === 7).length;
+    assert.ok(Math.abs(none - N * dropout) <= 4 * Math.sqrt(N * dropout * (1 - dropout)), `${none} of ${N}`);
+  }
+  const without = new DeviceImages(engine, { count: 2, height: 1, width: 1, channels: 1, pixels: new Uint8Array(2) }, false);
+  await assertError(() => without.gatherLabels(at, clock, { none: 7, dropout: 0 }), 'E-DATA', /no labels/);
 });
 
 draws('a sample is the same whatever the batch, and the streams, steps and seeds differ', async (engine) => {
