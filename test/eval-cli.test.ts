@@ -71,9 +71,11 @@ cli('--real measures what real images reach; statistics of the data set are kept
 
 cli('a run: its data, its averaged weights, its eval.json; worse than real images', async () => {
   ended(await run('train', `--data shapes --limit 200 --preset tiny --batch-size 4 --timesteps 50 --samples 4 --sample-steps 2 --steps 2 --out ${out} --name a`), 0);
-  const done = await measure(`${at('a')} --n 20 --sample-steps 3 --seed 5`);
+  const done = await measure(`${at('a')} --n 20 --sample-steps 3 --seed 5 --keep-images ${at('kept.npz')}`);
   ended(done, 0, /^sampler +ddim, 3 steps, eta 0$/m, /^weights +ema$/m, /^checkpoint +step 2$/m, /^seed +5$/m, /^quantisation +uint8: clamped to \[-1, 1\], rounded$/m, /^real +shapes, train split$/m, `added to              ${at('a', 'eval.json')}`);
   assert.ok(figure(done, 'Fréchet distance') > 2 * floor, `${done.stdout} real images reach ${floor}`);
+  const again = await measure(`${at('kept.npz')} --data shapes`);
+  assert.is(figure(again, 'Fréchet distance'), figure(done, 'Fréchet distance'), 'the images that were kept');
   const [entry] = JSON.parse(readFileSync(at('a', 'eval.json'), 'utf8')) as Record<string, unknown>[];
   assert.equal(Object.keys(entry), ['frechet_distance', 'precision', 'recall', 'protocol', 'environment']);
 });
@@ -95,7 +97,7 @@ cli('an .npz file and a folder of PNGs of the same images give the same figures,
 });
 
 cli('what it refuses', async () => {
-  for (const [line, code, ...words] of [
+  const refused = [
     ['', 2, 'E-USAGE eval takes one of'],
     [`${at('a')} --real`, 2, 'E-USAGE eval takes one of'],
     ['--real --data shapes', 2, 'E-USAGE no classifier comes with the program for shapes', '--train-features --data shapes'],
@@ -103,6 +105,7 @@ cli('what it refuses', async () => {
     [`--real --data shapes --classifier ${at('images.npz')}`, 1, 'E-FILE', 'zip archive'],
     [`${at('images.npz')} --features pixels`, 2, 'E-USAGE which images are the real ones', '--data'],
     [at('nothing'), 1, 'E-FILE', 'is not there'],
-  ] as const) ended(await run('eval', line), code, ...words);
+  ] as const;
+  await Promise.all(refused.map(async ([line, code, ...words]) => ended(await run('eval', line), code, ...words)));
 });
 cli.run();

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import type { Dataset } from '../data/dataset.ts';
 import { Sampler } from '../diffusion/sampler.ts';
 import { DdpmError } from '../errors.ts';
-import { readFileOr } from '../io/files.ts';
-import { readNpz } from '../io/npz.ts';
+import { readFileOr, writeAtomic } from '../io/files.ts';
+import { npzChunks, readNpz } from '../io/npz.ts';
 import { toBytes } from '../io/picture.ts';
 import { decodePng } from '../io/png.ts';
 import type { Images } from '../quality/extractor.ts';
@@ -74,6 +74,13 @@ export async function readImages(path: string, n: number): Promise<Measured> {
     for (let p = 0; p < height * width; p++) for (let c = 0; c < channels; c++) pixels[(i * height * width + p) * channels + c] = picture.data[p * picture.channels + Math.min(c, picture.channels - 1)]!;
   });
   return { images: { count: files.length, height, width, channels, pixels }, protocol: { source: `${path}, ${files.length} PNG files` } };
+}
+
+/** Writes images as readImages takes them. */
+export async function keepImages(path: string, { count, height, width, channels, pixels }: Images): Promise<void> {
+  if (!path.endsWith('.npz')) throw new DdpmError('E-USAGE', `--keep-images ${path} would be an .npz file: give it that ending.`);
+  await writeAtomic(path, npzChunks([['arr_0', { shape: [count, height, width, channels], data: pixels as Uint8Array<ArrayBuffer> }]]));
+  say('images', path);
 }
 
 /** The first n images. */

@@ -10,7 +10,7 @@ import { describeDevice, runCommand, say } from './command.ts';
 import { measure, type Real } from './eval-distance.ts';
 import { openExtractor, trainFeatures } from './eval-features.ts';
 import { reportLikelihood } from './eval-likelihood.ts';
-import { drawImages, holdsImages, type Measured, readImages, realImages } from './eval-images.ts';
+import { drawImages, holdsImages, keepImages, type Measured, readImages, realImages } from './eval-images.ts';
 import { type Command, helpText, type Parsed, parseFlags, typedAs } from './flags.ts';
 import { describeEnvironment } from './run-folder.ts';
 import { type PlacedModel, placeModel } from './sampling.ts';
@@ -60,6 +60,7 @@ async function report(opened: OpenedEngine, parsed: Parsed<typeof EVAL>): Promis
     const other = split === 'train' ? 'test' : 'train';
     measured = realImages(await load(other), settings.n, other);
   } else measured = placed ? await drawImages(placed, parsed) : await readImages(positional!, settings.n);
+  if (settings.keepImages !== null) await keepImages(settings.keepImages, measured.images);
   const { figures, protocol } = await measure(measured.images, real, extractor);
 
   const all = { ...measured.protocol, ...protocol };

@@ -213,6 +213,7 @@ export const EVAL = {
   real: { type: 'bool', default: false, group: 'measure', help: 'real images of the other split in place of samples: what a perfect model would reach' },
   'real-statistics': { type: 'path', default: null, value: 'FILE.npz', unset: 'computed', group: 'measure', help: 'mu and sigma of the real images, as pytorch-fid saves them' },
   statistics: { type: 'path', default: 'data/statistics', value: 'FOLDER', group: 'measure', help: 'where computed statistics of real images are kept' },
+  'keep-images': { type: 'path', default: null, value: 'FILE.npz', unset: 'not kept', group: 'measure', help: 'the images that were measured: arr_0, uint8 NHWC, as other programs take them' },
   out: { type: 'path', default: null, value: 'FILE.json', unset: 'eval.json in the run folder', group: 'measure', help: 'where the figures go, after those that are there' },
 
   nll: { type: 'bool', default: false, group: 'measure', help: 'the bound on the likelihood of --n real images (64; of the test split) in bits/dim, and its curve by t; no distances' },
