@@ -1,6 +1,9 @@
 // The classifier whose features distances are measured between: it learns, the same way every time, and its file comes back.
+import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { type Dataset, loadDataset } from '../src/data/dataset.ts';
+import { DdpmError } from '../src/errors.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import { writeSafetensors } from '../src/io/safetensors.ts';
 import { parametersOf } from '../src/nn/parameter.ts';
@@ -66,6 +69,25 @@ tests('it halves images of any size down to 8, and names its tensors', () => {
   const strides = (height: number, width: number): number => parametersOf(new Classifier({ ...SHAPE, height, width })).filter((p) => p.name.endsWith('conv.weight')).length;
   assert.equal([strides(8, 8), strides(9, 7), strides(28, 28), strides(32, 32), strides(64, 48)], [1, 2, 3, 3, 4]);
   assert.equal(parametersOf(new Classifier(SHAPE)).slice(0, 4).map((p) => p.name), ['blocks.0.conv.weight', 'blocks.0.conv.bias', 'blocks.0.norm.weight', 'blocks.0.norm.bias']);
+});
+
+tests('the one that comes for Fashion-MNIST is small, and is what its file says on images that it has not seen', async (engine) => {
+  const path = new URL('../src/quality/features/fashion-mnist.safetensors', import.meta.url), bytes = new Uint8Array(readFileSync(path));
+  assert.ok(bytes.length < 2 ** 19, `${bytes.length} bytes`);
+  const { classifier, tensors, metadata } = readClassifier(bytes, 'fashion-mnist.safetensors');
+  assert.equal(classifier.shape, { height: 28, width: 28, channels: 1, classes: 10 });
+  const parameters = Parameters.place(engine, classifier, { training: false });
+  parameters.write('values', tensors, 'fashion-mnist.safetensors');
+  let test: Dataset;
+  try {
+    test = await loadDataset('fashion-mnist', { split: 'test', limit: 1000 });
+  } catch (error) {
+    if (error instanceof DdpmError && error.code === 'E-DATA') return; // a machine without the data set
+    throw error;
+  }
+  // Three standard deviations of a share of 1,000 images.
+  const reached = await accuracy(engine, classifier, { ...test, labels: test.labels! }), said = Number(metadata['test_accuracy']);
+  assert.ok(Math.abs(reached - said) < 3 * Math.sqrt((said * (1 - said)) / 1000), `${reached}, and its file says ${said} of all 10,000`);
 });
 tests.run();
 

@@ -1,6 +1,6 @@
-// npm run build: dist/, what the npm package ships: ES modules, their types, the raw kernels with their imports expanded, and the page of `view`.
+// npm run build: dist/, what the npm package ships: ES modules, their types, the raw kernels with their imports expanded, the page of `view`, and the classifiers of `eval`.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { viewPage } from '../web/build.ts';
@@ -18,3 +18,4 @@ node('node_modules/typescript/bin/tsc', '-p', 'src/tsconfig.build.json');
 node('--import', 'tsx', 'kernels/build.ts', 'dist/kernels');
 mkdirSync(join(root, 'dist/web/view'), { recursive: true });
 writeFileSync(join(root, 'dist/web/view/view.html'), await viewPage());
+cpSync(join(root, 'src/quality/features'), join(root, 'dist/quality/features'), { recursive: true }); // read at run time, beside the module that names them
