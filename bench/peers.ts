@@ -100,7 +100,7 @@ function convShapes(engine: Engine, preset: PresetName): ConvDims[] {
     while (N > 1 && flops(N) > MAX_FLOPS) N /= 2;
     found.set([s.H, s.C, s.O, s.KH, s.stride].join(), { ...s, N, WC: s.C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 });
   };
-  const paper = new Engine(paperDevice(engine.device));
+  const paper = new Engine(paperDevice());
   for (const [kernel, shapes] of shapesIn(paper, () => trainingOf(paper, preset, 1)))
     if (kernel.startsWith('conv2d_forward') || kernel === 'conv2d_tiled') for (const { args } of shapes) if (!args['TRANSPOSED']) add(args as unknown as ConvDims);
   return [...found.values()].sort((a, b) => b.H - a.H || a.C - b.C || a.O - b.O);

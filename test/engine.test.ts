@@ -66,7 +66,7 @@ pool('refuses a buffer that was freed before or is not its own', async () => {
 pool.run();
 
 // ------------------------------------------------------------------------------------------------------------------------------- scopes
-const scopes = gpuSuite('scopes and memory');
+const scopes = gpuSuite('scopes and memory', { watched: false });
 
 scopes('a scope frees what it made, except what it returns', async (engine) => {
   const live = engine.memory().live;
@@ -141,7 +141,7 @@ scopes('write orders itself after what was recorded before it', async (engine) =
 scopes.run();
 
 // ------------------------------------------------------------------------------------------------------------------ capture and replay
-const capture = gpuSuite('capture and replay');
+const capture = gpuSuite('capture and replay', { watched: false });
 
 /** A step of training on a small net, and its gradients. */
 function network(engine: Engine) {
@@ -241,7 +241,7 @@ capture('an error inside a tape inside a capture is the one that comes out', asy
 capture.run();
 
 // ------------------------------------------------------------------------------------------------------------------------- what it refuses
-const refusals = gpuSuite('what the engine refuses');
+const refusals = gpuSuite('what the engine refuses', { watched: false });
 
 refusals('a tensor that was freed', async (engine) => {
   // Seen as long as nobody was given the buffer again.
@@ -346,7 +346,7 @@ device('destroy leaves a borrowed device to its owner', () =>
 device.run();
 
 // --------------------------------------------------------------------------------------------------------------------------------- leaks
-const leaks = gpuSuite('nothing leaks');
+const leaks = gpuSuite('nothing leaks', { watched: false });
 
 leaks('over 50 eager steps', async (engine) => {
   const net = network(engine);

@@ -13,6 +13,8 @@ import { DdpmError } from '../errors.ts';
 import { loadCheckpoint, saveCheckpoint, type TrainingState } from '../io/checkpoint.ts';
 import { writeAtomic } from '../io/files.ts';
 import { encodePng } from '../io/png.ts';
+import { Engine } from '../gpu/engine.ts';
+import { paperDevice } from '../gpu/paper.ts';
 import { listAdapters, openEngine, type OpenedEngine } from '../node.ts';
 import { type BufferName, Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
@@ -62,7 +64,9 @@ async function train(): Promise<number> {
 }
 
 async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readonly number[] | null, resumed: { run: RunFolder; checkpoint: Checkpoint } | null): Promise<number> {
-  const { engine, software } = opened;
+  const { software } = opened;
+  // What a dry run says is counted; nothing is allocated, however large the model and the batch.
+  const engine = given.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth)) : opened.engine;
   process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
   say('device', describeDevice(opened));
   const data = await loadDataset(given.data, {
@@ -74,7 +78,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
 
   const classes = settings.classConditional ? classesOf(data) : 0, { selfCondition } = settings;
   const unet = new UNet({ ...modelConfig(settings.preset, data, { learnedVariance: isLearned(settings.variance), selfCondition, classes }), dropout: settings.dropout });
-  const parameters = Parameters.place(engine, unet, { seed: settings.seed });
+  const parameters = Parameters.place(engine, unet, { seed: settings.seed, initial: !given.dryRun });
   const images = new DeviceImages(engine, classes ? data : { ...data, labels: null }, settings.flip);
   const schedule = scheduleOf(settings, betas), { predict: prediction, variance } = settings;
   const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance });
@@ -92,7 +96,9 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
 
   const config = settingsToJson(TRAIN, settings as TrainSettings);
   if (given.dryRun) {
-    await compile(training);
+    const { plan } = training, most = opened.device.limits.maxStorageBufferBindingSize;
+    say('plan', `${plan.dispatches} dispatches a step, at most ${mebibytes(plan.pool.peakBytes)} MiB of activations at once`);
+    if (plan.pool.largestBytes > most) say('warning', `the largest tensor has ${mebibytes(plan.pool.largestBytes)} MiB and this device binds at most ${mebibytes(most)}: use a smaller --batch-size`);
     process.stdout.write(`${JSON.stringify({ settings: config, model: unet.config, parameters: parameters.count }, null, 2)}\n`);
     say('dry run', 'nothing was trained or written');
     return 0;

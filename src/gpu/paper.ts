@@ -1,23 +1,27 @@
-// A device of paper: it has the limits and features of a real one, allocates nothing and computes nothing. A plan captured on it tells what it would launch and hold.
+// A device of paper: it allocates nothing and computes nothing. A plan captured on it tells what it would launch and hold, whatever the machine.
 
-/** What an engine asks of a device while it captures; anything else is missing, and throws. */
-export function paperDevice({ limits, features, adapterInfo }: Pick<GPUDevice, 'limits' | 'features'> & { adapterInfo?: GPUAdapterInfo }): GPUDevice {
-  const buffer = ({ size }: GPUBufferDescriptor) => ({ size, destroy: () => {} });
+const LIMITS = {
+  maxBufferSize: 2 ** 40, maxStorageBufferBindingSize: 2 ** 40, maxStorageBuffersPerShaderStage: 8, maxUniformBuffersPerShaderStage: 1, maxBindingsPerBindGroup: 16,
+  maxComputeWorkgroupStorageSize: 16384, maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupSizeX: 256, maxComputeWorkgroupsPerDimension: 65535,
+  minUniformBufferOffsetAlignment: 256,
+};
+
+/** What an engine asks of a device until it computes. Memory has no limit; with a subgroup width it chooses the kernels of a device that has it. */
+export function paperDevice(subgroupWidth = 0): GPUDevice {
+  const nothing = () => ({});
   const paper = {
-    limits, features, adapterInfo,
+    limits: LIMITS,
+    features: new Set(subgroupWidth ? ['subgroups'] : []),
+    adapterInfo: { subgroupMinSize: subgroupWidth, subgroupMaxSize: subgroupWidth },
     lost: new Promise(() => {}),
-    queue: { writeBuffer: () => {}, submit: () => {}, onSubmittedWorkDone: async () => {} },
-    addEventListener: () => {},
-    createBuffer: buffer,
-    createBindGroup: () => ({}),
-    createBindGroupLayout: () => ({}),
+    queue: { writeBuffer: nothing, submit: nothing, onSubmittedWorkDone: async () => {} },
+    addEventListener: nothing, pushErrorScope: nothing, popErrorScope: async () => null,
+    createBuffer: ({ size }: GPUBufferDescriptor) => ({ size, destroy: nothing }),
+    createBindGroup: nothing, createBindGroupLayout: nothing, createPipelineLayout: nothing, createShaderModule: nothing, createComputePipeline: nothing,
     // Eager commands, such as the clearing of parameters, go nowhere.
-    createPipelineLayout: () => ({}),
-    createShaderModule: () => ({}),
-    createComputePipeline: () => ({}),
     createCommandEncoder: () => ({
-      beginComputePass: () => ({ setPipeline: () => {}, setBindGroup: () => {}, dispatchWorkgroups: () => {}, end: () => {} }),
-      copyBufferToBuffer: () => {}, clearBuffer: () => {}, finish: () => ({}),
+      beginComputePass: () => ({ setPipeline: nothing, setBindGroup: nothing, dispatchWorkgroups: nothing, end: nothing }),
+      copyBufferToBuffer: nothing, clearBuffer: nothing, finish: nothing,
     }),
   };
   return paper as unknown as GPUDevice;

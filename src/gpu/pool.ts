@@ -15,9 +15,10 @@ export class Pool {
   readonly #free = new Map<number, GPUBuffer[]>();
   readonly #owned = new Set<GPUBuffer>();
   readonly #live = new Set<GPUBuffer>();
-  /** Bytes handed out now, at most at any time, and held in all. */
+  /** Bytes handed out now, at most at any time, at most at once, and held in all. */
   liveBytes = 0;
   peakBytes = 0;
+  largestBytes = 0;
   totalBytes = 0;
 
   /** `guard` runs what the device may refuse. */
@@ -37,6 +38,7 @@ export class Pool {
       this.totalBytes += size;
     }
     this.#live.add(buffer);
+    this.largestBytes = Math.max(this.largestBytes, bytes);
     this.liveBytes += size;
     this.peakBytes = Math.max(this.peakBytes, this.liveBytes);
     return buffer;

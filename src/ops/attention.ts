@@ -18,13 +18,24 @@ export interface Operand {
 }
 
 /** C = alpha op(A) op(B) (+ C) for `batch` matrices, of which `inner` share an image. */
-export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1 } = {}): void {
-  const { alpha = 1, batch = 1, inner = 1, accumulate = 0 } = options;
-  engine.run(k.matmul, grid(Math.ceil(M / 32) * Math.ceil(N / 32) * batch), {
-    a: a.slice, b: b.slice, c: c.slice, M, N, K, batch, inner, alpha, accumulate,
-    trans_a: Number(!!a.transposed), trans_b: Number(!!b.transposed), lda: a.ld, ldb: b.ld, ldc: c.ld,
+export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant } = {}): void {
+  const { alpha = 1, batch = 1, inner = 1, accumulate = 0, variant = matmulVariant(engine, a, b, c, N) } = options;
+  const args = {
+    a: a.slice, b: b.slice, c: c.slice, M, N, K, batch, inner, alpha, accumulate, lda: a.ld, ldb: b.ld, ldc: c.ld,
     outer_a: a.outer, outer_b: b.outer, outer_c: c.outer, inner_a: a.inner, inner_b: b.inner, inner_c: c.inner,
-  });
+  };
+  const transposed = [Number(!!a.transposed), Number(!!b.transposed)] as const;
+  if (variant === 'tiled') engine.run(k.matmul, grid(Math.ceil(M / 32) * Math.ceil(N / 32) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
+  else engine.run(k.matmul_subgroup, grid(Math.ceil(M / 32) * Math.ceil(N / 16) * batch), { ...args, TRANS_A: transposed[0], TRANS_B: transposed[1] });
+}
+
+/** Through workgroup memory, or on CPUs by broadcast, which needs aligned rows. */
+export type MatmulVariant = 'tiled' | 'subgroup';
+
+export function matmulVariant(engine: Engine, a: Operand, b: Operand, c: Operand, N: number): MatmulVariant {
+  const aligned = (operand: Operand, to: number) => [operand.ld, operand.outer, operand.inner].every((n) => n % to === 0);
+  const room = N % 2 === 0 || c.ld > N; // an odd last column is written with the one behind it
+  return engine.subgroupWidth === 8 && aligned(a, 4) && aligned(b, 2) && aligned(c, 2) && room ? 'subgroup' : 'tiled';
 }
 
 /** q, k, v (N, T, C) -> softmax(q k^T / sqrt(C / heads)) v, (N, T, C); head h is channels h C/heads to (h + 1) C/heads - 1. */
@@ -34,14 +45,16 @@ export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number):
   if (C % heads) throw new DdpmError('E-SHAPE', `attention: ${C} channels do not divide into ${heads} heads.`);
   const D = C / heads, alpha = 1 / Math.sqrt(D), batch = N * heads;
   const heads_ = (slice: Slice): Operand => ({ slice, ld: C, outer: T * C, inner: D });
-  const square = (slice: Slice): Operand => ({ slice, ld: T, outer: heads * T * T, inner: T * T });
+  // Rows of the scores start at whole vec4s.
+  const ld = 4 * Math.ceil(T / 4);
+  const square = (slice: Slice): Operand => ({ slice, ld, outer: heads * T * ld, inner: T * ld });
   const turned = (operand: Operand): Operand => ({ ...operand, transposed: true });
   const shape = { batch, inner: heads };
 
-  const scores = engine.allocate(4 * batch * T * T), p = engine.allocate(4 * batch * T * T);
+  const scores = engine.allocate(4 * batch * T * ld), p = engine.allocate(4 * batch * T * ld);
   const y = Tensor.empty(engine, q.shape);
   matmul(engine, T, T, D, heads_(q.slice), turned(heads_(key.slice)), square(scores), { ...shape, alpha });
-  engine.run(k.softmax_forward, threads(batch * T), { x: scores, y: p, rows: batch * T, size: T });
+  engine.run(k.softmax_forward, threads(batch * T), { x: scores, y: p, rows: batch * T, size: T, ld });
   engine.free(scores);
   matmul(engine, T, D, T, square(p), heads_(value.slice), heads_(y.slice), shape);
 
@@ -49,9 +62,9 @@ export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number):
     y,
     [q, key, value],
     (dy, [dq, dk, dv]) => {
-      const dp = engine.allocate(4 * batch * T * T), ds = engine.allocate(4 * batch * T * T);
+      const dp = engine.allocate(4 * batch * T * ld), ds = engine.allocate(4 * batch * T * ld);
       matmul(engine, T, T, D, heads_(dy), turned(heads_(value.slice)), square(dp), shape);
-      engine.run(k.softmax_backward, threads(batch * T), { y: p, dy: dp, dx: ds, rows: batch * T, size: T });
+      engine.run(k.softmax_backward, threads(batch * T), { y: p, dy: dp, dx: ds, rows: batch * T, size: T, ld });
       engine.free(dp);
       if (dq) matmul(engine, T, D, T, square(ds), heads_(key.slice), heads_(dq.slice), { ...shape, alpha, accumulate: dq.accumulate });
       if (dk) matmul(engine, T, D, T, turned(square(ds)), heads_(q.slice), heads_(dk.slice), { ...shape, alpha, accumulate: dk.accumulate });

@@ -4,7 +4,9 @@ import * as assert from 'uvu/assert';
 import { pointwise, record, Tape } from '../../src/autograd.ts';
 import { Clock, type Tick } from '../../src/clock.ts';
 import { DdpmError, type ErrorCode } from '../../src/errors.ts';
+import { MAP_READ, USAGE } from '../../src/gpu/constants.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
+import type { Slice } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { type OpenedEngine, type OpenOptions, openEngine } from '../../src/node.ts';
 import { STREAM, unit } from '../../src/philox.ts';
@@ -22,6 +24,44 @@ let opened: Promise<OpenedEngine> | undefined;
 /** The engine of this process. It is opened by the first test that asks, and never closed: test/run.ts ends the process. */
 export const gpu = (): Promise<OpenedEngine> => (opened ??= openEngine(openOptions));
 
+// openEngine turns Dawn's bounds checks off. In their place, tests have every allocation lie between two stretches of NaN: a kernel that reads there computes NaN,
+// and one that writes there is found at the end of its test.
+const AROUND = 256;
+
+/** Until the returned function is called, allocations get their surroundings; it throws where something has been written there. */
+function watch(engine: Engine): () => Promise<void> {
+  const { allocate } = engine, slices = new Map<GPUBuffer, Slice>();
+  engine.allocate = (bytes) => {
+    if (engine.capturing) return allocate.call(engine, bytes); // a plan that has not run has filled nothing
+    const { buffer } = allocate.call(engine, 2 * AROUND + 16 * Math.ceil(bytes / 16)); // bindings are whole vec4s
+    const slice = { buffer, offset: AROUND, bytes };
+    slices.set(buffer, slice);
+    return slice;
+  };
+  return () => {
+    engine.allocate = allocate;
+    return assertInside(engine, [...slices.values()]);
+  };
+}
+
+async function assertInside(engine: Engine, slices: readonly Slice[]): Promise<void> {
+  if (slices.length === 0) return;
+  const staging = engine.device.createBuffer({ size: 2 * AROUND * slices.length, usage: USAGE.COPY_DST | USAGE.MAP_READ });
+  const encoder = engine.device.createCommandEncoder();
+  slices.forEach(({ buffer, offset, bytes }, i) => {
+    encoder.copyBufferToBuffer(buffer, offset - AROUND, staging, 2 * AROUND * i, AROUND);
+    encoder.copyBufferToBuffer(buffer, offset + 16 * Math.ceil(bytes / 16), staging, 2 * AROUND * i + AROUND, AROUND);
+  });
+  engine.submit(encoder);
+  await engine.settle(staging.mapAsync(MAP_READ));
+  const floats = new Float32Array(staging.getMappedRange());
+  slices.forEach(({ bytes }, i) => {
+    const at = floats.subarray((2 * AROUND * i) / 4, (2 * AROUND * (i + 1)) / 4).findIndex((v) => !Number.isNaN(v));
+    if (at >= 0) assert.unreachable(`a kernel wrote ${at < AROUND / 4 ? `${AROUND - 4 * at} bytes before` : `${4 * at - AROUND} bytes after`} a tensor of ${bytes} bytes`);
+  });
+  staging.destroy();
+}
+
 function succeeds(fn: () => void): boolean {
   try {
     fn();
@@ -36,18 +76,24 @@ function replaceBroken(engine: Engine): void {
   if (!succeeds(() => engine.check())) opened = undefined;
 }
 
-/** A suite whose tests get the shared engine, and whose tensors are freed after each test. Any error that the device reports fails the test. */
-export function gpuSuite(name: string): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
+/**
+ * A suite whose tests get the shared engine, and whose tensors are freed after each test. Any error that the device reports fails the test, and so does a kernel that
+ * writes outside a tensor, unless `watched` is false: for tests that count bytes.
+ */
+export function gpuSuite(name: string, { watched = true } = {}): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
   const tests = suite(name);
   const add = (what: string, test: (engine: Engine) => void | Promise<void>): void =>
     tests(what, async () => {
       const { engine } = await gpu();
       const scope = engine.openScope(false);
       const close = () => engine.closeScope(scope);
+      const inside = watched ? watch(engine) : async () => {};
       try {
         await test(engine);
         await engine.finished();
+        await inside();
       } catch (error) {
+        void inside().catch(() => {});
         replaceBroken(engine);
         // The test may have left scopes of its own open; they go first, or every later test would fail too.
         for (let tries = 10, closed = false; !closed && tries > 0; tries--) closed = succeeds(close);

@@ -51,6 +51,32 @@ products('rows, images and heads with strides of their own; what lies between is
   const outside = (i: number): boolean => i % C >= two * D;
   assertClose(await out.read(), compute((v) => v), { atol: bound(T + 1, compute(abs)).map((v, i) => (outside(i) ? 0 : v)), what: 'two heads' });
 });
+
+// Both sides of the threshold between the two kernels: what the subgroup kernel takes is computed by both.
+for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 17, 12]])
+  products(`by broadcast: (${M}, ${K}) by (${K}, ${N}) in all transposes, against the tiled kernel and the twin`, async (engine) => {
+    if (engine.subgroupWidth !== 8) return;
+    const batch = 2, up = (n: number) => 4 * Math.ceil(n / 4);
+    for (const transA of [false, true])
+      for (const transB of [false, true])
+        for (const accumulate of [0, 1] as const) {
+          const [lda, ldb, ldc] = [up(transA ? M : K), up(transB ? K : N), up(N)], [strideA, strideB, strideC] = [lda * (transA ? K : M), ldb * (transB ? N : K), ldc * M];
+          const a = random(batch * strideA, 0), b = random(batch * strideB, 1), c = random(batch * strideC, 2);
+          // What lies between the rows is no part of the product.
+          const hide = (values: Float32Array, ld: number, used: number) => values.map((v, i) => (i % ld < used ? v : NaN));
+          const ta = upload(engine, [a.length], hide(a, lda, transA ? M : K)), tb = upload(engine, [b.length], hide(b, ldb, transB ? K : N));
+          const results = await Promise.all((['tiled', 'subgroup'] as const).map(async (variant) => {
+            const out = upload(engine, [c.length], c);
+            const operand = (t: Tensor, ld: number, outer: number, transposed = false) => ({ slice: t.slice, ld, outer, inner: 0, transposed });
+            matmul(engine, M, N, K, operand(ta, lda, strideA, transA), operand(tb, ldb, strideB, transB), operand(out, ldc, strideC), { batch, accumulate, variant });
+            return out.read();
+          }));
+          const compute = (f: (v: Floats) => Floats) => matmulTwin({ a: f(a), b: f(b), c: accumulate ? f(c) : undefined, M, N, K, batch, transA, transB, lda, ldb, ldc, strideA, strideB, strideC });
+          const used = (values: Floats) => Float64Array.from(values).filter((_, i) => i % ldc < N);
+          const want = used(compute((v) => v)), atol = used(bound(K + 1, compute(abs)));
+          for (const [i, got] of results.entries()) assertClose(used(got), want, { atol, what: `${['tiled', 'subgroup'][i]}, transposed ${transA}, ${transB}, accumulate ${accumulate}` });
+        }
+  });
 products.run();
 
 // ----------------------------------------------------------------------------------------------------------------------------- softmax
@@ -68,11 +94,11 @@ for (const [count, size, spread] of [[3, 1, 1], [70, 7, 1], [5, 65, 3], [2, 256,
   rows(`${count} rows of ${size}`, async (engine) => {
     const x = random(count * size, 0).map((v) => spread * v + 100), dy = random(count * size, 1);
     const y = Tensor.empty(engine, [x.length]), dx = Tensor.empty(engine, [x.length]);
-    engine.run(k.softmax_forward, threads(count), { x: upload(engine, [x.length], x).slice, y: y.slice, rows: count, size });
+    engine.run(k.softmax_forward, threads(count), { x: upload(engine, [x.length], x).slice, y: y.slice, rows: count, size, ld: size });
     const want = softmax(x, count, size), error = softmaxError(x, size), got = await y.read();
     // The last term is for what underflows: exp of less than -87.
     assertClose(got, want, { atol: want.map((v, i) => v * error[i] + 2 ** -126), what: 'y' });
-    engine.run(k.softmax_backward, threads(count), { y: y.slice, dy: upload(engine, [dy.length], dy).slice, dx: dx.slice, rows: count, size });
+    engine.run(k.softmax_backward, threads(count), { y: y.slice, dy: upload(engine, [dy.length], dy).slice, dx: dx.slice, rows: count, size, ld: size });
     // The twin starts from the kernel's own y, so that only the backward's roundings count: those of y (|dy| + sum |dy| y).
     const sizes = got.map((v, i) => {
       const start = Math.floor(i / size) * size;
@@ -85,7 +111,7 @@ for (const [count, size, spread] of [[3, 1, 1], [70, 7, 1], [5, 65, 3], [2, 256,
 
 rows('rows that would overflow without their maximum taken off', async (engine) => {
   const x = [1000, 999, -1000, 88, 89, 90, 0, 200, 199, -3, 150, -150], y = Tensor.empty(engine, [12]); // the largest in every column
-  engine.run(k.softmax_forward, [1], { x: upload(engine, [12], x).slice, y: y.slice, rows: 4, size: 3 });
+  engine.run(k.softmax_forward, [1], { x: upload(engine, [12], x).slice, y: y.slice, rows: 4, size: 3, ld: 3 });
   assertClose(await y.read(), softmax(x, 4, 3), { atol: 2 ** -126, rtol: 2 * ULP * (expUlps(2) + 1) + 8 * ULP, what: 'y' });
 });
 rows.run();
