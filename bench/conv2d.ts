@@ -29,7 +29,7 @@ export function* conv2dCases(engine: Engine, shape: Shape, all: boolean): Genera
   const launch = {
     forward: (v: ConvVariant) => () => forward(engine, { ...dims, x, w, bias, per_image: bias, residual: x, y }, v),
     input: (v: ConvVariant) => () => backwardInput(engine, dims, dy, w, { slice: dx, accumulate: 0 }, v),
-    weight: (v: ConvVariant) => () => backwardWeight(engine, dims, x, dy, { slice: dw, accumulate: 0 }, v),
+    weight: (v: ConvVariant) => () => backwardWeight(engine, dims, x, dy, { slice: dw, accumulate: 0 }, null, v),
   };
   const kinds = [
     ['forward', 'conv2d_forward', y, KH * KW * C],

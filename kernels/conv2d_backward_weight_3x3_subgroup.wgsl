@@ -1,4 +1,4 @@
-// part[s,kh,kw,c,o] = sum over the columns of split s of x[n, h+kh-1, w+kw-1, c] * dy[n,h,w,o], for a 3 x 3 convolution that keeps the size; dw = sum_s part[s]
+// part[s,kh,kw,c,o] = sum over the columns of split s of x[n, h+kh-1, w+kw-1, c] * dy[n,h,w,o], for a 3 x 3 convolution that keeps the size; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
 // One 8-wide subgroup computes all kh of one kw, 16 c and 16 o: lane = column (n, w) for x, lane = two output channels for dy. It walks down the rows of
 // eight columns and keeps the rows of x above, at and below in registers, so that each is loaded once for three taps. C and O are multiples of 4.
 enable subgroups;
@@ -7,7 +7,8 @@ enable subgroups;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<vec2f>;         // (N, H, W, O)
 @group(0) @binding(2) var<storage, read_write> part: array<vec2f>; // (splits, 3, 3, C, O)
-@group(0) @binding(3) var<uniform> dims: Dims;
+@group(0) @binding(3) var<storage, read_write> sums: array<vec2f>; // (splits, O); anything where has_bias is not set
+@group(0) @binding(4) var<uniform> dims: Dims;
 
 // Adds the outer products of sixteen channels of x and of dy at eight columns to the sums of one row of taps. Each sum takes its eight products at once:
 // there are more sums than registers, and each is stored as seldom as can be.
@@ -46,6 +47,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let share = (columns + 8u * dims.splits - 1u) / (8u * dims.splits) * 8u;
   let end = min((split + 1u) * share, columns);
 
+  let counted = dims.has_bias != 0u && kw == 1u && c4 == 0u;
+  var sum = vec2f(0.0);
   var acc: array<vec2f, 48>;
   for (var first = split * share; first < end; first += 8u) {
     let j = min(first + lane, columns - 1u);
@@ -60,6 +63,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       let below = source(column, c, h + 1u, inside);
       var b: array<vec2f, 8>;
       for (var r = 0u; r < 8u; r++) { b[r] = dy[subgroupShuffle(at, r) + o]; }
+      // Columns past the end count for nothing; x is zero there, dy is not.
+      if (counted) {
+        for (var r = 0u; r < 8u; r++) { sum += select(vec2f(0.0), b[r], first + r < end); }
+      }
       meet(&acc, 0u, above, b);
       meet(&acc, 16u, here, b);
       meet(&acc, 32u, below, b);
@@ -70,6 +77,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   }
 
   if (channel >= O2) { return; }
+  if (counted) { sums[split * O2 + channel] = sum; }
   for (var i = 0u; i < 48u; i++) {
     let ci = c4 * 4u + i % 16u;
     if (ci < dims.C) { part[((split * 9u + i / 16u * 3u + kw) * dims.C + ci) * O2 + channel] = acc[i]; }

@@ -1,4 +1,4 @@
-// part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]
+// part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
 // One 8-wide subgroup computes 32 (tap, c) x 16 o of one split: lane = pixel for x, lane = two output channels for dy; eight pixels a turn, each dy used 32 times.
 // Pixels advance by carries: a division costs as much as thirty FMAs here. C and O are multiples of 4.
 enable subgroups;
@@ -7,7 +7,8 @@ enable subgroups;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<vec2f>;         // (N, OH, OW, O)
 @group(0) @binding(2) var<storage, read_write> part: array<vec2f>; // (splits, KH, KW, C, O)
-@group(0) @binding(3) var<uniform> dims: Dims;
+@group(0) @binding(3) var<storage, read_write> sums: array<vec2f>; // (splits, O); anything where has_bias is not set
+@group(0) @binding(4) var<uniform> dims: Dims;
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -39,6 +40,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     kw[g] = m / C4 % dims.KW;
     c[g] = m % C4;
   }
+  var sum = vec2f(0.0);
   var acc: array<vec2f, 32>;
   for (var first = split * share; first < end; first += 8u) {
     var a: array<vec4f, 8>;
@@ -48,6 +50,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     }
     for (var r = 0u; r < 8u; r++) {
       let b = dy[min(first + r, pixels - 1u) * O2 + o];
+      sum += select(vec2f(0.0), b, first + r < end);
       for (var g = 0u; g < 8u; g++) {
         let s = subgroupShuffle(a[g], r);
         acc[4u * g] = fma(vec2f(s.x), b, acc[4u * g]);
@@ -60,5 +63,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   }
 
   if (column >= O2) { return; }
+  if (dims.has_bias != 0u && row4 == 0u) { sums[split * O2 + column] = sum; }
   for (var r = 0u; r < 32u && row4 * 4u + r < rows4 * 4u; r++) { part[(split * rows4 * 4u + row4 * 4u + r) * O2 + column] = acc[r]; }
 }

@@ -1,4 +1,4 @@
-// part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]
+// part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
 // One workgroup computes 64 (kh,kw,c) x 64 o of one split, an invocation 8 x 4. Both operands are contiguous along what is not summed: vec4 loads, nothing turned.
 // For GPUs; C and O are multiples of 4.
 #import index
@@ -6,7 +6,8 @@
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<vec4f>;         // (N, OH, OW, O)
 @group(0) @binding(2) var<storage, read_write> part: array<vec4f>; // (splits, KH, KW, C, O)
-@group(0) @binding(3) var<uniform> dims: Dims;
+@group(0) @binding(3) var<storage, read_write> sums: array<vec4f>; // (splits, O); anything where has_bias is not set
+@group(0) @binding(4) var<uniform> dims: Dims;
 
 const BK = 16u;
 var<workgroup> xs: array<vec4f, 256>; // (BK, 64 / 4)
@@ -32,6 +33,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let m = row + li % 16u;
   let tap = min(m / C4, dims.KH * dims.KW - 1u);
   let n = column + li % 16u;
+  var sum = vec4f(0.0);
   var acc: array<vec4f, 8>;
   for (var q0 = first; q0 < end; q0 += BK) {
     for (var j = 0u; j < 2u; j++) {
@@ -49,6 +51,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     workgroupBarrier();
     for (var k = 0u; k < BK; k++) {
       let b = ys[k * 16u + l.x];
+      sum += b;
       let a0 = xs[k * 16u + l.y * 2u];
       let a1 = xs[k * 16u + l.y * 2u + 1u];
       for (var i = 0u; i < 4u; i++) {
@@ -59,6 +62,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     workgroupBarrier();
   }
   if (column + l.x >= O4 || split >= dims.splits) { return; }
+  if (dims.has_bias != 0u && row == 0u && l.y == 0u) { sums[split * O4 + column + l.x] = sum; }
   for (var i = 0u; i < 8u; i++) {
     let r = row * 4u + l.y * 8u + i;
     if (r < rows4 * 4u) { part[(split * rows4 * 4u + r) * O4 + column + l.x] = acc[i]; }

@@ -1,4 +1,4 @@
-// TRANSPOSED = false: y = conv(x, w) + bias + per_image + residual, as conv2d_forward; true: dx from dy, as conv2d_backward_input, with w as (KH, KW, O, C)
+// TRANSPOSED = false: y = conv(x, w) + bias + per_image + residual, as conv2d_forward; true: dx from dy, as conv2d_backward_input
 // One workgroup computes 64 pixels x 64 channels, an invocation 8 x 4: an implicit GEMM over k = (kh, kw, channel) with tiles in workgroup memory.
 // 28 TFLOP/s on an H100, 44 % of its FMA peak; tiles of 128 x 128 with 8 x 8 an invocation reached 2 to 7 there.
 // The two directions are one GEMM; only the gather of pixels differs. For GPUs; channel counts are multiples of 4. In the transposed direction
@@ -7,7 +7,7 @@
 #import conv2d
 override TRANSPOSED: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // pixels x CIN
-@group(0) @binding(1) var<storage, read> w: array<vec4f>;         // (KH, KW, WROWS, COUT)
+@group(0) @binding(1) var<storage, read> w: array<vec4f>;         // (KH, KW, WC, O)
 @group(0) @binding(2) var<storage, read> bias: array<vec4f>;      // (COUT)
 @group(0) @binding(3) var<storage, read> per_image: array<vec4f>; // (N, COUT)
 @group(0) @binding(4) var<storage, read> residual: array<vec4f>;  // pixels x COUT
@@ -22,11 +22,8 @@ var<workgroup> ws: array<vec4f, 256>; // (4 BK4, BN4)
 
 @compute @workgroup_size(16, 8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {
-  // In the transposed direction the weight was cut and turned beforehand: (KH, KW, O, C) with C0 = 0.
   let cin4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
   let cout4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
-  let w_rows = select(dims.WC, dims.O, TRANSPOSED);
-  let w_first = select(dims.C0, 0u, TRANSPOSED);
   let height = select(dims.OH, dims.H, TRANSPOSED);
   let width = select(dims.OW, dims.W, TRANSPOSED);
   let pixels = dims.N * height * width;
@@ -52,14 +49,29 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       if (p >= 0) { value = x[u32(p) * cin4 + k % cin4]; }
       xs[k4 * BM + li % BM] = value;
     }
-    for (var j = 0u; j < 2u; j++) {
-      let i = li + 128u * j;
-      let k = step * BK4 + i / BN4 / 4u;
+    if (TRANSPOSED) {
+      // The weight's rows are the columns here: half of the invocations each turn 4 x 4 of it on the way.
+      let k = step * BK4 + li % BK4;
       let tap = k / cin4;
-      let c = column + i % BN4;
-      var value = vec4f(0.0);
-      if (tap < taps && c < cout4) { value = w[(tap * w_rows + w_first + k % cin4 * 4u + i / BN4 % 4u) * cout4 + c]; }
-      ws[i] = value;
+      let n4 = li / BK4;
+      if (li < BK4 * BN4) {
+        var t = mat4x4f();
+        if (tap < taps && column + n4 < cout4) {
+          let at = (tap * dims.WC + dims.C0 + (column + n4) * 4u) * cin4 + k % cin4;
+          t = transpose(mat4x4f(w[at], w[at + cin4], w[at + 2u * cin4], w[at + 3u * cin4]));
+        }
+        for (var i = 0u; i < 4u; i++) { ws[(li % BK4 * 4u + i) * BN4 + n4] = t[i]; }
+      }
+    } else {
+      for (var j = 0u; j < 2u; j++) {
+        let i = li + 128u * j;
+        let k = step * BK4 + i / BN4 / 4u;
+        let tap = k / cin4;
+        let c = column + i % BN4;
+        var value = vec4f(0.0);
+        if (tap < taps && c < cout4) { value = w[(tap * dims.WC + dims.C0 + k % cin4 * 4u + i / BN4 % 4u) * cout4 + c]; }
+        ws[i] = value;
+      }
     }
     workgroupBarrier();
     for (var k4 = 0u; k4 < BK4; k4++) {

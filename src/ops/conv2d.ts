@@ -56,12 +56,11 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
       parts.forEach(({ x: t, dims }, i) => {
         const dx = out[i];
         if (dx) backwardInput(engine, dims, dy, w.slice, dx);
-        if (dw) backwardWeight(engine, dims, t.slice, dy, dw);
+        // The first part's pass over dy sums it for the bias as well.
+        if (dw) backwardWeight(engine, dims, t.slice, dy, dw, i === 0 ? db : null);
       });
       if (dPerImage) sumPixels(engine, dy, N, OH * OW, O, dPerImage);
-      // The bias sums over the images what the time embedding has summed over the pixels.
-      if (db && dPerImage && !dPerImage.accumulate) sumPixels(engine, dPerImage.slice, 1, N, O, db);
-      else if (db) sumRows(engine, dy, N * OH * OW, O, db);
+      if (db && !dw) sumRows(engine, dy, N * OH * OW, O, db);
     },
     { passes: residual ? xs.length + 3 : -1 },
   );

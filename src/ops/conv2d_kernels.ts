@@ -4,6 +4,7 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
+import { sumRows } from './sum.ts';
 
 export type ConvArgs = Args<typeof k.conv2d_forward>;
 /** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
@@ -62,7 +63,7 @@ export function forward(engine: Engine, args: ConvArgs, variant = convVariant(en
 
 /** dx from dy. */
 export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims, 'input')): void {
-  const { N, H, W, C, OH, OW, O, KH, KW } = dims;
+  const { N, H, W, C, OH, OW, O } = dims;
   const pixels = N * H * W;
   const args = { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), args);
@@ -75,26 +76,27 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
     copies.free();
   } else {
-    // The forward's GEMM, with the weight turned and pixels gathered the other way round.
-    const turned = engine.allocate(4 * KH * KW * C * O);
-    engine.run(k.conv2d_turn_weight, threads(KH * KW * C * O), { ...dims, w, turned });
-    const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w: turned, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1 };
+    // The forward's GEMM, with pixels gathered and the weight read the other way round.
+    const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1 };
     engine.run(k.conv2d_tiled, grid(tiles(pixels, C, 64, 64)), gemm);
-    engine.free(turned);
   }
 }
 
 /** Workgroups that keep the device busy, for sums that are split until there are so many. */
 const BUSY = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512 };
 
-/** dw from x and dy: partial sums over splits of the pixels, folded in order. */
-export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, variant = convVariant(engine, dims, 'weight')): void {
+/** dw from x and dy, and with `db` the bias's gradient from the same reading of dy: partial sums over splits of the pixels, folded in order. */
+export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, db: Destination | null = null, variant = convVariant(engine, dims, 'weight')): void {
   const { N, H, W, C, O, KH, KW, WC, C0 } = dims;
   const pixels = N * dims.OH * dims.OW, rows = KH * KW * C;
+  if (db && (variant === 'plain' || (variant === 'padded' && O % 4))) {
+    sumRows(engine, dy, pixels, O, db);
+    db = null;
+  }
   if (variant === 'padded') {
     const copies = new Columns(engine), wide = even(dims);
     const slice = copies.room(KH * KW * wide.C, wide.O), narrow = wide.O === O ? slice : copies.room(KH * KW * wide.C, O);
-    backwardWeight(engine, wide, copies.widened(x, N * H * W, C, wide.C), copies.widened(dy, pixels, O, wide.O), { slice, accumulate: 0 });
+    backwardWeight(engine, wide, copies.widened(x, N * H * W, C, wide.C), copies.widened(dy, pixels, O, wide.O), { slice, accumulate: 0 }, db);
     if (narrow !== slice) copies.cut(slice, narrow, KH * KW * wide.C, O, wide.O);
     copies.cut(narrow, dw.slice, KH * KW, C * O, wide.C * O, { accumulate: dw.accumulate, stride: WC * O, first: C0 * O });
     copies.free();
@@ -108,18 +110,28 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   }[variant];
   // A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order.
   const splits = Math.max(1, Math.min(Math.ceil(BUSY[variant] / groups), Math.floor(pixels / 256)));
+  if (db && db.accumulate !== dw.accumulate) {
+    // The fold adds to both or to neither.
+    sumRows(engine, dy, pixels, O, db);
+    db = null;
+  }
   // One split over the whole weight is the gradient itself.
   const direct = splits === 1 && C === WC && !dw.accumulate;
   const part = direct ? dw.slice : engine.allocate(4 * splits * rows * O);
-  const args = { ...dims, splits, x, dy, part };
+  const sums = direct && db ? db.slice : engine.allocate(db ? 4 * splits * O : 16);
+  const args = { ...dims, has_bias: Number(!!db), splits, x, dy, part };
   if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * groups), args);
   else {
     const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, tiled: k.conv2d_backward_weight_tiled }[variant];
-    engine.run(kernel, grid(splits * groups), args);
+    engine.run(kernel, grid(splits * groups), { ...args, sums });
   }
-  if (direct) return;
-  engine.run(k.conv2d_fold, threads(rows * O), { ...dims, splits, part, dw: dw.slice, accumulate: dw.accumulate });
-  engine.free(part);
+  if (!direct) {
+    const nowhere = db ? null : engine.allocate(16);
+    engine.run(k.conv2d_fold, threads(rows * O + (db ? O : 0)), { ...args, sums, dw: dw.slice, db: db?.slice ?? nowhere!, accumulate: dw.accumulate });
+    if (nowhere) engine.free(nowhere);
+    engine.free(part);
+  }
+  if (!(direct && db)) engine.free(sums);
 }
 
 const up4 = (channels: number) => Math.ceil(channels / 4) * 4;

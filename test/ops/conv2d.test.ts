@@ -116,7 +116,14 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
         // The rest of dw belongs to the other input of a skip connection: it stays as it is.
         const dw = upload(engine, [w.length], before.subarray(0, w.length)), mine = inSlice(s);
         if (!accumulate) engine.write(dw.slice, before.subarray(0, w.length).map((v, i) => (mine(i) ? NaN : v)));
-        backwardWeight(engine, dims, tx.slice, tdy.slice, { slice: dw.slice, accumulate }, variant);
+        const db = destination(engine, [s.O], accumulate ? before.subarray(0, s.O) : null);
+        backwardWeight(engine, dims, tx.slice, tdy.slice, { slice: dw.slice, accumulate }, { slice: db.slice, accumulate }, variant);
+        const wantDb = (f: (v: Float32Array) => Float32Array | Float64Array) => {
+          const sums = Float64Array.from({ length: s.O }, (_, o) => (accumulate ? f(before)[o] : 0));
+          f(dy).forEach((v, i) => (sums[i % s.O] += v));
+          return sums;
+        };
+        assertClose(await db.read(), wantDb((v) => v), { atol: bound(s.N * s.OH * s.OW + 1, wantDb(abs)), what: `db${on}` });
         const wantDw = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.conv2dBackwardWeight({ ...s, x: f(x), dy: f(dy) }).map((v, i) => (accumulate || !mine(i) ? v + f(before)[i] : v));
         const sizes = abs(before), tolerance = bound(s.N * s.OH * s.OW + 1, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) }).map((v, i) => (accumulate ? v + sizes[i] : v)));
         assertClose(await dw.read(), wantDw((v) => v), { atol: tolerance.map((v, i) => (mine(i) ? v : 0)), what: `dw${on}` });
@@ -130,25 +137,22 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
     const s = fours[1], { x, dy } = inputsOf(s), weights = s.KH * s.KW * s.C * s.O;
     const [tx, tdy] = [x, dy].map((v) => upload(engine, [v.length], v));
     const want = twin.conv2dBackwardWeight({ ...s, x, dy }), atol = bound(s.N * s.OH * s.OW, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) }));
+    const columns = (values: Float32Array) => Float64Array.from({ length: s.O }, (_, o) => values.reduce((sum, v, i) => (i % s.O === o ? sum + v : sum), 0));
+    const wantDb = columns(dy), atolDb = bound(s.N * s.OH * s.OW, columns(dy.map(Math.abs)));
     for (const splits of [5, 11]) {
       const part = Tensor.empty(engine, [splits * weights]), dw = Tensor.empty(engine, [weights]);
-      const args = { ...dimsOf(s), splits, x: tx.slice, dy: tdy.slice, part: part.slice };
+      const sums = Tensor.empty(engine, [splits * s.O]), db = Tensor.empty(engine, [s.O]), has_bias = Number(variant !== 'plain');
+      const args = { ...dimsOf(s), has_bias, splits, x: tx.slice, dy: tdy.slice, part: part.slice, sums: sums.slice };
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
       else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 32) * Math.ceil(s.O / 16)), args);
       else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * 3 * Math.ceil(s.C / 16) * Math.ceil(s.O / 16)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 64) * Math.ceil(s.O / 64)), args);
-      engine.run(k.conv2d_fold, threads(weights), { ...args, dw: dw.slice });
+      engine.run(k.conv2d_fold, threads(weights + s.O), { ...args, dw: dw.slice, db: db.slice });
       assertClose(await dw.read(), want, { atol, what: `${splits} splits` });
+      if (has_bias) assertClose(await db.read(), wantDb, { atol: atolDb, what: `the bias's in ${splits} splits` });
     }
   });
 }
-
-families('conv2d_turn_weight cuts and turns', async (engine) => {
-  const s = shape('', 1, 1, 1, 3, 5, 3, { wC: 7, c0: 2 }), w = random(9 * 7 * 5, 0);
-  const turned = Tensor.empty(engine, [9, 5, 3]);
-  engine.run(k.conv2d_turn_weight, threads(turned.size), { ...dimsOf(s), w: upload(engine, [w.length], w).slice, turned: turned.slice });
-  assert.equal(await turned.read(), Float32Array.from({ length: turned.size }, (_, i) => w[(Math.floor(i / 15) * 7 + 2 + (i % 3)) * 5 + (Math.floor(i / 3) % 5)]));
-});
 
 families('copy_columns pads, cuts and adds', async (engine) => {
   const x = random(3 * 5, 0), run = (y: Tensor, dims: Record<'width' | 'x_stride' | 'x_first' | 'y_stride' | 'y_first' | 'y_width' | 'accumulate', number>) =>

@@ -123,7 +123,7 @@ export const CHECKS: Readonly<Record<string, Check>> = {
     twin: ['softmax', 'softmax'],
     run: async (engine) => {
       const rows = 37, size = 49, x = values(rows * size, 1).map((v) => 3 * v), y = room(engine, rows * size), want = soft.softmax(x, rows, size);
-      engine.run(k.softmax_forward, threads(rows), { x: upload(engine, x), y, rows, size });
+      engine.run(k.softmax_forward, threads(rows), { x: upload(engine, x), y, rows, size, ld: size });
       // exp(x - max): the difference reaches some twenty; the sum adds sqrt(size) roundings.
       return { got: await read(engine, y, rows * size), want, tolerance: want.map((v) => v * (2 * expError(24) + 4 * Math.sqrt(size) * ULP) + 2 ** -126), shape: `(${rows}, ${size})` };
     },
@@ -132,7 +132,7 @@ export const CHECKS: Readonly<Record<string, Check>> = {
     twin: ['softmax', 'softmaxBackward'],
     run: async (engine) => {
       const rows = 37, size = 49, n = rows * size, y = Float32Array.from(soft.softmax(values(n, 1), rows, size)), dy = values(n, 2), dx = room(engine, n);
-      engine.run(k.softmax_backward, threads(rows), { y: upload(engine, y), dy: upload(engine, dy), dx, rows, size });
+      engine.run(k.softmax_backward, threads(rows), { y: upload(engine, y), dy: upload(engine, dy), dx, rows, size, ld: size });
       const dot = (r: number): number => Array.from({ length: size }, (_, i) => Math.abs(y[r * size + i]! * dy[r * size + i]!)).reduce((p, q) => p + q, 0);
       const tolerance = Float64Array.from({ length: n }, (_, i) => y[i]! * (sumError(size, dot(Math.floor(i / size))) + 4 * ULP * Math.abs(dy[i]!)) + 2 ** -126);
       return { got: await read(engine, dx, n), want: soft.softmaxBackward(y, dy, rows, size), tolerance, shape: `(${rows}, ${size})` };
