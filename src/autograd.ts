@@ -66,12 +66,15 @@ export class Tape {
     }
   }
 
-  /** Writes d loss / d parameter into every parameter's gradient. The loss stays alive; everything else that was recorded is freed. */
-  backward(loss: Tensor, keep: unknown = null): void {
+  /**
+   * Writes d (scale loss) / d parameter into every parameter's gradient, or adds it to what is there. The loss stays alive, and what `keep` holds; everything else
+   * that was recorded is freed.
+   */
+  backward(loss: Tensor, keep: unknown = null, { scale = 1, accumulate = false }: { scale?: number; accumulate?: boolean } = {}): void {
     if (!this.#scope) throw new DdpmError('E-ENGINE', 'backward() without record().');
     const scope = this.#scope, kept = buffersIn([loss, keep]);
     try {
-      this.#walk(loss, kept);
+      this.#walk(loss, kept, scale, accumulate);
     } catch (error) {
       kept.clear();
       throw error;
@@ -82,14 +85,14 @@ export class Tape {
     }
   }
 
-  #walk(loss: Tensor, kept: Set<GPUBuffer>): void {
+  #walk(loss: Tensor, kept: Set<GPUBuffer>, scale: number, accumulate: boolean): void {
     const { engine } = this;
     if (loss.size !== 1) throw new DdpmError('E-SHAPE', `backward() starts from one value, not from shape (${loss.shape.join(', ')}).`);
     // Keyed by slice: the views of a tensor share it.
     const gradients = new Map<Slice, Slice>();
-    const written = new Set<Slice>();
+    const written = accumulate ? null : new Set<Slice>();
     const seed = engine.allocate(4);
-    engine.run(k.fill, [1], { y: seed, value: 1 });
+    engine.run(k.fill, [1], { y: seed, value: scale });
     gradients.set(loss.slice, seed);
 
     for (const node of this.nodes.reverse()) {
@@ -115,11 +118,11 @@ export class Tape {
     return new Tensor(this.engine, x.shape, slice);
   }
 
-  #destination(input: Tensor | null, gradients: Map<Slice, Slice>, written: Set<Slice>): Destination | null {
+  #destination(input: Tensor | null, gradients: Map<Slice, Slice>, written: Set<Slice> | null): Destination | null {
     if (!input?.requiresGrad) return null;
     if (input instanceof ParameterTensor) {
-      const accumulate = written.has(input.slice) ? 1 : 0;
-      written.add(input.slice);
+      const accumulate = written && !written.has(input.slice) ? 0 : 1;
+      written?.add(input.slice);
       return { slice: input.grad, accumulate };
     }
     const there = gradients.get(input.slice);

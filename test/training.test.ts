@@ -63,6 +63,41 @@ async function steps({ training, parameters }: Run, from: number, to: number): P
   return { logs: (await training.read(from, to)).map((log) => JSON.stringify(log)), left: await state(parameters) };
 }
 
+// -------------------------------------------------------------------------------------------------------------------------- in parts
+const parts = gpuSuite('a step in parts');
+
+for (const timeSampling of ['uniform', 'importance'] as const)
+  parts(`is the step of the whole batch, also where the last part is smaller: t drawn ${timeSampling}`, async (engine) => {
+    const gradients = async (run: Run) => {
+      run.training.run(0);
+      const [log] = await run.training.read(0, 1);
+      return { log: log!, all: [...(await run.parameters.read('grads'))] };
+    };
+    const whole = await gradients(start(engine, { timeSampling }));
+    for (const microBatch of [4, 3, 1]) {
+      const got = await gradients(start(engine, { timeSampling, microBatch }));
+      // The same terms in another order. The longest sum, of a weight's gradient, has 6 x 8 x 8 of them and passes through some thirty others on its way.
+      const off = 4 * Math.sqrt(30 * 6 * 64) * 2 ** -24;
+      assert.ok(Math.abs(got.log.loss - whole.log.loss) <= off * whole.log.loss, `loss ${got.log.loss}, whole ${whole.log.loss}`);
+      assert.ok(whole.log.gradNorm > 0 && got.log.bad === null);
+      const flat = (all: [string, { data: Float32Array }][]) => Float32Array.from(all.flatMap(([, { data }]) => [...data]));
+      const error = relativeL2(flat(got.all), flat(whole.all));
+      assert.ok(error < off, `${microBatch} at a time: gradients differ by ${error}, ${off} allowed`);
+    }
+  });
+
+parts('goes on bit for bit after a stop, and needs less memory', async (engine) => {
+  const options = { microBatch: 4 }, through = start(engine, options), first = start(engine, options), second = start(engine, options);
+  const whole = await steps(through, 0, 4);
+  await steps(first, 0, 2);
+  for (const buffer of STATE) second.parameters.write(buffer, await first.parameters.read(buffer), 'the first half');
+  assert.equal((await steps(second, 2, 4)).left, whole.left);
+  assert.ok(through.training.plan.pool.peakBytes < start(engine).training.plan.pool.peakBytes);
+});
+
+parts('of no image is refused', (engine) => assertError(() => start(engine, { microBatch: 0 }), 'E-USAGE', /0 images at a time/));
+parts.run();
+
 // ------------------------------------------------------------------------------------------------------------------- against PyTorch
 const golden = gpuSuite('training against PyTorch');
 

@@ -116,6 +116,10 @@ export const TRAIN = {
 
   steps: { ...COUNT, ...PRESET, group: 'optimiser', help: 'training steps in all' },
   'batch-size': { ...COUNT, ...PRESET, group: 'optimiser', help: 'images a step' },
+  'micro-batch': {
+    ...COUNT, default: null, unset: 'the whole batch',
+    group: 'optimiser', help: 'images at a time within a step: less memory, the same gradient',
+  },
   lr: { type: 'float', min: 0, ...PRESET, group: 'optimiser', help: 'learning rate' },
   'lr-schedule': {
     type: 'choice', choices: ['constant', 'cosine', 'linear'], ...PRESET,

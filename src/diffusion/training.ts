@@ -3,6 +3,7 @@ import { noGrad, Tape } from '../autograd.ts';
 import { Clock } from '../clock.ts';
 import { DdpmError, throwIfAborted } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
+import * as k from '../gpu/kernels.gen.ts';
 import type { Plan } from '../gpu/plan.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
@@ -10,13 +11,15 @@ import { type DeviceImages, randomIntegers, shuffleIndices } from '../ops/random
 import { AdamW, type AdamWOptions, type StepLog } from '../optim/adamw.ts';
 import { emaDecay, learningRate, type LrSchedule } from '../optim/schedules.ts';
 import { STREAM } from '../philox.ts';
-import type { Tensor } from '../tensor.ts';
+import { Tensor } from '../tensor.ts';
 import type { GaussianDiffusion } from './gaussian.ts';
 import { DiffusionLoss, type LossName, type LossOptions } from './losses.ts';
 import { ImportanceSampling, type TimeSampling } from './timestep-sampling.ts';
 
 export interface TrainingOptions extends AdamWOptions, LossOptions {
   readonly batchSize: number;
+  /** Images that go through the network at a time, all of the batch by default: less memory for the same step, whose gradient is the sum over the parts. */
+  readonly microBatch?: number | null;
   readonly steps: number;
   readonly lr: number;
   readonly lrSchedule?: LrSchedule;
@@ -39,7 +42,9 @@ export class Training {
   readonly timeSampling: ImportanceSampling | null;
   /** The learning rate after the warm-up, `options.lr` at first; it may be set between steps. */
   peakLr: number;
-  readonly #clock: Clock;
+  /** One for each part of the batch: they differ in the sample id of their first image. */
+  readonly #clocks: readonly Clock[];
+  readonly #shares: Tensor;
   readonly #loss: DiffusionLoss;
 
   /** Captures the step; nothing runs yet. */
@@ -49,29 +54,69 @@ export class Training {
     this.options = options;
     this.peakLr = options.lr;
     this.optimizer = new AdamW(parameters, options);
-    const clock = (this.#clock = new Clock(engine));
+    const { batchSize: N } = options, size = Math.min(options.microBatch ?? N, N);
+    if (!(Number.isInteger(size) && size >= 1)) throw new DdpmError('E-USAGE', `a step cannot take ${size} images at a time; use 1 to ${N}.`);
+    const starts = Array.from({ length: Math.ceil(N / size) }, (_, i) => i * size), lengths = starts.map((first) => Math.min(size, N - first));
+    const clocks = (this.#clocks = starts.map(() => new Clock(engine)));
+    // Each part counts by its share of the batch, the last one too where it is smaller.
+    const shares = (this.#shares = Tensor.from(engine, [1, 1 + lengths.length], Float32Array.from([1, ...lengths.map((n) => n / N)])));
     const selfConditioned = unet.config.in_channels === 2 * images.shape[2];
-    const objective = (this.#loss = new DiffusionLoss(diffusion, options)), { batchSize: N } = options;
+    const objective = (this.#loss = new DiffusionLoss(diffusion, options));
     const sampling = (this.timeSampling = options.timeSampling === 'importance' ? new ImportanceSampling(engine, diffusion.T) : null);
-    this.plan = engine.capture(() => {
+
+    /** Loss and gradients of images `first` to `first + n`, drawn as in the whole batch. */
+    const part = (n: number, clock: Clock, accumulate: boolean, inputs: () => { index: Tensor; t: Tensor; weight: Tensor | null }) => {
       const tape = new Tape(engine);
-      const loss = tape.record(() => {
-        const index = shuffleIndices(N, images.count, clock), x0 = images.gather(index, clock);
+      const { loss, each } = tape.record(() => {
+        const { index, t, weight } = inputs(), x0 = images.gather(index, clock);
         const labels = unet.conditional ? images.gatherLabels(index, clock, { none: (unet.config.num_class_embeds ?? 1) - 1, dropout: options.labelDropout ?? 0.1 }) : null;
         const network = (x: Tensor, at: Tensor) => {
           if (!selfConditioned) return unet.forward(x, at, { clock, labels });
           const start = noGrad(engine, () => diffusion.selfCondition(unet.forward([x, null], at, { clock, labels }), x, at, clock));
           return unet.forward([x, start], at, { clock, labels });
         };
-        const { t, weight } = sampling?.draw(N, clock) ?? { t: randomIntegers(N, diffusion.T, clock, STREAM.time), weight: null };
-        const { loss, each } = objective.of(network, x0, t, { clock, weight });
-        sampling?.update(t, each);
-        return loss;
+        const found = objective.of(network, x0, t, { clock, weight });
+        if (n === N) sampling?.update(t, found.each);
+        return found;
       });
-      tape.backward(loss);
-      this.optimizer.step(loss, clock);
+      tape.backward(loss, n === N ? null : each, { scale: n / N, accumulate });
+      return { loss, each };
+    };
+    const draw = () => {
+      const index = shuffleIndices(N, images.count, clocks[0]!);
+      return { index, ...(sampling?.draw(N, clocks[0]!) ?? { t: randomIntegers(N, diffusion.T, clocks[0]!, STREAM.time), weight: null }) };
+    };
+    this.plan = engine.capture(() => {
+      const loss = starts.length === 1 ? part(N, clocks[0]!, false, draw).loss : inParts();
+      this.optimizer.step(loss, clocks[0]!);
       return loss;
     });
+
+    // Every draw of a step is made for the whole batch, and cut: the step is the same function of the seed whatever the parts.
+    function inParts(): Tensor {
+      const all = draw(), each = Tensor.empty(engine, [N]);
+      let loss: Tensor | null = null;
+      starts.forEach((first, i) => {
+        const n = lengths[i]!;
+        const range = (tensor: Tensor) => ({ buffer: tensor.slice.buffer, offset: tensor.slice.offset + 4 * first, bytes: 4 * n });
+        const cut = (tensor: Tensor) => {
+          const copy = Tensor.empty(engine, [n]);
+          engine.copy(range(tensor), copy.slice);
+          return copy;
+        };
+        const its = part(n, clocks[i]!, i > 0, () => ({ index: cut(all.index), t: cut(all.t), weight: all.weight && cut(all.weight) }));
+        if (sampling) engine.copy(its.each.slice, range(each));
+        const sum = Tensor.empty(engine, [1]);
+        // The first term is weighted here as well: there is no sum yet to add to.
+        const dims = { N: 1, size: 1, K: 1 + lengths.length, a: i === 0 ? 1 : 0, b: i + 1, sign: i === 0 ? 0 : 1 };
+        engine.run(k.combine, [1], { u: (loss ?? its.loss).slice, v: its.loss.slice, coef: shares.slice, y: sum.slice, ...dims });
+        for (const done of [its.loss, its.each, ...(loss ? [loss] : [])]) done.free();
+        loss = sum;
+      });
+      sampling?.update(all.t, each);
+      for (const done of [all.index, all.t, each, ...(all.weight ? [all.weight] : [])]) done.free();
+      return loss!;
+    }
   }
 
   get lossName(): LossName {
@@ -87,7 +132,8 @@ export class Training {
   /** Submits step number `step` (from 0): a pure function of the parameters, the step and the seed. */
   run(step: number): void {
     const { seed = 0, ema = 0.9999 } = this.options;
-    this.#clock.set({ seed, step, lr: this.lr(step), emaDecay: emaDecay(step, ema), ...this.optimizer.tick(step) });
+    const { batchSize, microBatch } = this.options;
+    this.#clocks.forEach((clock, i) => clock.set({ seed, step, first: i * Math.min(microBatch ?? batchSize, batchSize), lr: this.lr(step), emaDecay: emaDecay(step, ema), ...this.optimizer.tick(step) }));
     this.plan.run();
   }
 
@@ -122,6 +168,7 @@ export class Training {
     this.optimizer.destroy();
     this.timeSampling?.destroy();
     this.#loss.destroy();
-    this.engine.free(this.#clock.slice);
+    this.#shares.free();
+    for (const clock of this.#clocks) this.engine.free(clock.slice);
   }
 }
