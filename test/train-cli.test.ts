@@ -99,29 +99,6 @@ cli('a run that goes on from its middle ends with the same files, byte for byte'
   assert.ok(readFileSync(run('a', 'samples', 'final.png')).equals(readFileSync(run('b', 'samples', 'final.png'))));
 });
 
-cli('betas of a file, v, a learned variance, t by importance: kept, gone on with to the byte, and sampled from', async () => {
-  const file = run('betas.json'), flags = '--predict v --variance learned_range --time-sampling importance --snr-gamma 5';
-  writeFileSync(file, JSON.stringify({ trained_betas: [0.02, 0.1, 0.2, 0.4, 0.6, 0.9] }));
-  const own = TINY.replace('--timesteps 50 ', '');
-  ended(await start('train', `${own} --name betas --steps 6 --save-every 3 --sample-every 0 --keep 0 --betas ${file} ${flags}`), 0, 'schedule', 'T 6, predicts v, variance learned_range, loss hybrid min-SNR 5, t importance');
-  const last = run('betas', 'checkpoints', 'step-0000006'), json = (path: string) => JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
-  const scheduler = json(join(last, 'scheduler_config.json')), model = json(join(last, 'config.json'));
-  assert.equal([scheduler['trained_betas'], scheduler['prediction_type'], scheduler['variance_type']], [[0.02, 0.1, 0.2, 0.4, 0.6, 0.9], 'v_prediction', 'learned_range']);
-  assert.equal([model['in_channels'], model['out_channels'], json(run('betas', 'config.json'))['timesteps']], [1, 2, 6]);
-
-  cpSync(run('betas'), run('on'), { recursive: true });
-  rmSync(run('on', 'checkpoints', 'step-0000006'), { recursive: true });
-  rmSync(file);
-  ended(await start('train', `--resume ${run('on')}`), 0, 'resumed  step 3 of 6');
-  for (const name of readdirSync(last)) assert.ok(readFileSync(join(last, name)).equals(readFileSync(run('on', 'checkpoints', 'step-0000006', name))), name);
-  ended(await sample(`${run('betas')} --n 2 --sampler ddpm --out ${run('v.png')}`), 0, '6 timesteps, learned_range');
-
-  writeFileSync(file, '[0.1, "0.2"]');
-  ended(await train(`--betas ${file}`), 2, 'E-USAGE', '--timesteps does not go with --betas');
-  ended(await start('train', `${own} --betas ${file}`), 1, 'E-FILE', 'has "0.2" at place 1 of its betas', '[0.01, 0.02, 0.05]');
-  ended(await start('train', `${own} --loss hybrid`), 2, 'E-USAGE', 'fixed_small is fixed: use the variance learned_range');
-});
-
 cli('sample: the same image whatever the batch size; noise in, numbers out, an animation', async () => {
   const png = run('g.png'), raw = run('x0.safetensors'), film = run('t.apng'), noise = run('xT.safetensors');
   ended(await sample(`${run('a')} --n 5 --sample-steps 4 --out ${png} --raw ${raw} --trajectory ${film}`), 0, 'ddim, 4 steps, eta 0, seed 0, 5 of 28×28×1 in batches of 5', 'step-0000008');
