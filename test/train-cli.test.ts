@@ -141,6 +141,28 @@ cli('sample: ddpm visits every timestep, with fresh noise by sample id; the weig
   assert.not.ok(readFileSync(a).equals(readFileSync(c)));
 });
 
+cli('sample: figures and given images', async () => {
+  const size = (path: string): number[] => (({ width, height, channels }) => [width, height, channels])(decodePng(readFileSync(path)));
+  const grid = (columns: number, rows: number): number[] => [columns * (56 + 4) + 4, rows * (56 + 14 + 4) + 4, 1];
+  for (const [line, columns, rows, ...words] of [
+    ['--figure trajectory --n 2 --sample-steps 20', 12, 2, 'ddpm, 20 steps, 2 images, seed 0'],
+    ['--figure x0-trajectory --n 1 --sample-steps 5', 6, 2],
+    ['--figure last-steps --sample-steps 10', 8, 4],
+    ['--figure forward --n 3', 12, 3],
+    ['--figure mean-only --n 2 --sampler ddim --eta 1 --sample-steps 3', 2, 2],
+    ['--from 1,2 --n 3 --strength 0.5 --sample-steps 4', 5, 2, '3 versions of 1, 2 from t = 12 (strength 0.5)'],
+    ['--interpolate 1,2 --n 4 --sample-steps 4', 6, 2],
+    ['--inpaint 1 --mask 0,0,14,28 --n 2 --sample-steps 4 --jump-length 1 --resamples 2', 4, 1, 'ddpm, 4 steps, 2 versions of 1, 7 evaluations with 2 passes'],
+    ['--invert 1,2 --sample-steps 4', 4, 2],
+  ] as [string, number, number, ...string[]][]) {
+    const out = run('picture.png'), done = await sample(`${run('a')} ${line} --out ${out}`);
+    ended(done, 0, ...words);
+    assert.match(done.stdout, /picture {2}.*picture\.png\n$/);
+    assert.equal(size(out), grid(columns, rows), line);
+    if (line.startsWith('--invert')) assert.match(done.stdout, /^error {4}1 {2}rms \d+\.\d\d of 255, -?\d+\.\d dB\nerror {4}2 /);
+  }
+});
+
 cli('sample: what it cannot do, it says', async () => {
   for (const [line, code, ...words] of [
     ['', 2, 'E-USAGE sample needs'],
@@ -154,6 +176,13 @@ cli('sample: what it cannot do, it says', async () => {
     [`${run('a')} --spacing ddim7 --sample-steps 7`, 2, 'E-USAGE', 'leave out --sample-steps'],
     [`${run('a')} --timesteps 40,x`, 2, 'E-USAGE', 'whole numbers'],
     [`${run('a')} --timesteps 50,3`, 2, 'E-USAGE', '0 to 49'],
+    [`${run('a')} --from 1 --invert 2`, 2, 'E-USAGE', 'one at a time'],
+    [`${run('a')} --strength 0.5`, 2, 'E-USAGE', '--strength goes with --from and --interpolate.'],
+    [`${run('a')} --invert 1 --raw x.safetensors`, 2, 'E-USAGE', '--raw goes with a plain grid of images, not with --invert'],
+    [`${run('a')} --inpaint 1`, 2, 'E-USAGE', '--mask 0,0,14,28'],
+    [`${run('a')} --interpolate 1,2,3`, 2, 'E-USAGE', 'it got 3'],
+    [`${run('a')} --figure mean-only --sampler heun`, 2, 'E-USAGE', 'heun has none'],
+    [`${run('a')} --label 3`, 2, 'E-USAGE', 'trained without labels'],
     [`${run('a')} --noise ${run('a', 'config.json')}`, 1, 'E-FILE', 'not a good safetensors file'],
   ] as [string, number, ...string[]][]) ended(await sample(line), code, ...words);
 });

@@ -6,7 +6,7 @@ import { Sampler, type SampleStep } from '../src/diffusion/sampler.ts';
 import { makeSchedule } from '../src/diffusion/schedule.ts';
 import { timesteps } from '../src/diffusion/spacing.ts';
 import { edit } from '../src/diffusion/uses/edit.ts';
-import { diffuse, encodingNoise, fromStrength } from '../src/diffusion/uses/encode.ts';
+import { diffuse, drawNoise, fromStrength } from '../src/diffusion/uses/encode.ts';
 import { guided } from '../src/diffusion/uses/guidance.ts';
 import { inpaint, type InpaintOptions, repaintPath, repeatMask } from '../src/diffusion/uses/inpaint.ts';
 import { interpolate, interpolateLatents, slerp } from '../src/diffusion/uses/interpolate.ts';
@@ -250,7 +250,7 @@ uses('nothing is left on the device', async (engine) => {
   await invert(model, diffusion, images, SHAPE, { steps: 2 });
   await interpolate(model, diffusion, [images.slice(0, SIZE), images.slice(SIZE, 2 * SIZE)], SHAPE, { method: 'ddim', steps: 2, seed: 0 });
   await inpaint(model, diffusion, images, new Float32Array(48), SHAPE, { method: 'ddpm', steps: 3, seed: 0, jumpLength: 1, resamples: 2 });
-  await encodingNoise(engine, SHAPE, { seed: 1 });
+  await drawNoise(engine, SHAPE, { seed: 1 });
   assert.is(diffuse(diffusion, images, 0, images).length, images.length);
   assert.equal([engine.memory().live, engine.memory().plans], [before.live, before.plans]);
 });

@@ -52,16 +52,19 @@ export interface DrawOptions {
   readonly seed: number;
   /** Starting noise (n, H, W, C) in place of drawn. */
   readonly noise?: Float32Array | undefined;
+  /** Called before each batch, with the id of its first sample. */
+  readonly onBatch?: ((first: number) => void) | undefined;
   readonly onStep?: ((step: BatchStep) => void | Promise<void>) | undefined;
 }
 
 /** Draws n samples in batches of the sampler's size, (n, H, W, C), not clipped. The last batch is filled up and the surplus dropped: one plan serves all. */
-export async function drawSamples(sampler: Sampler, { n, seed, noise, onStep }: DrawOptions): Promise<Float32Array<ArrayBuffer>> {
+export async function drawSamples(sampler: Sampler, { n, seed, noise, onBatch, onStep }: DrawOptions): Promise<Float32Array<ArrayBuffer>> {
   const [batch, ...image] = sampler.shape;
   const size = image.reduce((a, b) => a * b, 1);
   const samples = new Float32Array(n * size);
   for (let first = 0; first < n; first += batch) {
     const rows = Math.min(batch, n - first);
+    onBatch?.(first);
     const start = noise && new Float32Array(batch * size);
     start?.set(noise!.subarray(first * size, (first + rows) * size));
     const watch = onStep && ((step: SampleStep) => onStep({ ...step, first, rows }));

@@ -25,7 +25,7 @@ export interface Measured {
 /** Samples of the model, quantised. */
 export async function drawImages({ model, unet, diffusion, from }: PlacedModel, { settings, given }: Parsed<typeof EVAL>): Promise<Measured> {
   const { n, seed, weights } = settings;
-  const image = imageShape(unet, model.folder), options = samplerOptions(settings, given, model.scheduler);
+  const image = imageShape(unet, model), options = samplerOptions(settings, given, model.scheduler);
   const make = (batch: number): Sampler => new Sampler((x, t) => unet.forward(x, t), diffusion, [batch, ...image], options);
   const sampler = settings.batchSize === null ? largestSampler(make, Math.min(n, BATCH)) : make(Math.min(settings.batchSize, n));
   const evaluations = sampler.rows.length, described = describeSampler(options, evaluations);

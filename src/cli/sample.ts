@@ -1,28 +1,31 @@
-// npm run sample: pictures, numbers and an animation from a run, a checkpoint or any folder with a model that diffusers wrote.
+// npm run sample: pictures from a run, a checkpoint or any folder with a model that diffusers wrote: new ones, edited ones, and figures.
 
-import { GaussianDiffusion } from '../diffusion/gaussian.ts';
-import { Sampler } from '../diffusion/sampler.ts';
 import { DdpmError } from '../errors.ts';
-import { encodeApng } from '../io/apng.ts';
-import { loadModelFolder } from '../io/checkpoint.ts';
-import { readFileOr, writeAtomic } from '../io/files.ts';
+import { writeAtomic } from '../io/files.ts';
 import type { Picture } from '../io/picture.ts';
 import { encodePng } from '../io/png.ts';
-import { readSafetensors, safetensorsChunks } from '../io/safetensors.ts';
 import { openEngine } from '../node.ts';
-import { Parameters } from '../nn/parameters.ts';
-import { UNet } from '../nn/unet.ts';
-import { nchwToNhwc, nhwcToNchw, sizeOf } from '../tensor.ts';
-import { type BatchStep, describeDevice, drawSamples, runCommand, sampleGrid, say } from './command.ts';
+import { describeDevice, runCommand, say } from './command.ts';
+import type { Figure } from './figures.ts';
 import { type Command, helpText, parseFlags } from './flags.ts';
-import { Bar } from './progress.ts';
-import { BATCH, describeSampler, type ImageShape, imageShape, largestSampler, modelPath, samplerOptions } from './sampling.ts';
-import { SAMPLE } from './settings.ts';
+import { drawGrid } from './sample-draw.ts';
+import { drawFigure } from './sample-figures.ts';
+import type { Ready, Written } from './sample-ready.ts';
+import { editing, inpainting, interpolating, inverting } from './sample-uses.ts';
+import { imageShape, placeModel, samplerOptions } from './sampling.ts';
+import { SAMPLE, type SampleSettings } from './settings.ts';
 
-const COMMAND: Command = { name: 'sample', help: 'Draws images with a trained model.', positional: '<run | checkpoint | folder with config.json>' };
+const COMMAND: Command = { name: 'sample', help: 'Draws images with a trained model, edits given ones, and shows how it works.', positional: '<run | checkpoint | folder with config.json>' };
 
-const FRAMES = 40;
-const ANIMATED = 16;
+/** What can be asked for instead of a plain grid; one at a time. */
+const TASKS = ['figure', 'from', 'interpolate', 'inpaint', 'invert'] as const;
+type Task = (typeof TASKS)[number];
+
+/** Flags that only some tasks know, and which; null is the plain grid. */
+const BELONG: readonly (readonly [setting: string, flag: string, tasks: readonly (Task | null)[]])[] = [
+  ['strength', '--strength', ['from', 'interpolate']], ['mask', '--mask', ['inpaint']], ['jumpLength', '--jump-length', ['inpaint']], ['resamples', '--resamples', ['inpaint']],
+  ['trajectory', '--trajectory', [null]], ['raw', '--raw', [null]], ['noise', '--noise', [null]], ['batchSize', '--batch-size', [null]],
+];
 
 async function sample(): Promise<number> {
   const { settings, given, positional } = parseFlags(SAMPLE, COMMAND, process.argv.slice(2), { env: process.env });
@@ -30,101 +33,52 @@ async function sample(): Promise<number> {
     process.stdout.write(`${helpText(SAMPLE, COMMAND)}\n`);
     return 0;
   }
-  const model = await loadModelFolder(modelPath(positional!), { weights: settings.weights });
-  const { scheduler } = model;
-  const unet = new UNet(model.config, { dropout: 0 });
-  const noise = settings.noise === null ? null : await readNoise(settings.noise, unet);
-  if (noise && given.has('n') && settings.n !== noise.n)
-    throw new DdpmError('E-USAGE', `--n is ${settings.n}, and ${settings.noise} has noise for ${noise.n} images. Leave out --n.`);
-  const n = noise?.n ?? settings.n;
-  const image = noise?.image ?? imageShape(unet, model.folder);
-
-  const options = samplerOptions(settings, given, scheduler), { T } = scheduler.schedule, { method } = options;
-
+  const task = taskOf(settings, given);
   const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
-  const { engine } = opened;
-  const parameters = Parameters.place(engine, unet, { training: false });
-  parameters.write('values', model.tensors, model.file);
-  const diffusion = new GaussianDiffusion(engine, scheduler.schedule, scheduler);
-  const make = (batch: number): Sampler => new Sampler((x, t) => unet.forward(x, t), diffusion, [batch, ...image], options);
-  const sampler = settings.batchSize === null ? largestSampler(make, Math.min(n, BATCH)) : make(Math.min(settings.batchSize, n));
+  const placed = await placeModel(opened.engine, positional!, settings.weights);
+  const { model, unet, parameters } = placed, { schedule, variance } = model.scheduler;
   say('device', describeDevice(opened));
   say('model', `${model.file}  ${parameters.count} parameters`);
-  say('schedule', `${T} timesteps, ${scheduler.variance}  ${model.schedulerFile ?? "nothing said, so DDPM's own: linear from 0.0001 to 0.02"}`);
-  const steps = sampler.rows.length;
-  say('sampler', `${describeSampler(options, steps)}, seed ${settings.seed}, ${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`);
-  await sampler.compile();
-
-  const bar = new Bar(n * steps);
-  const film = settings.trajectory === null ? null : new Film(Math.min(n, ANIMATED), steps, image);
-  const onStep = async (step: BatchStep): Promise<void> => {
-    bar.draw(step.first * steps + step.rows * step.done);
-    await film?.take(step);
-  };
-  const samples = await drawSamples(sampler, { n, seed: settings.seed, noise: noise?.data, onStep });
-  say('time', bar.clear());
-
-  const written: [string, string][] = [];
-  const onNaN = (count: number): void => say('warning', `${count} values are not numbers, and black in the picture: the weights may be damaged or the training diverged`);
-  await writeAtomic(settings.out, encodePng(sampleGrid(samples, image, onNaN)));
-  written.push(['grid', settings.out]);
-  if (settings.raw !== null) {
-    const [height, width, channels] = image;
-    const x0 = { shape: [n, channels, height, width], data: nhwcToNchw(samples, [n, height, width, channels]) };
-    const metadata = { sampler: method, steps: String(options.steps), eta: String(settings.eta), seed: String(settings.seed) };
-    await writeAtomic(settings.raw, safetensorsChunks([['x_0', x0]], metadata));
-    written.push(['raw', settings.raw]);
-  }
-  if (film) {
-    await writeAtomic(settings.trajectory!, encodeApng(film.frames()));
-    written.push(['film', settings.trajectory!]);
-  }
-  for (const [what, path] of written) process.stdout.write(`${what.padEnd(9)}${path}\n`);
+  say('schedule', `${schedule.T} timesteps, ${variance}  ${model.schedulerFile ?? "nothing said, so DDPM's own: linear from 0.0001 to 0.02"}`);
+  // The chain as it was trained is what the figures and RePaint are about.
+  const sampler = (task === 'figure' || task === 'inpaint') && !given.has('sampler') ? 'ddpm' : settings.sampler;
+  const asked = { ...settings, sampler, ...(task === 'inpaint' && !given.has('sampleSteps') && settings.spacing === null && settings.timesteps === null && { sampleSteps: Math.min(100, schedule.T) }) };
+  const ready: Ready = { placed, settings: asked, given, image: () => imageShape(unet, model), options: samplerOptions(asked, given, model.scheduler) };
+  for (const [what, path] of await run(task, ready)) process.stdout.write(`${what.padEnd(9)}${path}\n`);
   await opened.close();
   return 0;
 }
 
-/** x_T of a file, turned to NHWC. The image size is the file's, which must be the model's where the model has one. */
-async function readNoise(path: string, unet: UNet): Promise<{ n: number; image: ImageShape; data: Float32Array }> {
-  const { tensors } = readSafetensors(await readFileOr(path), path);
-  const tensor = tensors.get('x_T');
-  if (!tensor) throw new DdpmError('E-FILE', `${path} has no tensor x_T; it has ${[...tensors.keys()].slice(0, 5).join(', ') || 'none'}.`);
-  const { shape, data, dtype } = tensor;
-  const { sample_size, in_channels } = unet.config;
-  const [n, channels, height, width] = shape as [number, number, number, number];
-  const wanted = sample_size === null ? ['H', 'W'] : typeof sample_size === 'number' ? [sample_size, sample_size] : sample_size;
-  const fits = shape.length === 4 && n > 0 && channels === in_channels && (sample_size === null || (height === wanted[0] && width === wanted[1]));
-  if (!fits) throw new DdpmError('E-SHAPE', `x_T in ${path} has the shape (${shape.join(', ')}); this model takes (N, ${in_channels}, ${wanted.join(', ')}).`);
-  if (!(data instanceof Float32Array)) throw new DdpmError('E-FILE', `x_T in ${path} is ${dtype}; it must be float32.`);
-  return { n, image: [height, width, channels], data: nchwToNhwc(data, [n, channels, height, width]) };
+function run(task: Task | null, ready: Ready): Promise<Written> {
+  const { figure, from, interpolate, inpaint, invert } = ready.settings;
+  switch (task) {
+    case null: return drawGrid(ready);
+    case 'figure': return written(figure!, ready, drawFigure(ready, figure as Figure));
+    case 'from': return written('edited', ready, editing(ready, from!));
+    case 'interpolate': return written('between', ready, interpolating(ready, interpolate!));
+    case 'inpaint': return written('painted', ready, inpainting(ready, inpaint!));
+    case 'invert': return written('inverted', ready, inverting(ready, invert!));
+  }
 }
 
-/** Collects x_t of the first samples at some of the steps. */
-class Film {
-  readonly #shown: number;
-  readonly #image: ImageShape;
-  readonly #at: readonly number[];
-  readonly #frames: readonly Float32Array[];
+/** A picture goes to --out, or to a file with the name of what it shows. */
+async function written(name: string, { settings, given }: Ready, picture: Promise<Picture>): Promise<Written> {
+  const path = given.has('out') ? settings.out : `${name}.png`;
+  await writeAtomic(path, encodePng(await picture));
+  return [['picture', path]];
+}
 
-  constructor(shown: number, steps: number, image: ImageShape) {
-    this.#shown = shown;
-    this.#image = image;
-    const count = Math.min(FRAMES, steps);
-    // Evenly spread, ending with the last step.
-    this.#at = Array.from({ length: count }, (_, i) => steps - Math.floor(((count - 1 - i) * steps) / count));
-    this.#frames = this.#at.map(() => new Float32Array(shown * sizeOf(image)));
+/** @throws DdpmError E-USAGE for two tasks at once, or a flag that the task does not know */
+function taskOf(settings: SampleSettings, given: ReadonlySet<string>): Task | null {
+  const tasks = TASKS.filter((each) => settings[each] !== null);
+  if (tasks.length > 1) throw new DdpmError('E-USAGE', `--${tasks[0]} and --${tasks[1]} are two pictures: ask for one at a time.`);
+  const task = tasks[0] ?? null;
+  for (const [setting, flag, belongs] of BELONG) {
+    if (!given.has(setting) || belongs.includes(task)) continue;
+    const owners = belongs.filter((each) => each !== null).map((each) => `--${each}`);
+    throw new DdpmError('E-USAGE', owners.length ? `${flag} goes with ${owners.join(' and ')}${task === null ? '' : `, not with --${task}`}.` : `${flag} goes with a plain grid of images, not with --${task}.`);
   }
-
-  async take({ first, rows, done, x }: BatchStep): Promise<void> {
-    const frame = this.#at.indexOf(done), count = Math.min(rows, this.#shown - first);
-    if (frame < 0 || count <= 0) return;
-    const size = sizeOf(this.#image);
-    this.#frames[frame]!.set((await x.read()).subarray(0, count * size), first * size);
-  }
-
-  frames(): Picture[] {
-    return this.#frames.map((frame) => sampleGrid(frame, this.#image));
-  }
+  return task;
 }
 
 await runCommand(sample);

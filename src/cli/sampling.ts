@@ -7,6 +7,7 @@ import type { Sampler, SamplerOptions } from '../diffusion/sampler.ts';
 import { respacedTimesteps } from '../diffusion/respace.ts';
 import { type SamplerName, visitedTimesteps } from '../diffusion/samplers/table.ts';
 import { SAMPLER_SPACINGS } from '../diffusion/spacing.ts';
+import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { loadModelFolder, type ModelFolder } from '../io/checkpoint.ts';
@@ -32,9 +33,12 @@ export function namedRun(named: string): ReturnType<typeof RunFolder.resume> | n
 /** The folder with the model: the last checkpoint where a run is named, otherwise what is named. */
 export const modelPath = (named: string): string => namedRun(named)?.checkpoint.path ?? named;
 
+/** Channels of the images: the network's output without a learned variance. Its input has twice as many where it is conditioned on itself. */
+export const imageChannels = (unet: UNet, { variance }: Scheduler): number => unet.config.out_channels / (isLearned(variance) ? 2 : 1);
+
 /** @throws DdpmError E-MODEL where the config does not say the size */
-export function imageShape(unet: UNet, folder: string): ImageShape {
-  const { sample_size: size, in_channels: channels } = unet.config;
+export function imageShape(unet: UNet, { folder, scheduler }: ModelFolder): ImageShape {
+  const { sample_size: size } = unet.config, channels = imageChannels(unet, scheduler);
   if (size === null) {
     const path = join(folder, 'config.json');
     throw new DdpmError('E-MODEL', `${path} has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32, or give starting noise with --noise.`);

@@ -7,6 +7,7 @@ import { SCHEDULES } from '../diffusion/schedule.ts';
 import { SAMPLER_SPACINGS } from '../diffusion/spacing.ts';
 import { TIME_SAMPLINGS } from '../diffusion/timestep-sampling.ts';
 import { VARIANCES } from '../diffusion/variance.ts';
+import { FIGURES } from './figures.ts';
 import { PRESET_NAMES } from './presets.ts';
 
 interface Common {
@@ -193,8 +194,22 @@ const SAMPLING = {
 export const SAMPLE = {
   n: { ...COUNT, default: 64, group: 'sampling', help: 'number of images' },
   ...SAMPLING,
+  label: { type: 'string', default: null, value: 'K|all', unset: 'all', group: 'sampling', help: 'class to draw, or each in turn; for models with classes' },
+  guidance: { type: 'float', default: 1, value: 'W', group: 'sampling', help: 'classifier-free guidance: 1 is the class itself, more exaggerates it' },
 
-  out: { type: 'path', default: 'grid.png', value: 'FILE.png', group: 'files', help: 'the grid' },
+  figure: { type: 'choice', choices: FIGURES, default: null, unset: 'none', group: 'figures', help: 'how the model works, on the chain it was trained on' },
+
+  from: { type: 'string', default: null, value: 'IMAGE,...', unset: 'none', group: 'given images', help: 'versions of images: PNG files, or numbers in the data set' },
+  strength: { type: 'float', min: 0, max: 1, default: null, unset: '0.6; 0.5 to interpolate', group: 'given images', help: 'how far up the chain they start: 1 keeps nothing' },
+  interpolate: { type: 'string', default: null, value: 'A,B', unset: 'none', group: 'given images', help: 'from one image to another' },
+  inpaint: { type: 'string', default: null, value: 'IMAGE,...', unset: 'none', group: 'given images', help: 'paint a part of images anew (RePaint)' },
+  mask: { type: 'string', default: null, value: 'FILE.png|X,Y,W,H', unset: 'none', group: 'given images', help: 'which part: white, or a box' },
+  'jump-length': { ...COUNT, default: 10, group: 'given images', help: 'steps that RePaint goes back at a time' },
+  resamples: { ...COUNT, default: 5, group: 'given images', help: 'how often it goes over each; 1 is once' },
+  invert: { type: 'string', default: null, value: 'IMAGE,...', unset: 'none', group: 'given images', help: 'the noise that images come from, and how well they come back (DDIM)' },
+  data: { type: 'string', default: null, value: 'NAME|PATH', unset: "the run's", group: 'given images', help: 'data set that numbers and real images are of' },
+
+  out: { type: 'path', default: 'grid.png', value: 'FILE.png', group: 'files', help: 'the grid; other pictures are called by what they show' },
   trajectory: { type: 'path', default: null, value: 'FILE.apng', unset: 'none', group: 'files', help: 'animated PNG of the denoising' },
   noise: { type: 'path', default: null, value: 'FILE.safetensors', unset: 'drawn', group: 'files', help: 'starting noise: tensor x_T, NCHW float32' },
   raw: {

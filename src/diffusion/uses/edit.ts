@@ -2,7 +2,7 @@
 import type { DiffusionModel, GaussianDiffusion } from '../gaussian.ts';
 import { type Draw, Sampler, type SamplerOptions } from '../sampler.ts';
 import { visitedTimesteps } from '../samplers/table.ts';
-import { checkImages, diffuse, encodingNoise, fromStrength, type Shape, type UseOptions } from './encode.ts';
+import { checkImages, diffuse, drawNoise, fromStrength, type Shape, type UseOptions } from './encode.ts';
 
 export interface EditOptions extends SamplerOptions, UseOptions {
   /** Share of the timesteps that are taken back: 1 leaves nothing of the image but its place in the batch (0.6). */
@@ -27,7 +27,7 @@ export async function edit(model: DiffusionModel, diffusion: GaussianDiffusion, 
   const { seed, firstId = 0, strength = 0.6, onStep, steps: _, ...sampling } = options;
   checkImages(images, shape);
   const timesteps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength), t = timesteps[0]!;
-  const noised = diffuse(diffusion, images, t, await encodingNoise(diffusion.engine, shape, { seed, firstId }));
+  const noised = diffuse(diffusion, images, t, await drawNoise(diffusion.engine, shape, { seed, firstId }));
   const sampler = new Sampler(model, diffusion, shape, { ...sampling, timesteps });
   try {
     return { images: await sampler.sample({ seed, firstId, noise: noised, ...(onStep && { onStep }) }), noised, t };

@@ -36,11 +36,11 @@ export function diffuse({ schedule }: GaussianDiffusion, images: Float32Array, t
   return images.map((v, i) => a * v + b * z[i]!);
 }
 
-/** Standard normals for the encoding of images firstId to firstId + N - 1: not those that the sampler starts from. */
-export async function encodingNoise(engine: Engine, shape: Shape, { seed, firstId = 0 }: UseOptions): Promise<Float32Array<ArrayBuffer>> {
+/** Standard normals for images firstId to firstId + N - 1: those that images are diffused with, or with STREAM.prior those that a sampler starts from. */
+export async function drawNoise(engine: Engine, shape: Shape, { seed, firstId = 0 }: UseOptions, stream: number = STREAM.encode): Promise<Float32Array<ArrayBuffer>> {
   const clock = new Clock(engine);
   clock.set({ seed, first: firstId });
-  const z = randomNormal(shape, clock, STREAM.encode);
+  const z = randomNormal(shape, clock, stream);
   try {
     return await z.read();
   } finally {

@@ -4,7 +4,7 @@ import { sizeOf } from '../../tensor.ts';
 import type { DiffusionModel, GaussianDiffusion } from '../gaussian.ts';
 import { type Draw, Sampler, type SamplerOptions } from '../sampler.ts';
 import { visitedTimesteps } from '../samplers/table.ts';
-import { checkImages, diffuse, encodingNoise, fromStrength, type Shape, type UseOptions } from './encode.ts';
+import { checkImages, diffuse, drawNoise, fromStrength, type Shape, type UseOptions } from './encode.ts';
 import { decodeDdim, encodeDdim, type InvertOptions } from './invert.ts';
 
 export interface InterpolateOptions extends SamplerOptions, UseOptions {
@@ -23,7 +23,7 @@ export async function interpolate(model: DiffusionModel, diffusion: GaussianDiff
   const { seed, firstId = 0, strength = 0.5, onStep, steps: _, ...sampling } = options;
   const shares = sharesOf([a, b], shape), one = [1, ...shape.slice(1)] as unknown as Shape;
   const timesteps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength), t = timesteps[0]!;
-  const z = await encodingNoise(diffusion.engine, one, { seed, firstId }), from = diffuse(diffusion, a, t, z), to = diffuse(diffusion, b, t, z);
+  const z = await drawNoise(diffusion.engine, one, { seed, firstId }), from = diffuse(diffusion, a, t, z), to = diffuse(diffusion, b, t, z);
   const sampler = new Sampler(model, diffusion, shape, { ...sampling, timesteps });
   try {
     return await sampler.sample({ seed, firstId, noise: rows(shares, (share) => from.map((v, i) => (1 - share) * v + share * to[i]!)), ...(onStep && { onStep }) });

@@ -1,0 +1,65 @@
+// The network of a model as a sampler takes it: with labels and guidance where it has classes, with its own last prediction where it was trained so.
+
+import type { DiffusionModel } from '../diffusion/gaussian.ts';
+import { guided } from '../diffusion/uses/guidance.ts';
+import { DdpmError } from '../errors.ts';
+import { Tensor } from '../tensor.ts';
+import type { ImageShape, PlacedModel } from './sampling.ts';
+
+export interface LabelSettings {
+  /** A class, `all` for each in turn, or null where nothing was asked for. */
+  readonly label: string | null;
+  /** w in uncond + w (cond - uncond). */
+  readonly guidance: number;
+}
+
+export class Network {
+  readonly model: DiffusionModel;
+  /** For the header: empty for a model without classes. */
+  readonly description: string;
+  readonly #labels: Tensor | null;
+  readonly #none: Tensor | null;
+  readonly #classOf: (id: number) => number;
+
+  /**
+   * For batches of one size.
+   *
+   * @throws DdpmError E-USAGE for labels or guidance that the model has no use for, or a class that it does not know
+   */
+  constructor({ unet, diffusion: { engine } }: PlacedModel, [, , channels]: ImageShape, batch: number, { label, guidance }: LabelSettings) {
+    const selfConditioned = unet.config.in_channels === 2 * channels;
+    const input = (x: Tensor, start: Tensor | null | undefined) => (selfConditioned ? ([x, start ?? null] as const) : x);
+    if (!unet.conditional) {
+      for (const [flag, given] of [['--label', label !== null], ['--guidance', guidance !== 1]] as const)
+        if (given) throw new DdpmError('E-USAGE', `${flag} is for models with classes, and this one was trained without labels. Leave it out.`);
+      this.model = (x, t, start) => unet.forward(input(x, start), t);
+      this.description = '';
+      this.#labels = this.#none = null;
+      this.#classOf = () => 0;
+      return;
+    }
+    const rows = unet.config.num_class_embeds;
+    if (rows === null) throw new DdpmError('E-MODEL', `the model embeds classes by "${unet.config.class_embed_type}", and --label only chooses rows of a table (num_class_embeds).`);
+    // The last row of the table stands for no class where guidance is to be possible.
+    const classes = rows - 1;
+    const chosen = label === null || label === 'all' ? null : Number(label);
+    if (chosen !== null && !(Number.isInteger(chosen) && chosen >= 0 && chosen < rows && label!.trim() !== ''))
+      throw new DdpmError('E-USAGE', `--label is "${label}"; it must be a class from 0 to ${rows - 1}, or all.`);
+    this.#classOf = chosen === null ? (id) => id % classes : () => chosen;
+    const upload = (row: (n: number) => number) => Tensor.from(engine, [batch], Uint32Array.from({ length: batch }, (_, n) => row(n)));
+    this.#labels = upload((n) => this.#classOf(n));
+    this.#none = guidance === 1 ? null : upload(() => classes);
+    this.model = guided((x, t, start, labels) => unet.forward(input(x, start), t, { labels }), { labels: this.#labels, ...(this.#none && { none: this.#none }), scale: guidance });
+    this.description = `${chosen === null ? `classes 0 to ${classes - 1} in turn` : `class ${chosen}`}${guidance === 1 ? '' : `, guidance ${guidance}`}`;
+  }
+
+  /** Call before the batch whose first sample is `first`: a sample's class goes by its id. */
+  begin(first: number): void {
+    const labels = this.#labels;
+    labels?.engine.write(labels.slice, Uint32Array.from({ length: labels.size }, (_, n) => this.#classOf(first + n)));
+  }
+
+  free(): void {
+    for (const tensor of [this.#labels, this.#none]) tensor?.free();
+  }
+}
