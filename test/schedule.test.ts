@@ -61,6 +61,22 @@ test('the edges of the tables are what the reverse process needs', () => {
   assert.is(makeBetas('cosine', 1000)[999], 0.999);
 });
 
+test('cosine betas end at 0.999, and are not cut off anywhere else', () => {
+  const betas = makeBetas('cosine', 1000), s = makeSchedule(betas);
+  assert.ok(Math.abs(betas[0] - 4.13e-5) < 1e-7, `${betas[0]}: a lower limit of 1e-4 would have raised the first ones`);
+  assert.equal([betas[997], betas[998], betas[999]].map((b) => Number(b.toFixed(4))), [0.5556, 0.75, 0.999]);
+  // Without clipping x_0 an error of eps counts twenty thousandfold at the noisiest t.
+  assert.ok(Math.abs(s.sqrtRecipAlphasCumprod[999] - 20291) < 1);
+});
+
+test('t = 0 is one step of noise and not the image, and T - 1 the last of T steps', () => {
+  for (const name of SCHEDULES) {
+    const s = makeSchedule({ name, T: 1000 });
+    assert.ok(Math.abs(s.sqrtOneMinusAlphasCumprod[0] ** 2 - s.betas[0]) < 1e-12 && s.betas[0] > 0);
+    assert.ok(Math.abs(s.alphasCumprod[999] / s.alphas.reduce((a, b) => a * b, 1) - 1) < 1e-12);
+  }
+});
+
 test('linear betas scale with T, so that x_T is noise for every T', () => {
   for (const T of [21, 50, 200, 300, 1000, 4000]) assert.ok(makeSchedule({ name: 'linear', T }).alphasCumprod[T - 1] < 5e-5, `T = ${T}`);
   assert.ok(Math.abs(makeSchedule({ name: 'linear', T: 200, scale: false }).alphasCumprod[199] - 0.132) < 1e-3);

@@ -74,7 +74,7 @@ test('t is drawn by the sums, from each image\'s own counter', async (engine) =>
 
 test('20,000 draws have the probabilities, and the weights take the bias out', async (engine) => {
   const T = 20, N = 20_000, history = historyOf(T), w = weightsOf(T, history), total = w.reduce((a, b) => a + b, 0);
-  const { t, weight } = await draws(engine, T, N, await weights(engine, T, history)), counts = new Array<number>(T).fill(0);
+  const { t, weight } = await draws(engine, T, N, await weights(engine, T, history)), counts = Array.from({ length: T }, () => 0);
   for (const at of t) counts[at]!++;
   counts.forEach((count, at) => {
     const p = SHARE / T + ((1 - SHARE) * w[at]!) / total, deviation = Math.sqrt(N * p * (1 - p));
