@@ -1,5 +1,5 @@
 // Who may import whom: the layers as a table, no cycles, and nothing of Node in what a browser loads.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
@@ -90,12 +90,12 @@ architecture('no file depends on itself, types apart', () => {
   for (const file of files) visit(file, []);
 });
 
-architecture('src/index.ts and all that it reaches need neither Node nor a package', () => {
-  // Without it, the layers that it will be made of.
-  const roots = existsSync(join(src, 'index.ts')) ? ['index.ts'] : files.filter((f) => layerOf(f) <= layerOf('diffusion/'));
+architecture('src/index.ts, the pages and all that they reach need neither Node nor a package', () => {
+  const roots = ['index.ts', 'web/view/main.ts', 'web/site/main.ts', 'web/site/worker.ts'];
   const from = new Map<string, string>(roots.map((f) => [f, '']));
   for (const file of from.keys())
-    for (const { of } of imports.get(file) ?? []) {
+    for (const { of, typeOnly } of imports.get(file) ?? []) {
+      if (typeOnly || isTwin(file, of)) continue;
       const to = target(file, of), way = `${from.get(file)}${file} -> `;
       assert.ok(to, `${way}${of}: a browser has neither Node's modules nor packages`);
       if (to && !from.has(to)) from.set(to, way);

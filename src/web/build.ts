@@ -15,7 +15,7 @@ async function bundle(entry: string, define: Record<string, string> = {}): Promi
     throw new DdpmError('E-FILE', 'the pages are bundled with esbuild, which is not installed. In a clone: npm ci.');
   }
   const { outputFiles } = await esbuild.build({
-    entryPoints: [join(here, entry)], bundle: true, define, alias: { 'node:zlib': join(here, 'site', 'no-zlib.ts') }, write: false, format: 'esm', target: 'es2022', minify: true, charset: 'utf8', legalComments: 'none', logLevel: 'silent',
+    entryPoints: [join(here, entry)], bundle: true, define, write: false, format: 'esm', target: 'es2022', minify: true, charset: 'utf8', legalComments: 'none', logLevel: 'silent',
   });
   return outputFiles[0]!.text;
 }
