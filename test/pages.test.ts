@@ -141,7 +141,7 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   await page.selectOption('#size', '16');
   writeFileSync(join(folder, 'broken.png'), 'no picture');
   await page.setInputFiles('#image-files', [new URL('../bench/results/tiny-fashion-mnist.png', import.meta.url).pathname, join(folder, 'broken.png')]);
-  await until(page, 'document.querySelector("#data-about").textContent === "1 images of 16 × 16"');
+  await until(page, 'document.querySelector("#data-about").textContent === "1 image of 16 × 16"');
   assert.match(await said(page), /E-DATA.*broken\.png is no image/);
 
   await page.selectOption('#source', 'drawings');

@@ -9,7 +9,7 @@ import { dropZone, field, type Message, select } from './parts.ts';
 import { dataSet, decodeImage, show, unpacked } from './pictures.ts';
 import type { TrainData } from './run-file.ts';
 
-const SOURCES = { shapes: 'Shapes made in code', 'fashion-mnist': 'Fashion-MNIST', images: 'My images', drawings: 'My drawings' };
+const SOURCES = { shapes: 'Made-up shapes', 'fashion-mnist': 'Fashion-MNIST', images: 'My images', drawings: 'My drawings' };
 type Source = keyof typeof SOURCES;
 
 /** Images of a data set that are shown. */
@@ -22,7 +22,7 @@ export class DataPanel {
   readonly #source = select(SOURCES, 'shapes', 'source');
   readonly #size = select<string>({ 16: '16 × 16', 28: '28 × 28', 32: '32 × 32', 64: '64 × 64' }, '28', 'size');
   readonly #channels = select<string>({ 1: 'grey', 3: 'colour' }, '1', 'channels');
-  readonly #body = h('div', { className: 'stack', style: 'gap: .6rem' });
+  readonly #body = h('div');
   readonly #shown = h('canvas', { className: 'pixels', hidden: true, width: 1, height: 1, role: 'img', aria: { label: 'some of the images' } });
   readonly #about = h('p', { className: 'soft', id: 'data-about', role: 'status' });
   /** What was dropped or drawn, by source. */
@@ -146,7 +146,7 @@ export class DataPanel {
     this.data = data;
     this.#onData(data);
     this.#shown.hidden = data === null;
-    this.#about.textContent = data ? `${short(data.count)} images of ${data.height} × ${data.width}${data.channels === 3 ? ', colour' : ''}` : '';
+    this.#about.textContent = data ? `${short(data.count)} ${data.count === 1 ? 'image' : 'images'} of ${data.height} × ${data.width}${data.channels === 3 ? ', colour' : ''}` : '';
     if (!data) return;
     const { height, width, channels, pixels, count } = data, n = Math.min(SHOWN, count), size = height * width * channels;
     show(this.#shown, imageGrid(pixels.subarray(0, n * size), n, height, width, channels, 8, { pad: 1, background: 0 }));

@@ -29,8 +29,8 @@ const resultText = ({ ok, error, share, shape, values, ms }: CheckResult): HTMLE
 
 export function kernelsPage(client: Client): { element: HTMLElement; show(rest: string): void } {
   const message = new Message(), article = h('div', { className: 'stack' }), list = h('nav', { className: 'card kernels', aria: { label: 'kernels' } });
-  const marks = new Map(NAMES.map((name) => [name, h('span', { className: 'faint' }, name in CHECKS ? '·' : '')]));
-  const all = h('button', { type: 'button', id: 'check-all', className: 'primary' }, `Check all ${Object.keys(CHECKS).length}`), said = h('p', { id: 'checked', role: 'status' });
+  const marks = new Map(NAMES.map((name) => [name, h('span', { className: 'faint' }, name in CHECKS ? '○' : '')]));
+  const all = h('button', { type: 'button', id: 'check-all', className: 'primary' }, `Check all ${Object.keys(CHECKS).length}`), said = h('p', { id: 'checked', role: 'status', className: 'faint' }, '○ can be run and checked here');
 
   async function run(name: string): Promise<CheckResult> {
     const result = await client.call('check', name), mark = marks.get(name)!;
@@ -51,11 +51,13 @@ export function kernelsPage(client: Client): { element: HTMLElement; show(rest: 
     const kernel = kernels[name as keyof typeof kernels] as Kernel, check = CHECKS[name], [mathematics = '', ...lines] = kernel.wgsl.split('\n');
     const result = h('p', { id: 'result', role: 'status' }), go = h('button', { type: 'button', id: 'run-check' }, 'Run and check on this GPU');
     go.addEventListener('click', () => void busy(go, message, async () => fill(result, resultText(await run(name)))));
-    const code = (title: string, text: string) => h('section', { className: 'card' }, h('h3', { className: 'soft', style: 'margin-bottom: .5rem' }, title), h('pre', { tabIndex: 0 }, h('code', {}, text)));
+    const pre = (text: string) => h('pre', { tabIndex: 0 }, h('code', {}, text));
+    const code = (title: string, text: string, more: HTMLElement | null = null) => h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h3', { className: 'soft' }, title), pre(text), more);
+    const file = check && TWIN_SOURCES[check.twin[0]]!;
     fill(
       article,
       h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h1', {}, name), h('p', { className: 'mathematics' }, mathematics.replace(/^\/\/ /, '')), check ? h('div', { className: 'row' }, go) : h('p', { className: 'faint' }, 'It has no check on this page; the tests compare it with its twin.'), message.element, result),
-      check ? code(`Its float64 twin · test/ref/${check.twin[0]}.ts`, functionIn(TWIN_SOURCES[check.twin[0]]!, check.twin[1])) : null,
+      check && file ? code(`Its float64 twin · test/ref/${check.twin[0]}.ts`, functionIn(file, check.twin[1]), h('details', {}, h('summary', {}, 'The whole file'), pre(file))) : null,
       code(`kernels/${name}.wgsl, with its imports`, lines.join('\n').trim()),
     );
     for (const link of list.querySelectorAll('a')) {

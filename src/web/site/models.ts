@@ -3,9 +3,9 @@ import { modelConfig } from '../../cli/presets.ts';
 import type { UNetFields } from '../../nn/config.ts';
 
 export const MODELS = {
-  mini: 'mini · 2 levels, 8 and 16 channels',
-  tiny: 'tiny · 3 levels, 16 to 32 channels',
-  small: 'small · 3 levels, 64 to 128 channels, attention',
+  mini: 'mini · 8, 16 channels',
+  tiny: 'tiny · 16 to 32',
+  small: 'small · 64 to 128',
 } as const;
 export type ModelName = keyof typeof MODELS;
 
