@@ -71,9 +71,12 @@ cli('train fills a run folder', async () => {
   const lines = metrics('a');
   assert.equal(lines.map((l) => l['step']), [1, 2, 3, 4, 5, 6, 7, 8]);
   for (const l of lines) {
-    assert.equal(Object.keys(l), ['step', 'epoch', 'loss', 'grad_norm', 'lr', 'ms', 'images_per_s']);
-    assert.ok(Object.values(l).every((v) => Number.isFinite(v)), JSON.stringify(l));
+    const { loss_by_t: levels, ...numbers } = l as Line & { loss_by_t?: (number | null)[] };
+    assert.equal(Object.keys(numbers), ['step', 'epoch', 'loss', 'grad_norm', 'lr', 'ms', 'images_per_s']);
+    assert.ok(Object.values(numbers).every((v) => Number.isFinite(v)), JSON.stringify(l));
+    if (levels) assert.ok(levels.length === 10 && levels.some((v) => v !== null && v > 0), JSON.stringify(l));
   }
+  assert.ok(lines[7]!['loss_by_t'], 'the last step that was read says its loss by noise level');
   assert.is(lines[7]!['epoch'], 0.5);
   const picture = decodePng(readFileSync(run('a', 'samples', 'final.png')));
   assert.equal([picture.width, picture.height, picture.channels], [(3 * 30 + 2) * 2, (2 * 30 + 2) * 2, 1]);

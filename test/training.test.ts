@@ -24,6 +24,7 @@ import { nchwToNhwc, type Tensor } from '../src/tensor.ts';
 import { assertClose, relativeL2 } from './helpers/close.ts';
 import { assertError, gpuSuite, random, upload } from './helpers/gpu.ts';
 import * as twin from './ref/optim.ts';
+import { uniformInts } from './ref/random.ts';
 
 const bits = (data: Float32Array): string => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64');
 
@@ -298,6 +299,18 @@ learning('200 replayed steps leave no byte behind, nor do 50 eager ones', async 
     if (step % 16 === 15) await engine.finished();
   }
   assert.equal(engine.memory(), first!);
+});
+
+learning('the loss by noise level is that of the latest step, at the t that it drew', async (engine) => {
+  const { training } = start(engine, { batchSize: 8, seed: 3 });
+  for (let step = 0; step < 3; step++) training.run(step);
+  const [levels, [log]] = [await training.levels(4), await training.read(2, 3)], t = uniformInts({ seed: 3, stream: STREAM.time, step: 2, samples: [0, 1, 2, 3, 4, 5, 6, 7], count: 1 }, 1000);
+  const counts = [0, 0, 0, 0];
+  t.forEach((at) => counts[Math.floor(at / 250)]++);
+  assert.equal(levels.map((v) => v === null), counts.map((n) => n === 0));
+  const mean = levels.reduce<number>((sum, v, i) => sum + (v ?? 0) * counts[i]!, 0) / 8;
+  assert.ok(Math.abs(mean - log!.loss) < 1e-6 * Math.abs(log!.loss) * 8, `${mean} by level and ${log!.loss} in all`);
+  await training.destroy();
 });
 
 learning('what the step of the default model takes: dispatches and bytes', async (engine) => {

@@ -130,7 +130,7 @@ export class RunFolder {
   }
 
   /** Adds a line to metrics.jsonl. JSON has no NaN: a number that is not finite becomes null, and the line gets "nonfinite": true unless it says what was not. */
-  appendMetrics(metrics: Readonly<Record<string, number | string>>): void {
+  appendMetrics(metrics: Readonly<Record<string, number | string | readonly (number | null)[]>>): void {
     const nonfinite = Object.values(metrics).some((v) => typeof v === 'number' && !Number.isFinite(v));
     appendFileSync(this.file('metrics.jsonl'), JSON.stringify(nonfinite ? { ...metrics, nonfinite: metrics['nonfinite'] ?? true } : metrics) + '\n');
   }

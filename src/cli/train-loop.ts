@@ -12,6 +12,11 @@ const AHEAD = { steps: 8, ms: 500 };
 /** Losses are read back this often at least: so that the bar moves where steps are slow, and before the device writes over them where they are fast. */
 const READ_MS = 1000;
 const READ_STEPS = 256;
+/** Parts of t for which the loss is told apart. */
+const LEVELS = 10;
+
+/** A line of metrics.jsonl. */
+export type Metrics = Record<string, number | string | (number | null)[]>;
 
 /** Steps that are not finite, in a row or of the last WINDOW, after which going on is of no use. */
 const BAD = { inRow: 10, ofWindow: 20, window: 100 };
@@ -39,8 +44,10 @@ export class BadSteps {
 /** How many steps may be in flight, from the time that one takes; unknown is NaN. */
 export const stepsAhead = (ms: number): number => (Number.isFinite(ms) ? Math.min(AHEAD.steps, Math.max(1, Math.round(AHEAD.ms / ms))) : 2);
 
-/** One line of metrics.jsonl. Steps count from 1 there: the number of steps done. */
-export function metricsLine(log: StepLog, { ms, lr, batchSize, images }: { ms: number; lr: number; batchSize: number; images: number }): Record<string, number | string> {
+/**
+ * One line of metrics.jsonl. Steps count from 1 there: the number of steps done. `levels` is the step's loss by noise level, which is read now and then only.
+ */
+export function metricsLine(log: StepLog, { ms, lr, batchSize, images, levels }: { ms: number; lr: number; batchSize: number; images: number; levels?: readonly (number | null)[] | undefined }): Metrics {
   const step = log.step + 1;
   return {
     step,
@@ -51,6 +58,7 @@ export function metricsLine(log: StepLog, { ms, lr, batchSize, images }: { ms: n
     ms: rounded(ms),
     images_per_s: rounded((1000 * batchSize) / ms),
     ...(log.bad !== null && { nonfinite: log.bad }),
+    ...(levels && log.bad === null && { loss_by_t: levels.map((value) => (value === null ? null : rounded(value))) }),
   };
 }
 
@@ -83,7 +91,7 @@ export interface LoopOptions {
   /** 0 is never. Neither is called after the last step. */
   readonly sampleEvery: number;
   readonly saveEvery: number;
-  readonly onMetrics: (line: Record<string, number | string>) => void;
+  readonly onMetrics: (line: Metrics) => void;
   readonly onProgress: (report: StepReport) => void;
   readonly onEvent: (text: string) => void;
   readonly sample: (step: number) => Promise<void>;
@@ -108,11 +116,11 @@ export async function trainLoop(options: LoopOptions): Promise<number> {
   let reading: Promise<void> | null = null;
   let failure: unknown = null;
 
-  const take = (logs: readonly StepLog[]): void => {
+  const take = (logs: readonly StepLog[], levels: readonly (number | null)[]): void => {
     const now = performance.now(), ms = (now - mark) / Math.max(1, logs.length);
     mark = now;
     for (const log of logs) {
-      options.onMetrics(metricsLine(log, { ms, lr: training.lr(log.step), batchSize, images: options.images }));
+      options.onMetrics(metricsLine(log, { ms, lr: training.lr(log.step), batchSize, images: options.images, levels: log === logs.at(-1) ? levels : undefined }));
       if (log.bad !== null) options.onEvent(`step ${log.step + 1}: ${log.bad} is not finite, the step was skipped`);
       if (bad.add(log.bad !== null)) throw new DdpmError('E-NONFINITE', stopped(log, bad));
       loss.add(log.loss);
@@ -129,7 +137,8 @@ export async function trainLoop(options: LoopOptions): Promise<number> {
   const ask = async (to: number): Promise<void> => {
     await reading;
     if (to === read) return;
-    reading = training.read(read, to).then(take).catch((error: unknown) => {
+    // Both are asked for before another step is submitted, so the levels are those of the last log.
+    reading = Promise.all([training.read(read, to), training.levels(LEVELS)]).then(([logs, levels]) => take(logs, levels)).catch((error: unknown) => {
       failure ??= error;
     });
     read = to;

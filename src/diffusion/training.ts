@@ -46,6 +46,9 @@ export class Training {
   readonly #clocks: readonly Clock[];
   readonly #shares: Tensor;
   readonly #loss: DiffusionLoss;
+  readonly #T: number;
+  /** Of the latest step: t and the loss of each image. */
+  readonly #latest: { readonly t: Tensor; readonly each: Tensor };
 
   /** Captures the step; nothing runs yet. */
   constructor(unet: UNet, parameters: Parameters, diffusion: GaussianDiffusion, images: DeviceImages, options: TrainingOptions) {
@@ -53,6 +56,7 @@ export class Training {
     this.engine = engine;
     this.options = options;
     this.peakLr = options.lr;
+    this.#T = diffusion.T;
     this.optimizer = new AdamW(parameters, options);
     const { batchSize: N } = options, size = Math.min(options.microBatch ?? N, N);
     if (!(Number.isInteger(size) && size >= 1)) throw new DdpmError('E-USAGE', `a step cannot take ${size} images at a time; use 1 to ${N}.`);
@@ -63,9 +67,10 @@ export class Training {
     const selfConditioned = unet.config.in_channels === 2 * images.shape[2];
     const objective = (this.#loss = new DiffusionLoss(diffusion, options));
     const sampling = (this.timeSampling = options.timeSampling === 'importance' ? new ImportanceSampling(engine, diffusion.T) : null);
+    const latest = (this.#latest = { t: Tensor.empty(engine, [N]), each: Tensor.empty(engine, [N]) });
 
     /** Loss and gradients of images `first` to `first + n`, drawn as in the whole batch. */
-    const part = (n: number, clock: Clock, accumulate: boolean, inputs: () => { index: Tensor; t: Tensor; weight: Tensor | null }) => {
+    const part = (first: number, n: number, clock: Clock, accumulate: boolean, inputs: () => { index: Tensor; t: Tensor; weight: Tensor | null }) => {
       const tape = new Tape(engine);
       const { loss, each } = tape.record(() => {
         const { index, t, weight } = inputs(), x0 = images.gather(index, clock);
@@ -77,6 +82,7 @@ export class Training {
         };
         const found = objective.of(network, x0, t, { clock, weight });
         if (n === N) sampling?.update(t, found.each);
+        for (const [from, to] of [[t, latest.t], [found.each, latest.each]] as const) engine.copy(from.slice, { buffer: to.slice.buffer, offset: to.slice.offset + 4 * first, bytes: 4 * n });
         return found;
       });
       tape.backward(loss, n === N ? null : each, { scale: n / N, accumulate });
@@ -87,7 +93,7 @@ export class Training {
       return { index, ...(sampling?.draw(N, clocks[0]!) ?? { t: randomIntegers(N, diffusion.T, clocks[0]!, STREAM.time), weight: null }) };
     };
     this.plan = engine.capture(() => {
-      const loss = starts.length === 1 ? part(N, clocks[0]!, false, draw).loss : inParts();
+      const loss = starts.length === 1 ? part(0, N, clocks[0]!, false, draw).loss : inParts();
       this.optimizer.step(loss, clocks[0]!);
       return loss;
     });
@@ -104,7 +110,7 @@ export class Training {
           engine.copy(range(tensor), copy.slice);
           return copy;
         };
-        const its = part(n, clocks[i]!, i > 0, () => ({ index: cut(all.index), t: cut(all.t), weight: all.weight && cut(all.weight) }));
+        const its = part(first, n, clocks[i]!, i > 0, () => ({ index: cut(all.index), t: cut(all.t), weight: all.weight && cut(all.weight) }));
         if (sampling) engine.copy(its.each.slice, range(each));
         const sum = Tensor.empty(engine, [1]);
         // The first term is weighted here as well: there is no sum yet to add to.
@@ -142,6 +148,18 @@ export class Training {
     return this.optimizer.read(from, to);
   }
 
+  /** The latest step's loss by noise level: the mean over its images in each of `parts` equal parts of t, least noise first; null where it had none. */
+  async levels(parts: number): Promise<(number | null)[]> {
+    const [t, each] = await Promise.all([this.#latest.t.read(), this.#latest.each.read()]), steps = new Uint32Array(t.buffer);
+    const sums = Array.from({ length: parts }, () => ({ sum: 0, count: 0 }));
+    each.forEach((loss, n) => {
+      const at = sums[Math.floor((steps[n]! * parts) / this.#T)]!;
+      at.sum += loss;
+      at.count++;
+    });
+    return sums.map(({ sum, count }) => (count ? sum / count : null));
+  }
+
   /**
    * Trains from step `from` to `to` (exclusive; all the options' steps by default), `every` steps at a time, and gives what each did: `for await (const log of
    * training.loop()) …`. Leaving the loop ends it, at a multiple of `every`; an aborted signal ends it with E-ABORTED. Either way the parameters are those of the
@@ -167,6 +185,7 @@ export class Training {
     await this.plan.destroy();
     this.optimizer.destroy();
     this.timeSampling?.destroy();
+    for (const tensor of Object.values(this.#latest)) tensor.free();
     this.#loss.destroy();
     this.#shares.free();
     for (const clock of this.#clocks) this.engine.free(clock.slice);

@@ -1,4 +1,5 @@
 // What the page asks of its worker, and what the worker tells: every call and event with its types.
+import type { Metrics } from '../../cli/train-loop.ts';
 import type { SamplerName } from '../../diffusion/samplers/table.ts';
 import type { CheckResult } from './checks.ts';
 import type { BenchLine } from './measure.ts';
@@ -74,7 +75,7 @@ export interface Calls {
 }
 
 export interface Events {
-  metrics: Readonly<Record<string, number | string>>;
+  metrics: Readonly<Metrics>;
   preview: { step: number; preview: Preview };
   samples: { step: number; samples: Floats };
   saved: { step: number };

@@ -1,5 +1,5 @@
 // A training run as the page has it, on any engine: train, preview, sample, save. It is the loop of `npm run train`, so its numbers are those of Node.
-import { trainLoop } from '../../cli/train-loop.ts';
+import { type Metrics, trainLoop } from '../../cli/train-loop.ts';
 import { GaussianDiffusion } from '../../diffusion/gaussian.ts';
 import { Sampler } from '../../diffusion/sampler.ts';
 import { makeSchedule } from '../../diffusion/schedule.ts';
@@ -29,7 +29,7 @@ export interface Preview {
 
 export interface Watch {
   readonly stop: { requested: boolean };
-  readonly onMetrics: (line: Record<string, number | string>) => void;
+  readonly onMetrics: (line: Metrics) => void;
   readonly onPreview: (step: number, preview: Preview) => void;
   readonly onSamples: (step: number, samples: Float32Array<ArrayBuffer>) => void;
   readonly onSave: (bytes: Uint8Array, step: number) => Promise<void>;

@@ -1,4 +1,5 @@
 // Train in the tab: data and settings on the left, the run on the right.
+import type { Metrics } from '../../cli/train-loop.ts';
 import { Chart } from '../chart.ts';
 import { byId, fill, h, short } from '../dom.ts';
 import type { Client } from './client.ts';
@@ -34,10 +35,10 @@ export function trainPage(client: Client): { element: HTMLElement } {
     h('details', {}, h('summary', {}, 'More'), field('Noise levels T', T), field('Seed', seed), field('Preview every', preview), field('Mirror at random', flip)),
   );
 
-  let phase: Phase = 'empty';
+  let phase: Phase = 'empty', stopping = false;
   let run: RunFacts | null = null;
   const x: number[] = [], y: number[] = [];
-  let last: Readonly<Record<string, number | string>> = {}, savedAt: number | null = null, began = { step: 0, time: 0 };
+  let last: Readonly<Metrics> = {}, savedAt: number | null = null, began = { step: 0, time: 0 };
 
   const data = new DataPanel(message, () => buttons());
 
@@ -92,18 +93,18 @@ export function trainPage(client: Client): { element: HTMLElement } {
   });
 
   async function train(): Promise<void> {
-    phase = 'training';
+    [phase, stopping] = ['training', false];
     began = { step: x.at(-1) ?? 0, time: performance.now() };
     buttons();
     try {
       const { done } = await client.call('train', null);
-      phase = done ? 'done' : 'paused';
+      phase = done || stopping ? 'done' : 'paused';
     } catch (error) {
       phase = 'empty';
       run = null;
       throw error;
     } finally {
-      resume.hidden = phase !== 'empty' || !(await kept('run').catch(() => undefined));
+      resume.hidden = phase === 'paused' || (phase === 'done' && !stopping) || !(await kept('run').catch(() => undefined));
       buttons();
       draw();
     }
@@ -115,8 +116,9 @@ export function trainPage(client: Client): { element: HTMLElement } {
   }).then(buttons));
   pause.addEventListener('click', () => void client.call('pause', null));
   stop.addEventListener('click', () => void busy(stop, message, async () => {
-    await client.call('pause', null);
-    phase = 'done';
+    stopping = true;
+    if (phase === 'training') await client.call('pause', null);
+    else [phase, resume.hidden] = ['done', false];
   }).then(buttons));
   resume.addEventListener('click', () => void busy(resume, message, async () => {
     adopt(await client.call('start', 'kept'));
