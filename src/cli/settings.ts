@@ -175,6 +175,8 @@ export const WEB = {
   help: HELP,
 } as const satisfies Table;
 
+export const DOCTOR = { gpu: GPU, help: HELP } as const satisfies Table;
+
 const SAMPLING = {
   seed: { type: 'int', min: 0, max: 0xffffffff, default: 0, group: 'sampling', help: 'image i of a seed is the same whatever the batch size' },
   sampler: { type: 'choice', choices: SAMPLERS, default: 'ddim', group: 'sampling', help: 'how to go from noise to images' },
