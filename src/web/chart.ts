@@ -1,4 +1,5 @@
 // A line chart on a 2D canvas: several series over one x, linear or logarithmic, smoothed, with a crosshair that the mouse, a finger or the arrow keys move.
+import { logTicks, nearestIndex, smoothed, ticks } from './axes.ts';
 import { css, h, onTheme, short } from './dom.ts';
 
 export interface Series {
@@ -21,9 +22,6 @@ export interface ChartOptions {
 }
 
 const PAD = { left: 52, right: 12, top: 8, bottom: 22 };
-/** Decades and their parts at which a logarithmic axis has a line, coarsest first. */
-const LOG_STEPS = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 8]];
-
 export class Chart {
   readonly element: HTMLElement;
   readonly #canvas: HTMLCanvasElement;
@@ -207,18 +205,6 @@ function trace(ctx: CanvasRenderingContext2D, x: readonly number[], y: readonly 
   ctx.stroke();
 }
 
-/** Exponential moving average with the bias of its start taken out; a gap in y leaves it as it was. `weight` in [0, 1). */
-export function smoothed(y: readonly number[], weight: number): readonly number[] {
-  if (weight <= 0) return y;
-  let sum = 0, total = 0;
-  return y.map((value) => {
-    if (!Number.isFinite(value)) return NaN;
-    sum = weight * sum + (1 - weight) * value;
-    total = weight * total + (1 - weight);
-    return sum / total;
-  });
-}
-
 /** The range of the axis: all of the smooth lines, and of the raw ones but their few wildest values. */
 function valueRange(smooth: readonly (readonly number[])[], raw: readonly (readonly number[])[], log: boolean): [number, number] {
   const good = (v: number): boolean => Number.isFinite(v) && (!log || v > 0);
@@ -236,42 +222,9 @@ function valueRange(smooth: readonly (readonly number[])[], raw: readonly (reado
   return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
 }
 
-/** Round numbers within a range, about `count`. */
-export function ticks(from: number, to: number, count: number): number[] {
-  const span = to - from;
-  if (!(span > 0)) return [from];
-  const power = 10 ** Math.floor(Math.log10(span / count));
-  const step = power * ([1, 2, 5, 10].find((m) => (m * power * count) >= span) ?? 10);
-  const first = Math.ceil(from / step);
-  return Array.from({ length: Math.floor(to / step) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
-}
-
-/** Powers of ten within a range, and parts of decades where there are too few of them. */
-export function logTicks(from: number, to: number): number[] {
-  for (const parts of LOG_STEPS) {
-    const found: number[] = [];
-    for (let power = Math.floor(Math.log10(from)); power <= Math.ceil(Math.log10(to)); power++)
-      for (const part of parts) found.push(Number((part * 10 ** power).toPrecision(3)));
-    const inside = found.filter((v) => v >= from && v <= to);
-    if (inside.length >= 3) return inside.length > 8 ? inside.filter((_, i) => i % Math.ceil(inside.length / 6) === 0) : inside;
-  }
-  return ticks(from, to, 4);
-}
-
 const tickText = (v: number): string => {
   const size = Math.abs(v);
   if (size >= 1e6) return `${Number((v / 1e6).toPrecision(3))}M`;
   if (size >= 1e4) return `${Number((v / 1e3).toPrecision(3))}k`;
   return size !== 0 && size < 1e-3 ? v.toExponential(0) : String(Number(v.toPrecision(4)));
 };
-
-/** The index of the value of a rising list that is nearest to x. */
-export function nearestIndex(list: readonly number[], x: number): number {
-  let low = 0, high = list.length - 1;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (list[middle]! < x) low = middle + 1;
-    else high = middle;
-  }
-  return low > 0 && x - list[low - 1]! < list[low]! - x ? low - 1 : low;
-}

@@ -5,24 +5,13 @@ import { CHECKS } from './checks.ts';
 import type { Client } from './client.ts';
 import type { CheckResult } from './messages.ts';
 import { busy, Message } from './parts.ts';
+import { functionIn } from './source.ts';
 
 /** The files of test/ref by name, put in when the page is bundled. */
 declare const TWIN_SOURCES: Readonly<Record<string, string>>;
 
 const NAMES = Object.keys(kernels).filter((name) => !name.endsWith('_vec4')).sort();
 type Kernel = (typeof kernels)[keyof typeof kernels];
-
-/** A function of a file, with the comment above it. */
-export function functionIn(source: string, name: string): string {
-  const lines = source.split('\n'), first = lines.findIndex((line) => new RegExp(`^export (function|const) ${name}\\b`).test(line));
-  if (first < 0) return source;
-  let from = first, to = first;
-  while (from > 0 && /^(\/\*\*|\/\/| \*)/.test(lines[from - 1]!)) from--;
-  // A function ends with a brace at the margin, a constant with a semicolon at the end of a line.
-  const ends = lines[first]!.startsWith('export function') ? (line: string) => line === '}' : (line: string) => line.endsWith(';');
-  while (to < lines.length - 1 && !ends(lines[to]!)) to++;
-  return lines.slice(from, to + 1).join('\n');
-}
 
 const resultText = ({ ok, error, share, shape, values, ms }: CheckResult): HTMLElement =>
   h('span', { className: ok ? 'good' : 'bad' }, `${ok ? 'agrees' : 'DIFFERS'}: ${shape}, ${short(values)} values, largest difference ${error.toExponential(1)}, ${(100 * share).toFixed(0)} % of what rounding allows, ${ms.toFixed(0)} ms`);

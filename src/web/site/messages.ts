@@ -51,8 +51,8 @@ export interface DrawRequest {
   readonly n: number;
   /** A row from the noise of sample 0 to that of sample 1, n images in all. */
   readonly interpolate: boolean;
-  /** Pixels to keep (1) and to fill (0), (H, W), of an image in [-1, 1], (H, W, C). */
-  readonly inpaint: { readonly known: Floats; readonly mask: Floats } | null;
+  /** An image in [-1, 1], (H, W, C), where to paint it anew (1) or not (0), (H, W), and how often each stretch of the chain is gone over (RePaint). */
+  readonly inpaint: { readonly known: Floats; readonly mask: Floats; readonly resamples: number } | null;
 }
 
 /** Calls: what is sent and what comes back. */

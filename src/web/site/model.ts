@@ -1,7 +1,9 @@
 // A model to sample from, on any engine: the averaged weights of a file, and chains of x_t and x_0 from them.
 import { GaussianDiffusion } from '../../diffusion/gaussian.ts';
-import { Sampler } from '../../diffusion/sampler.ts';
+import { Sampler, type SampleStep } from '../../diffusion/sampler.ts';
 import { makeSchedule } from '../../diffusion/schedule.ts';
+import { inpaint } from '../../diffusion/uses/inpaint.ts';
+import { slerp } from '../../diffusion/uses/interpolate.ts';
 import { DdpmError } from '../../errors.ts';
 import type { Engine } from '../../gpu/engine.ts';
 import { parseConfig, readModel } from '../../io/model.ts';
@@ -10,6 +12,7 @@ import { readScheduler, type Scheduler } from '../../io/scheduler.ts';
 import { type NamedTensors, Parameters } from '../../nn/parameters.ts';
 import { UNet } from '../../nn/unet.ts';
 import { normal4, philox4x32, STREAM } from '../../philox.ts';
+import type { Tensor } from '../../tensor.ts';
 import type { DrawRequest, Events, Floats, ModelFacts, ModelFiles } from './messages.ts';
 import { configOf } from './models.ts';
 import { decodeRun } from './run-file.ts';
@@ -43,36 +46,22 @@ export class Model {
 
   /** Draws images, (n, H, W, C); `onStep` gets x_t and x_0 after every step and ends the drawing by throwing. */
   async draw(request: DrawRequest, onStep: (chain: Chain) => void): Promise<Floats> {
-    const { method, eta, seed, n, interpolate, inpaint } = request, [H, W, C] = this.facts.shape;
-    const { clipSample, setAlphaToOne, stepsOffset } = this.scheduler;
-    const steps = Math.min(request.steps, this.facts.T);
+    const { method, eta, seed, n, interpolate, inpaint: open } = request, [H, W, C] = this.facts.shape, shape = [n, H, W, C] as const;
+    const { clipSample, setAlphaToOne, stepsOffset } = this.scheduler, steps = Math.min(request.steps, this.facts.T);
     const options = { method, steps, clipDenoised: clipSample, setAlphaToOne, stepsOffset, ...(method === 'ddim' && { eta }) };
-    const sampler = new Sampler((x, t) => this.#unet.forward(x, t), this.#diffusion, [n, H, W, C], options);
+    const network = (x: Tensor, t: Tensor): Tensor => this.#unet.forward(x, t);
+    const watch = async ({ done, steps: of, t, x, predXstart }: SampleStep): Promise<void> => onStep({ done, steps: of, t, x: await x.read(), x0: await predXstart.read() });
+    if (open) {
+      const jumpLength = Math.max(1, Math.floor(steps / 10)), resamples = steps > 1 ? open.resamples : 1;
+      return inpaint(network, this.#diffusion, repeat(open.known, n), repeat(open.mask, n), shape, { ...options, seed, jumpLength, resamples, onStep: watch });
+    }
+    const sampler = new Sampler(network, this.#diffusion, shape, options);
     try {
       await sampler.compile();
-      const size = H * W * C;
-      return await sampler.sample({
-        seed, ...(interpolate && { noise: between(seed, n, size) }),
-        onStep: async ({ done, steps: of, t, to, x, predXstart }) => {
-          if (inpaint) this.engine.write(x.slice, this.#keepKnown(await x.read(), inpaint, { n, to, seed }));
-          onStep({ done, steps: of, t, x: await x.read(), x0: await predXstart.read() });
-        },
-      });
+      return await sampler.sample({ seed, onStep: watch, ...(interpolate && { noise: between(seed, n, H * W * C) }) });
     } finally {
       await sampler.destroy();
     }
-  }
-
-  /** Puts what is known, with the noise of timestep `to`, in place of what was drawn there (Lugmayr et al. 2022, eq. 8). */
-  #keepKnown(x: Floats, { known, mask }: NonNullable<DrawRequest['inpaint']>, { n, to, seed }: { n: number; to: number; seed: number }): Floats {
-    const [, , C] = this.facts.shape, { sqrtAlphasCumprod, sqrtOneMinusAlphasCumprod } = this.#diffusion.schedule;
-    const a = to < 0 ? 1 : sqrtAlphasCumprod[to]!, b = to < 0 ? 0 : sqrtOneMinusAlphasCumprod[to]!;
-    const size = known.length;
-    for (let i = 0; i < n; i++) {
-      const z = b === 0 ? null : normals(size, i, to, seed, STREAM.noise);
-      for (let p = 0; p < size; p++) if (mask[Math.floor(p / C)]! > 0.5) x[i * size + p] = a * known[p]! + (z ? b * z[p]! : 0);
-    }
-    return x;
   }
 
   async destroy(): Promise<void> {
@@ -89,25 +78,22 @@ function runIn(weights: Uint8Array, name: string): ReturnType<typeof decodeRun> 
   return decodeRun(weights, name);
 }
 
-function normals(count: number, id: number, step: number, seed: number, stream: number): Floats {
-  const z = new Float32Array(count);
-  for (let i = 0; i < count; i += 4) z.set(normal4(philox4x32([i >> 2, id, step & 0xffff, 0], [seed, stream])).slice(0, Math.min(4, count - i)), i);
+/** The noise that the sampler would give an image of this number. */
+function prior(seed: number, id: number, size: number): Floats {
+  const z = new Float32Array(size);
+  for (let i = 0; i < size; i += 4) z.set(normal4(philox4x32([i >> 2, id, 0, 0], [seed, STREAM.prior])).slice(0, Math.min(4, size - i)), i);
   return z;
 }
 
-/** Noise on the great circle from one sample's to another's (Song et al. 2020, appendix D.5): in between it is as long as at the ends, which a straight line's is not. */
+/** (n, size): noise along the arc from sample 0's to sample 1's. */
 export function between(seed: number, n: number, size: number): Floats {
-  const a = normals(size, 0, 0, seed, STREAM.prior), b = normals(size, 1, 0, seed, STREAM.prior);
-  let dot = 0, aa = 0, bb = 0;
-  for (let i = 0; i < size; i++) {
-    dot += a[i]! * b[i]!;
-    aa += a[i]! ** 2;
-    bb += b[i]! ** 2;
-  }
-  const angle = Math.acos(dot / Math.sqrt(aa * bb)), out = new Float32Array(n * size);
-  for (let k = 0; k < n; k++) {
-    const share = n === 1 ? 0 : k / (n - 1), p = Math.sin((1 - share) * angle) / Math.sin(angle), q = Math.sin(share * angle) / Math.sin(angle);
-    for (let i = 0; i < size; i++) out[k * size + i] = p * a[i]! + q * b[i]!;
-  }
+  const [a, b] = [prior(seed, 0, size), prior(seed, 1, size)], out = new Float32Array(n * size);
+  for (let k = 0; k < n; k++) out.set(slerp(a, b, n === 1 ? 0 : k / (n - 1)), k * size);
+  return out;
+}
+
+function repeat(values: Floats, n: number): Floats {
+  const out = new Float32Array(n * values.length);
+  for (let k = 0; k < n; k++) out.set(values, k * values.length);
   return out;
 }

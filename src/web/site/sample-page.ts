@@ -26,6 +26,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   const [png, apng, raw] = [button('png', 'PNG'), button('apng', 'Animated PNG'), button('raw', 'Numbers')];
   const method = select(Object.fromEntries(SAMPLERS.map((s) => [s, NAMES[s]])) as Record<SamplerName, string>, 'ddim', 'sampler');
   const steps = number('sample-steps', 50, { min: 1 }), eta = number('eta', 0, { min: 0, max: 1, step: 0.1 }), seed = number('sample-seed', 0, { min: 0, max: 0xffffffff }), n = number('count', 16, { min: 1, max: 64 });
+  const resamples = number('resamples', 3, { min: 1, max: 20 });
   const interpolate = h('input', { type: 'checkbox', id: 'interpolate' });
   const about = h('dl', { className: 'numbers', id: 'model' }), progress = h('progress', { max: 1, value: 0, hidden: true, style: 'width: 100%' });
   const canvas = (id: string, label: string): HTMLCanvasElement => h('canvas', { id, className: 'pixels', style: 'width: 100%', width: 1, height: 1, role: 'img', aria: { label } });
@@ -80,7 +81,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   async function drawNow(): Promise<void> {
     const request: DrawRequest = {
       method: method.value as SamplerName, steps: Math.min(Number(steps.value), model!.T), eta: Number(eta.value), seed: Number(seed.value), n: Number(n.value), interpolate: interpolate.checked,
-      inpaint: brush && { known: brush.known, mask: brush.pad.cover().map((v) => (v > 0.3 ? 0 : 1)) },
+      inpaint: brush && { known: brush.known, mask: brush.pad.cover().map((v) => (v > 0.3 ? 1 : 0)), resamples: Number(resamples.value) },
     };
     [drawing, chain, result] = [true, [], null];
     columns = request.interpolate ? Math.min(8, request.n) : Math.ceil(Math.sqrt(request.n));
@@ -111,7 +112,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
         offerBrush();
       });
       clear.addEventListener('click', () => pad.clear());
-      fill(inpaint, h('p', {}, 'Brush over what shall be drawn anew, then press Draw.'), h('div', { className: 'over', style: 'max-width: 280px' }, under, pad.element), h('div', { className: 'row' }, clear, off));
+      fill(inpaint, h('p', {}, 'Brush over what shall be drawn anew, then press Draw.'), h('div', { className: 'over', style: 'max-width: 280px' }, under, pad.element), field('Times over', resamples), h('div', { className: 'row' }, clear, off));
     });
     if (!brush) fill(inpaint, pick);
   }

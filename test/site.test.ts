@@ -1,0 +1,70 @@
+// What the pages are made of, without a browser: runs as files, drawing with inpainting and interpolation, charts.
+import { readFileSync } from 'node:fs';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { logTicks, nearestIndex, smoothed, ticks } from '../src/web/axes.ts';
+import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts';
+import { functionIn } from '../src/web/site/source.ts';
+import { between, Model } from '../src/web/site/model.ts';
+import { decodeRun, encodeRun } from '../src/web/site/run-file.ts';
+import { assertError, gpuSuite } from './helpers/gpu.ts';
+import { normals } from './ref/random.ts';
+import { STREAM } from '../src/philox.ts';
+
+const site = suite('pages without a browser');
+
+site('a run comes back from its file, its images only where they are few', async () => {
+  const tensor = (values: number[]) => new Map([['a.weight', { shape: [values.length], data: Float32Array.from(values) }]]);
+  const settings = { model: 'mini', steps: 9, batchSize: 2, lr: 1e-3, timesteps: 100, seed: 4, flip: true, saveEvery: 3, previewEvery: 0, sampleEvery: 0 } as const;
+  const content = { step: 2, settings, lr: 5e-4, losses: [0.5, NaN], tensors: { values: tensor([1, 2]), ema: tensor([3, 4]), m: tensor([5, 6]), v: tensor([7, 8]) } };
+  const data = { name: 'drawings', count: 1, height: 2, width: 2, channels: 1 };
+  const saved = decodeRun(encodeRun({ ...content, data, pixels: Uint8Array.of(1, 2, 3, 4) }), 'x');
+  assert.equal([saved.step, saved.settings, saved.lr, saved.data, saved.losses], [2, settings, 5e-4, data, [0.5, NaN]]);
+  assert.equal(['values', 'ema', 'm', 'v'].map((b) => saved.tensors[b as 'm'].get('a.weight')!.data), [[1, 2], [3, 4], [5, 6], [7, 8]].map((v) => Float32Array.from(v)));
+  assert.equal(saved.pixels, Uint8Array.of(1, 2, 3, 4));
+  assert.is(decodeRun(encodeRun({ ...content, data: { ...data, count: 5 << 20 }, pixels: new Uint8Array(20 << 20) }), 'x').pixels, null);
+  await assertError(() => decodeRun(writeSafetensors([]), 'weights.safetensors'), 'E-FILE', /weights\.safetensors is a safetensors file and not a run/);
+});
+
+site('axes have round numbers, smoothing starts at the first value and bridges gaps', () => {
+  assert.equal(ticks(0, 100, 5), [0, 20, 40, 60, 80, 100]);
+  assert.equal(logTicks(0.008, 1.2), [0.01, 0.1, 1]);
+  assert.ok(logTicks(0.03, 0.06).length >= 3);
+  assert.equal(smoothed([2, 2, NaN, 2], 0.9).map((v) => Math.round(v * 1e9) / 1e9), [2, 2, NaN, 2]);
+  assert.equal([0, 4, 5, 99].map((x) => nearestIndex([1, 3, 6, 10], x)), [0, 1, 2, 3]);
+});
+
+site('a function is cut out of a file with its comment', () => {
+  assert.is(functionIn('// File.\n\n/** Doc. */\nexport function f() {\n  g();\n}\n\nexport const g = (x) =>\n  x;\n', 'f'), '/** Doc. */\nexport function f() {\n  g();\n}');
+  assert.is(functionIn('/** G. */\nexport const g = (x) =>\n  x;\nexport const h = 1;', 'g'), '/** G. */\nexport const g = (x) =>\n  x;');
+});
+
+site('noise between two samples is theirs at the ends, and as long in the middle', () => {
+  const size = 100, rows = between(3, 3, size), want = normals({ seed: 3, stream: STREAM.prior, step: 0, samples: [0, 1], count: size });
+  for (const [row, id] of [[0, 0], [2, 1]]) for (let i = 0; i < size; i++) assert.ok(Math.abs(rows[row * size + i]! - want[id * size + i]!) < 1e-6);
+  const length = (row: number): number => Math.hypot(...rows.subarray(row * size, (row + 1) * size));
+  assert.ok(length(1) > 0.9 * Math.min(length(0), length(2)));
+});
+
+site.run();
+
+const drawing = gpuSuite('drawing as the page does');
+
+drawing('inpainting keeps what is known and paints the rest; interpolation ends at the samples of the seed', async (engine) => {
+  const { tensors, metadata } = readSafetensors(readFileSync(new URL('golden/unet-dev-gray28.safetensors', import.meta.url)), 'golden');
+  const weights = writeSafetensors([...tensors].flatMap(([name, tensor]) => (name.startsWith('weights.') ? [[name.slice(8), tensor] as const] : [])));
+  const model = new Model(engine, { name: 'golden', weights, config: JSON.stringify({ sample_size: 28, ...(JSON.parse(metadata['config']!) as object) }), scheduler: null });
+  const request = { method: 'ddim', steps: 2, eta: 0, seed: 5, n: 2, interpolate: false, inpaint: null } as const;
+  const seen: number[] = [], plain = await model.draw(request, ({ done, x, x0 }) => seen.push(done, x.length, x0.length)), size = 28 * 28;
+  assert.equal(seen, [1, 2 * size, 2 * size, 2, 2 * size, 2 * size]);
+  const known = Float32Array.from({ length: size }, (_, i) => Math.sin(i)), mask = Float32Array.from({ length: size }, (_, i) => Number(i < size / 2));
+  const painted = await model.draw({ ...request, inpaint: { known, mask, resamples: 1 } }, () => {});
+  for (let i = 0; i < 2 * size; i++) if (!mask[i % size]) assert.is(painted[i], known[i % size], `pixel ${i} is kept`);
+  assert.ok(painted.subarray(0, size / 2).some((v, i) => Math.abs(v - known[i]!) > 0.1));
+  const between_ = await model.draw({ ...request, n: 3, interpolate: true }, () => {});
+  // The same noise but for the host's rounding, through two steps of the same network.
+  for (let i = 0; i < size; i++) assert.ok(Math.abs(between_[i]! - plain[i]!) < 2e-3 && Math.abs(between_[2 * size + i]! - plain[size + i]!) < 2e-3);
+  await model.destroy();
+});
+
+drawing.run();
