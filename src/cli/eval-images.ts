@@ -12,6 +12,7 @@ import { decodePng } from '../io/png.ts';
 import type { Images } from '../quality/extractor.ts';
 import { drawSamples, say } from './command.ts';
 import type { Parsed } from './flags.ts';
+import { Network } from './network.ts';
 import { Bar } from './progress.ts';
 import { BATCH, describeSampler, imageShape, largestSampler, type PlacedModel, samplerOptions } from './sampling.ts';
 import type { EVAL } from './settings.ts';
@@ -26,15 +27,22 @@ export interface Measured {
 export async function drawImages({ model, unet, diffusion, from }: PlacedModel, { settings, given }: Parsed<typeof EVAL>): Promise<Measured> {
   const { n, seed, weights } = settings;
   const image = imageShape(unet, model), options = samplerOptions(settings, given, model.scheduler);
-  const make = (batch: number): Sampler => new Sampler((x, t) => unet.forward(x, t), diffusion, [batch, ...image], options);
+  let network: Network | null = null;
+  const make = (batch: number): Sampler => {
+    network?.free();
+    // Of a model with classes, each in turn.
+    network = new Network({ unet, diffusion }, image, batch, { label: null, guidance: 1 });
+    return new Sampler(network.model, diffusion, [batch, ...image], options);
+  };
   const sampler = settings.batchSize === null ? largestSampler(make, Math.min(n, BATCH)) : make(Math.min(settings.batchSize, n));
   const evaluations = sampler.rows.length, described = describeSampler(options, evaluations);
   say('sampler', `${described}, seed ${seed}, ${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`);
   await sampler.compile();
   const bar = new Bar(n * evaluations);
-  const samples = await drawSamples(sampler, { n, seed, onStep: ({ first, rows, done }) => bar.draw(first * evaluations + rows * done) });
+  const samples = await drawSamples(sampler, { n, seed, onBatch: (first) => network!.begin(first), onStep: ({ first, rows, done }) => bar.draw(first * evaluations + rows * done) });
   say('time', bar.clear());
   await sampler.destroy();
+  network!.free();
   const [height, width, channels] = image;
   const pixels = toBytes(samples, (count) => {
     throw new DdpmError('E-NONFINITE', `${count} values of the samples are not numbers: the weights may be damaged or the training diverged.`);

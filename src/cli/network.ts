@@ -26,7 +26,7 @@ export class Network {
    *
    * @throws DdpmError E-USAGE for labels or guidance that the model has no use for, or a class that it does not know
    */
-  constructor({ unet, diffusion: { engine } }: PlacedModel, [, , channels]: ImageShape, batch: number, { label, guidance }: LabelSettings) {
+  constructor({ unet, diffusion: { engine } }: Pick<PlacedModel, 'unet' | 'diffusion'>, [, , channels]: ImageShape, batch: number, { label, guidance }: LabelSettings) {
     const selfConditioned = unet.config.in_channels === 2 * channels;
     const input = (x: Tensor, start: Tensor | null | undefined) => (selfConditioned ? ([x, start ?? null] as const) : x);
     if (!unet.conditional) {
