@@ -1,5 +1,5 @@
 // Turns kernels/*.wgsl into src/gpu/kernels.gen.ts: expands #import, reads bindings, overrides and dims out of the WGSL, and refuses what breaks the house style.
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -98,5 +98,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const folder = process.argv[2];
   if (folder) mkdirSync(folder, { recursive: true });
   if (folder) for (const { name, wgsl } of kernels()) writeFileSync(join(folder, `${name}.wgsl`), wgsl);
-  else writeFileSync(join(here, '../src/gpu/kernels.gen.ts'), build());
+  else {
+    // An unchanged module is left as it is: another process may be reading it.
+    const module = join(here, '../src/gpu/kernels.gen.ts'), text = build();
+    if (!existsSync(module) || readFileSync(module, 'utf8') !== text) writeFileSync(module, text);
+  }
 }

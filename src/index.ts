@@ -9,6 +9,7 @@ export type { KernelTime } from './gpu/profile.ts';
 export { engineRequirements } from './gpu/requirements.ts';
 /** Every kernel as `engine.run` takes it; `kernels.silu_forward.wgsl` is its source. */
 export * as kernels from './gpu/kernels.gen.ts';
+export { type BufferArgs, dispatch } from './gpu/dispatch.ts';
 
 export { type Destination, noGrad, record, Tape } from './autograd.ts';
 export { Clock, type Tick } from './clock.ts';

@@ -1,7 +1,13 @@
-// Opens a device through Dawn: the only importer of the package 'webgpu'.
+// `ddpm.wgsl/node`: opens a device through Dawn (the only importer of the package 'webgpu'), and what else needs Node: data sets, checkpoints, pictures.
 import { DdpmError } from './errors.ts';
 import { Engine } from './gpu/engine.ts';
 import { engineRequirements } from './gpu/requirements.ts';
+
+export { type Dataset, loadDataset, type LoadOptions } from './data/dataset.ts';
+export { makeShapes, type ShapesOptions } from './data/shapes.ts';
+export { loadCheckpoint, loadModelFolder, type ModelFolder, saveCheckpoint, type TrainingState } from './io/checkpoint.ts';
+export { imageGrid, type Picture, toBytes } from './io/picture.ts';
+export { encodePng } from './io/png.ts';
 
 export interface OpenOptions {
   /** Part of an adapter's name, or its number in listAdapters(); default is a hardware adapter if there is one. */

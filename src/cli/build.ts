@@ -4,6 +4,7 @@ import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { viewPage } from '../web/build.ts';
+import { apiPage } from './api.ts';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 
@@ -19,3 +20,4 @@ node('--import', 'tsx', 'kernels/build.ts', 'dist/kernels');
 mkdirSync(join(root, 'dist/web/view'), { recursive: true });
 writeFileSync(join(root, 'dist/web/view/view.html'), await viewPage());
 cpSync(join(root, 'src/quality/features'), join(root, 'dist/quality/features'), { recursive: true }); // read at run time, beside the module that names them
+writeFileSync(join(root, 'dist/API.md'), apiPage(join(root, 'dist')));

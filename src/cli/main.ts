@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The command of the npm package: `ddpm-wgsl train` is what `npm run train --` is in a clone.
 
-export const COMMANDS: Readonly<Record<string, { readonly help: string; readonly start: () => Promise<unknown> }>> = {
+const COMMANDS: Readonly<Record<string, { readonly help: string; readonly start: () => Promise<unknown> }>> = {
   train: { help: 'train a model', start: () => import('./train.ts') },
   sample: { help: 'draw images with a trained model', start: () => import('./sample.ts') },
   view: { help: 'show runs on a page of this machine', start: () => import('./view.ts') },

@@ -343,6 +343,7 @@ export class Engine {
 
   /** Destroys the engine's buffers and plans; the device stays with its owner. A plan that was encoded must have been submitted. */
   async destroy(): Promise<void> {
+    if (!this.#failure) this.flush(); // what was asked for is done, into borrowed buffers too
     await this.done();
     for (const plan of this.#plans) this.release(plan);
     this.#pool.destroy();

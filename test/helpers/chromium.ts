@@ -48,7 +48,8 @@ export async function serve(folder: string, also: Readonly<Record<string, string
     const path = decodeURIComponent(new URL(request.url!, 'http://127.0.0.1').pathname);
     const type = { 'content-type': `${TYPES[extname(path) || '.html'] ?? 'application/octet-stream'}; charset=utf-8` };
     const file = join(folder, normalize(path));
-    if (also[path] !== undefined) response.writeHead(200, type).end(also[path]);
+    if (path === '/favicon.ico') response.writeHead(204).end();
+    else if (also[path] !== undefined) response.writeHead(200, type).end(also[path]);
     else if (existsSync(file) && statSync(file).isFile()) createReadStream(file).pipe(response.writeHead(200, type));
     else response.writeHead(404).end();
   });

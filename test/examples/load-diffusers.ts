@@ -1,0 +1,15 @@
+// A model that diffusers saved (config.json and diffusion_pytorch_model.safetensors, from a URL, a dropped file, anywhere) on a device of one's own.
+import { Engine, GaussianDiffusion, makeSchedule, Parameters, parseConfig, readModel, Sampler, UNet } from 'ddpm.wgsl';
+
+/** Images (n, H, W, C), about [-1, 1]. */
+export async function sample(device: GPUDevice, config: string, weights: Uint8Array, { n = 1, size = 28, steps = 50, seed = 0, signal }: { n?: number; size?: number; steps?: number; seed?: number; signal?: AbortSignal } = {}): Promise<Float32Array> {
+  await using engine = new Engine(device); // what is its own is destroyed at the end; the device is yours
+  const unet = new UNet(parseConfig(config, 'config.json'));
+  const parameters = Parameters.place(engine, unet, { training: false });
+  parameters.write('values', readModel(weights, 'diffusion_pytorch_model.safetensors'), 'diffusion_pytorch_model.safetensors');
+
+  const diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 1000 }));
+  const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [n, size, size, unet.config.out_channels], { method: 'ddim', steps });
+  await sampler.compile();
+  return sampler.sample({ seed, ...(signal && { signal }) });
+}
