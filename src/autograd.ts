@@ -11,6 +11,12 @@ export interface Destination {
   readonly accumulate: 0 | 1;
 }
 
+/** A part of the forward pass that was run without keeping what its gradient needs: backward runs it again. */
+interface Segment {
+  readonly output: Tensor;
+  readonly again: () => Tensor;
+}
+
 interface Node {
   readonly output: Tensor;
   readonly inputs: readonly (Tensor | null)[];
@@ -35,6 +41,29 @@ export function record(y: Tensor, inputs: readonly (Tensor | null)[], backward: 
   return y;
 }
 
+/**
+ * Gradient checkpointing (Chen et al., 2016): fn's result, without what its gradient needs; backward runs fn again, then walks what it records. The
+ * gradients are the same bits: the same kernels see the same numbers in the same order. What fn draws at random must be a function of a clock, as dropout is.
+ * fn reads parameters, and its result is a tensor of its own. Without a tape this is engine.scope(fn).
+ */
+export function checkpoint(engine: Engine, fn: () => Tensor): Tensor {
+  const tape = active.get(engine);
+  if (!tape) return engine.scope(fn);
+  // A scope that holds nothing: what fn makes inside dies as it would without a tape.
+  active.delete(engine);
+  const scope = engine.openScope(false);
+  let output: Tensor | null = null;
+  try {
+    output = fn();
+  } finally {
+    engine.closeScope(scope, buffersIn(output));
+    active.set(engine, tape);
+  }
+  output.requiresGrad = true;
+  tape.nodes.push({ output, again: fn });
+  return output;
+}
+
 /** Launches a pointwise kernel over `values` float32 in vec4s of one invocation each. */
 export const pointwise = (values: number) => grid(Math.ceil(values / 256));
 /** Launches one invocation for each of `count` items. */
@@ -42,7 +71,8 @@ export const threads = (count: number) => grid(Math.ceil(count / 64));
 
 export class Tape {
   readonly engine: Engine;
-  readonly nodes: Node[] = [];
+  /** What was recorded, in order. */
+  nodes: (Node | Segment)[] = [];
   readonly #leaves = new Map<Slice, Slice>();
   #scope: Scope | null = null;
 
@@ -95,9 +125,15 @@ export class Tape {
     engine.run(k.fill, [1], { y: seed, value: scale });
     gradients.set(loss.slice, seed);
 
-    for (const node of this.nodes.reverse()) {
+    const left = this.nodes;
+    for (let node = left.pop(); node; node = left.pop()) {
       const dy = gradients.get(node.output.slice);
       gradients.delete(node.output.slice);
+      if ('again' in node) {
+        if (!kept.has(node.output.slice.buffer)) engine.free(node.output.slice);
+        if (dy) gradients.set(this.#again(node, left).slice, dy);
+        continue;
+      }
       if (dy) {
         node.backward(dy, node.inputs.map((input, i) => (i === node.passes ? null : this.#destination(input, gradients, written))));
         if (!this.#hand(dy, node.inputs[node.passes] ?? null, gradients)) engine.free(dy);
@@ -108,6 +144,17 @@ export class Tape {
     for (const [leaf, slice] of gradients) {
       this.#leaves.set(leaf, slice);
       kept.add(slice.buffer);
+    }
+  }
+
+  /** Runs a segment again, its nodes on top of those that are left. */
+  #again({ again }: Segment, left: (Node | Segment)[]): Tensor {
+    this.nodes = left;
+    active.set(this.engine, this);
+    try {
+      return again();
+    } finally {
+      active.delete(this.engine);
     }
   }
 

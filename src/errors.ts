@@ -5,6 +5,7 @@ export type ErrorCode =
   | 'E-USAGE' // a flag, a setting or an argument is wrong
   | 'E-DATA' // a data set file is missing, damaged or of the wrong kind
   | 'E-FILE' // any other file: safetensors, checkpoint, run folder, image
+  | 'E-NETWORK' // a download failed
   | 'E-MODEL' // a config or a checkpoint does not fit the model
   | 'E-SHAPE' // tensors whose shapes do not go together
   | 'E-ENGINE' // the engine was used in a way it does not allow

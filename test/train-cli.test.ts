@@ -13,6 +13,7 @@ import { makeShapes } from '../src/data/shapes.ts';
 import { decodePng } from '../src/io/png.ts';
 import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts';
 import { openEngine } from '../src/node.ts';
+import { parametersOf } from '../src/nn/parameter.ts';
 import { Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { DeviceImages } from '../src/ops/random.ts';
@@ -250,6 +251,24 @@ cli('a diverged run stops, names what was not finite and the last good checkpoin
   assert.equal(readdirSync(run('b', 'checkpoints')).sort(), ['step-0000004', 'step-0000008', 'step-0000009']);
   for (const name of readdirSync(run('b', 'checkpoints')))
     for (const [tensor, { data }] of readSafetensors(readFileSync(run('b', 'checkpoints', name, 'model.safetensors')), name).tensors) assert.ok((data as Float32Array).every(Number.isFinite), tensor);
+});
+
+cli('--init starts from a folder as on the hub, with its model; --checkpoint-blocks changes no bit', async () => {
+  const folder = run('pretrained'), config = { in_channels: 1, out_channels: 1, block_out_channels: [8, 16], down_block_types: ['DownBlock2D', 'AttnDownBlock2D'], up_block_types: ['AttnUpBlock2D', 'UpBlock2D'], layers_per_block: 1, norm_num_groups: 4, attention_head_dim: null, sample_size: 28, _diffusers_version: '0.0.4' };
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
+  const weights = parametersOf(new UNet(config)).map((p, i) => [p.name.replace('.to_q.', '.query.').replace('.to_out.0.', '.proj_attn.'), { shape: p.shape, data: Float32Array.from(normals({ seed: 1, stream: 7, step: 0, samples: [i], count: p.size }), (v) => 0.1 * v) }] as const);
+  writeFileSync(join(folder, 'diffusion_pytorch_model.bin'), 'pickle');
+  ended(await train(`--init ${folder} --steps 1`), 1, 'is a pickle', 'Convert it to diffusion_pytorch_model.safetensors');
+  writeFileSync(join(folder, 'diffusion_pytorch_model.safetensors'), writeSafetensors(weights));
+  ended(await train(`--init ${folder} --steps 2 --lr 0 --sample-every 0 --dropout 0.1 --name pre`), 0, `model    ${folder}  channels 8, 16`);
+  ended(await train(`--init ${folder} --steps 2 --lr 0 --sample-every 0 --dropout 0.1 --checkpoint-blocks --name pre-again`), 0);
+  const [plain, again] = ['pre', 'pre-again'].map((name) => readSafetensors(readFileSync(run(name, 'checkpoints', 'step-0000002', 'model.safetensors')), name).tensors);
+  // Without a learning rate the weights come out as they went in.
+  for (const [name, { data }] of weights) assert.equal(plain.get(name.replace('.query.', '.to_q.').replace('.proj_attn.', '.to_out.0.'))!.data, data, name);
+  assert.equal([...again.keys()], [...plain.keys()]);
+  assert.equal(metrics('pre').map((l) => [l['loss'], l['grad_norm']]), metrics('pre-again').map((l) => [l['loss'], l['grad_norm']]));
+  ended(await train(`--resume ${run('pre')} --steps 3`), 0, 'resumed');
 });
 
 cli('--dry-run shows and writes nothing; --list-gpus; --help; --config', async () => {

@@ -361,6 +361,30 @@ forward('a pair is read as one tensor, and a start that is missing is zeros', as
   await assertError(() => unet.forward([x, joined], t), 'E-SHAPE', /the model takes 2 channels; the images have 1 and what goes with them 2/);
 });
 
+forward('gradient checkpointing: the same bits from less memory, with dropout and classes, and nothing is left behind', async (engine) => {
+  const config = { ...SMALL, block_out_channels: [8, 16, 16], down_block_types: ['DownBlock2D', 'AttnDownBlock2D', 'DownBlock2D'], up_block_types: ['UpBlock2D', 'AttnUpBlock2D', 'UpBlock2D'], num_class_embeds: 3, dropout: 0.3, layers_per_block: 2 };
+  const { x, t, goal } = inputs(engine, 2), labels = upload(engine, [2], Uint32Array.of(2, 0)), clock = new Clock(engine);
+  clock.set({ seed: 5, step: 3 });
+  const results: string[][] = [], peaks: number[] = [], live: number[] = [];
+  for (const checkpointBlocks of [false, true]) {
+    const unet = new UNet(config, { checkpointBlocks }), p = Parameters.place(engine, unet), all = parametersOf(unet);
+    p.write('values', new Map(all.map((each, i) => [each.name, { shape: each.shape, data: random(each.size, i).map((v) => v * 0.2 + Number(each.name.endsWith('norm.weight'))) }])), 'test');
+    x.requiresGrad = true;
+    const before = engine.memory().live, tape = new Tape(engine), loss = tape.record(() => mse(unet.forward(x, t, { clock, labels }), goal));
+    peaks.push(engine.memory().live - before);
+    tape.backward(loss);
+    live.push(engine.memory().live - before);
+    const dx = await tape.gradient(x).read(), grads = await p.read('grads');
+    results.push([bits(await loss.read()), bits(dx), ...[...grads].map(([name, { data }]) => `${name} ${bits(data)}`)]);
+    assert.ok([...grads].every(([, { data }]) => data.every(Number.isFinite)));
+    // Without a tape it changes nothing.
+    results.at(-1)!.push(bits(await unet.forward(x, t, { labels }).read()));
+  }
+  assert.equal(results[1], results[0]);
+  assert.is(live[1], live[0]);
+  assert.ok(peaks[1] < 0.6 * peaks[0], `${peaks[1]} bytes of activations where ${peaks[0]} are kept without`);
+});
+
 forward('shapes that do not fit are refused', async (engine) => {
   const { unet } = lively(engine), { t } = inputs(engine, 1);
   const x = (...shape: number[]): Tensor => Tensor.empty(engine, shape);

@@ -4,6 +4,8 @@
 const COMMANDS: Readonly<Record<string, { readonly help: string; readonly start: () => Promise<unknown> }>> = {
   train: { help: 'train a model', start: () => import('./train.ts') },
   sample: { help: 'draw images with a trained model', start: () => import('./sample.ts') },
+  info: { help: 'show what is in a file, a model or a run', start: () => import('./info.ts') },
+  fetch: { help: 'download a pretrained model', start: () => import('./fetch.ts') },
   view: { help: 'show runs on a page of this machine', start: () => import('./view.ts') },
   eval: { help: 'measure how close samples are to real images', start: () => import('./eval.ts') },
 };

@@ -94,6 +94,8 @@ export const TRAIN = {
     group: 'model', help: 'model and its training settings',
   },
   dropout: { type: 'float', min: 0, below: 1, ...PRESET, group: 'model', help: 'dropout in the residual blocks' },
+  init: { type: 'path', default: null, value: 'FOLDER', unset: 'random weights', group: 'model', help: "start from pretrained weights, and with their model instead of the preset's" },
+  'checkpoint-blocks': { type: 'bool', default: false, group: 'model', help: 'save memory: backward runs each block again instead of keeping what it computed' },
 
   'class-conditional': { type: 'bool', default: false, group: 'model', help: 'learn the classes of the images, from the labels of the data' },
   'label-dropout': { type: 'float', min: 0, max: 1, default: 0.1, group: 'model', help: 'share of images without their label, for classifier-free guidance' },
@@ -160,6 +162,18 @@ export const TRAIN = {
     group: 'other', help: 'auto: a bar on a terminal, lines elsewhere',
   },
   'dry-run': { type: 'bool', default: false, once: true, group: 'other', help: 'show settings, model and memory, train and write nothing' },
+  help: HELP,
+} as const satisfies Table;
+
+export const INFO = {
+  'batch-size': { ...COUNT, default: 128, group: 'info', help: 'images at a time, for the estimate of memory' },
+  json: { type: 'bool', default: false, group: 'info', help: 'JSON instead of text' },
+  help: HELP,
+} as const satisfies Table;
+
+export const FETCH = {
+  revision: { type: 'string', default: 'main', value: 'NAME', group: 'fetch', help: 'a branch, a tag or a commit of the model' },
+  out: { type: 'path', default: null, value: 'FOLDER', unset: 'models/OWNER/NAME', group: 'fetch', help: 'where the files go' },
   help: HELP,
 } as const satisfies Table;
 

@@ -10,7 +10,7 @@ import { makeSchedule } from '../diffusion/schedule.ts';
 import { Training } from '../diffusion/training.ts';
 import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
-import { loadCheckpoint, saveCheckpoint, type TrainingState } from '../io/checkpoint.ts';
+import { loadCheckpoint, loadModelFolder, readModelConfig, saveCheckpoint, type TrainingState } from '../io/checkpoint.ts';
 import { writeAtomic } from '../io/files.ts';
 import { encodePng } from '../io/png.ts';
 import { Engine } from '../gpu/engine.ts';
@@ -76,9 +76,15 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
   const settings = resolveSettings(given, { software, flip: data.flip });
   if (software) say('warning', softwareWarning(opened, settings));
 
-  const classes = settings.classConditional ? classesOf(data) : 0, { selfCondition } = settings;
-  const unet = new UNet({ ...modelConfig(settings.preset, data, { learnedVariance: isLearned(settings.variance), selfCondition, classes }), dropout: settings.dropout });
-  const parameters = Parameters.place(engine, unet, { seed: settings.seed, initial: !given.dryRun });
+  const classes = settings.classConditional ? classesOf(data) : 0, { selfCondition } = settings, learnedVariance = isLearned(settings.variance);
+  // A run that goes on has its model in the checkpoint already.
+  const initial = resumed || settings.init === null ? null : await loadModelFolder(settings.init), source = resumed?.checkpoint.path ?? settings.init;
+  const fields = resumed ? await readModelConfig(resumed.checkpoint.path) : (initial?.config ?? modelConfig(settings.preset, data, { learnedVariance, selfCondition, classes }));
+  const unet = new UNet({ ...fields, dropout: settings.dropout }, { checkpointBlocks: settings.checkpointBlocks });
+  if (source !== null) checkModel(unet, { source, channels: data.channels, selfCondition, learnedVariance, classes });
+  const parameters = Parameters.place(engine, unet, { seed: settings.seed, initial: source === null && !given.dryRun });
+  // The averaged weights are where the averages start, too.
+  if (initial) for (const buffer of ['values', 'ema'] as const) parameters.write(buffer, initial.tensors, initial.file);
   const images = new DeviceImages(engine, classes ? data : { ...data, labels: null }, settings.flip);
   const schedule = scheduleOf(settings, betas), { predict: prediction, variance } = settings;
   const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance });
@@ -88,7 +94,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
   say('data', `${data.name}  ${data.count} × ${data.height}×${data.width}×${data.channels}  flip ${settings.flip ? 'on' : 'off'}  ${data.path}`);
   const { block_out_channels, layers_per_block } = unet.config;
   const blocks = `${layers_per_block} ${layers_per_block === 1 ? 'block' : 'blocks'}`;
-  say('model', `${settings.preset}  channels ${block_out_channels.join(', ')} × ${blocks}  dropout ${settings.dropout}${classes ? `  ${classes} classes` : ''}${selfCondition ? '  conditioned on itself' : ''}  ${parameters.count} parameters`);
+  say('model', `${settings.init ?? settings.preset}  channels ${block_out_channels.join(', ')} × ${blocks}  dropout ${settings.dropout}${classes ? `  ${classes} classes` : ''}${selfCondition ? '  conditioned on itself' : ''}  ${parameters.count} parameters`);
   say('schedule', diffusionLine(settings, training.lossName));
   say('train', trainLine(settings, data.count));
   const memory = memoryParts(parameters, training.plan.pool.totalBytes, data.pixels.length);
@@ -196,6 +202,15 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
   else if (saved) process.stderr.write(`saved ${saved.path}.  go on with:  ${resumeCommand(run.path)}\n`);
   else process.stderr.write('stopped before the first step: there is nothing to save\n');
   return 130;
+}
+
+/** Says what does not fit before anything is captured. */
+function checkModel(unet: UNet, { source, channels, selfCondition, learnedVariance, classes }: { source: string; channels: number; selfCondition: boolean; learnedVariance: boolean; classes: number }): void {
+  const { in_channels: into, out_channels: out, num_class_embeds: known } = unet.config, wanted = [selfCondition ? 2 * channels : channels, learnedVariance ? 2 * channels : channels];
+  if (into !== wanted[0] || out !== wanted[1])
+    throw new DdpmError('E-MODEL', `${source} reads ${into} channels and gives ${out}; these data and settings need ${wanted.join(' and ')}. The data's channels, --self-condition and a learned --variance decide.`);
+  if (unet.conditional !== classes > 0 || (classes > 0 && (known ?? 0) < classes))
+    throw new DdpmError('E-MODEL', `${source} is a model ${unet.conditional ? `with classes (num_class_embeds ${known})` : 'without classes'}, and these settings train ${classes > 0 ? `with ${classes}` : 'without'}. --class-conditional decides.`);
 }
 
 async function compile(training: Training): Promise<void> {

@@ -116,6 +116,9 @@ const readJson = async (path: string): Promise<UNetFields> => parseConfig(new Te
 
 // ---- a folder with a model
 
+/** The fields of a folder's config.json. */
+export const readModelConfig = (folder: string): Promise<UNetFields> => readJson(join(folder, CONFIG));
+
 /** A model as it lies in a folder, ready to be placed. */
 export interface ModelFolder {
   /** The folder that holds config.json. */
@@ -141,6 +144,10 @@ export async function loadModelFolder(path: string, { weights = 'ema' as 'ema' |
   const there = (file: string): boolean => existsSync(join(folder, file));
   const file = weights === 'ema' && there(EMA) ? EMA : MODEL;
   if (!there(file)) {
+    const pickle = ['diffusion_pytorch_model.bin', 'pytorch_model.bin'].find(there);
+    if (pickle)
+      throw new DdpmError('E-FILE', `${join(folder, pickle)} is a pickle, which is a program that runs when it is read, so it is not read here. Convert it to ${EMA} first, in Python: ` +
+        `from safetensors.torch import save_file; import torch; save_file(torch.load("${pickle}", map_location="cpu"), "${EMA}")`);
     const other = weights === 'model' ? ` It has no ${MODEL}; leave out --weights model.` : ' Convert its weights to safetensors first, with save_pretrained of diffusers for one.';
     throw new DdpmError('E-FILE', `${folder} has a ${CONFIG} and no weights that can be read (${weights === 'ema' ? `${EMA} or ` : ''}${MODEL}).${other}`);
   }
@@ -148,7 +155,7 @@ export async function loadModelFolder(path: string, { weights = 'ema' as 'ema' |
   return {
     folder,
     file: join(folder, file),
-    config: await readJson(join(folder, CONFIG)),
+    config: await readModelConfig(folder),
     tensors: readModel(await readFileOr(join(folder, file)), join(folder, file)),
     scheduler: readScheduler(schedulerFile ? await readJson(schedulerFile) : {}, schedulerFile ?? SCHEDULER),
     schedulerFile,

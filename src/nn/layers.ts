@@ -10,9 +10,11 @@ import type { Tensor } from '../tensor.ts';
 import { normal, ones, varianceScaling, zeros } from './init.ts';
 import { Module, Parameter } from './parameter.ts';
 
-/** Training adds what is random: the clock that drives it. Without it dropout is off. */
 export interface Mode {
+  /** What drives dropout in training; without it dropout is off. */
   readonly clock: Clock | null;
+  /** Gradient checkpointing: backward runs each block again. */
+  readonly again?: boolean;
 }
 
 export class Conv2d extends Module {

@@ -1,5 +1,5 @@
 // The U-Net of DDPM, configured by the fields and made of the tensor names of diffusers' UNet2DModel.
-import { pointwise } from '../autograd.ts';
+import { checkpoint, pointwise } from '../autograd.ts';
 import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
@@ -24,6 +24,9 @@ class TimestepEmbedding extends Module {
   }
 }
 
+/** Runs a block: with a tape, by keeping what backward needs, or (`again`) by running it a second time then. */
+const run = (engine: Engine, { again }: Mode, block: () => Tensor): Tensor => (again ? checkpoint(engine, block) : engine.scope(block));
+
 /** One level going down: pairs of resnet and, where the type says so, attention; then half the size. */
 class DownBlock extends Module {
   readonly attentions?: Attention[];
@@ -37,16 +40,15 @@ class DownBlock extends Module {
   }
   /** Returns every intermediate result that the way up will read. */
   forward(x: Tensor, temb: Tensor, mode: Mode): Tensor[] {
-    const { engine } = x;
     const skips: Tensor[] = [];
     this.resnets.forEach((resnet, i) => {
-      x = engine.scope(() => {
-        const h = resnet.forward(x, temb, mode);
+      const from = skips.at(-1) ?? x;
+      skips.push(run(x.engine, mode, () => {
+        const h = resnet.forward(from, temb, mode);
         return this.attentions ? this.attentions[i]!.forward(h) : h;
-      });
-      skips.push(x);
+      }));
     });
-    if (this.downsamplers) skips.push(this.downsamplers[0]!.forward(x));
+    if (this.downsamplers) skips.push(this.downsamplers[0]!.forward(skips.at(-1)!));
     return skips;
   }
 }
@@ -65,13 +67,14 @@ class UpBlock extends Module {
   forward(x: Tensor, skips: Tensor[], temb: Tensor, mode: Mode): Tensor {
     const { engine } = x;
     this.resnets.forEach((resnet, i) => {
-      const skip = skips.pop()!;
-      x = engine.scope(() => {
-        const h = resnet.forward([x, skip], temb, mode);
+      const from = [x, skips.pop()!] as const;
+      x = run(engine, mode, () => {
+        const h = resnet.forward(from, temb, mode);
         return this.attentions ? this.attentions[i]!.forward(h) : h;
       });
     });
-    return this.upsamplers ? engine.scope(() => this.upsamplers![0]!.forward(x)) : x;
+    const last = x;
+    return this.upsamplers ? run(engine, mode, () => this.upsamplers![0]!.forward(last)) : last;
   }
 }
 
@@ -84,9 +87,11 @@ class MidBlock extends Module {
     this.resnets = resnets;
   }
   forward(x: Tensor, temb: Tensor, mode: Mode): Tensor {
-    let h = this.resnets[0]!.forward(x, temb, mode);
-    if (this.attentions) h = this.attentions[0]!.forward(h);
-    return this.resnets[1]!.forward(h, temb, mode);
+    const first = run(x.engine, mode, () => {
+      const h = this.resnets[0]!.forward(x, temb, mode);
+      return this.attentions ? this.attentions[0]!.forward(h) : h;
+    });
+    return run(x.engine, mode, () => this.resnets[1]!.forward(first, temb, mode));
   }
 }
 
@@ -108,10 +113,15 @@ export class UNet extends Module {
   readonly conv_out: Conv2d;
   readonly #config: UNetConfig;
   readonly #frequencies = new WeakMap<Engine, Tensor>();
+  readonly #again: boolean;
 
-  /** From the content of a config.json; throws E-MODEL by name for a field whose value is not implemented. */
-  constructor(fields: UNetFields, { dropout }: { dropout?: number } = {}) {
+  /**
+   * From the content of a config.json; throws E-MODEL by name for a field whose value is not implemented.
+   * `checkpointBlocks` trades time for memory: backward runs each block's forward pass again instead of keeping what it computed. Same bits.
+   */
+  constructor(fields: UNetFields, { dropout, checkpointBlocks = false }: { dropout?: number; checkpointBlocks?: boolean } = {}) {
     super();
+    this.#again = checkpointBlocks;
     const c = (this.#config = readConfig(fields));
     const widths = c.block_out_channels, groups = c.norm_num_groups, eps = c.norm_eps;
     const time = 4 * widths[0]!;
@@ -186,7 +196,7 @@ export class UNet extends Module {
     const frequencies = this.#frequencies.get(engine);
     if (!frequencies) throw new DdpmError('E-ENGINE', 'the model is not on this device yet: call Parameters.place(engine, model) first.');
     this.#checkLabels(labels, N);
-    const mode: Mode = { clock };
+    const mode: Mode = { clock, again: this.#again };
 
     return engine.scope(() => {
       // Every block applies SiLU to the same embedding: once is enough.
@@ -197,7 +207,8 @@ export class UNet extends Module {
         skips.push(...block.forward(h, temb, mode));
         h = skips.at(-1)!;
       }
-      h = engine.scope(() => this.mid_block.forward(h, temb, mode));
+      const bottom = h;
+      h = engine.scope(() => this.mid_block.forward(bottom, temb, mode));
       for (const block of this.up_blocks) h = block.forward(h, skips, temb, mode);
       return this.conv_out.forward(this.conv_norm_out.forward(h, true));
     });

@@ -1,0 +1,139 @@
+// npm run info: what is in a safetensors file, a model's folder or a run: config, tensors, checkpoints, and the memory that a batch takes.
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { Tape } from '../autograd.ts';
+import { DdpmError } from '../errors.ts';
+import { Engine } from '../gpu/engine.ts';
+import { paperDevice } from '../gpu/paper.ts';
+import { loadModelFolder } from '../io/checkpoint.ts';
+import { readFileOr } from '../io/files.ts';
+import { readSafetensors } from '../io/safetensors.ts';
+import { parametersOf } from '../nn/parameter.ts';
+import { Parameters } from '../nn/parameters.ts';
+import { UNet } from '../nn/unet.ts';
+import { mse } from '../ops/loss.ts';
+import { sizeOf, Tensor } from '../tensor.ts';
+import { mebibytes, runCommand } from './command.ts';
+import { type Command, helpText, parseFlags } from './flags.ts';
+import { isRun, RunFolder } from './run-folder.ts';
+import { INFO } from './settings.ts';
+
+const COMMAND: Command = { name: 'info', help: 'Shows what is in a safetensors file, the folder of a model, or a run.', positional: '<file | run | folder>' };
+
+interface Row {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly count: number;
+}
+
+/** Bytes of device memory for a batch: what training keeps with and without --checkpoint-blocks, and what sampling takes. */
+interface Memory {
+  readonly batchSize: number;
+  readonly weights: number;
+  /** Weights, gradients, AdamW's moments, averaged weights. */
+  readonly trainingState: number;
+  readonly activations: number;
+  readonly activationsCheckpointed: number;
+  readonly sampling: number;
+}
+
+interface Info {
+  readonly path: string;
+  readonly kind: 'file' | 'model' | 'run';
+  readonly settings?: Record<string, unknown>;
+  readonly checkpoints?: readonly { readonly step: number; readonly path: string; readonly bytes: number }[];
+  readonly config?: unknown;
+  readonly metadata?: Record<string, string>;
+  readonly tensors: readonly Row[];
+  readonly modules: Readonly<Record<string, number>>;
+  readonly count: number;
+  readonly memory?: Memory;
+}
+
+async function info(): Promise<number> {
+  const { settings, positional } = parseFlags(INFO, COMMAND, process.argv.slice(2), { env: process.env });
+  if (settings.help) {
+    process.stdout.write(`${helpText(INFO, COMMAND)}\n`);
+    return 0;
+  }
+  const path = [positional!, join('runs', positional!)].find((each) => existsSync(each)) ?? positional!;
+  const found = existsSync(path) && statSync(path).isFile() ? await ofFile(path) : await ofFolder(path, settings.batchSize);
+  process.stdout.write(settings.json ? `${JSON.stringify(found, null, 2)}\n` : asText(found));
+  return 0;
+}
+
+/** Sums by module: the first part of a name, and its number where blocks are numbered. */
+function modulesOf(tensors: readonly Row[]): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const { name, count } of tensors) {
+    const module = /^(?:[^.]+(?:\.\d+)?(?=\.)|.+)/.exec(name)![0];
+    sums[module] = (sums[module] ?? 0) + count;
+  }
+  return sums;
+}
+
+const withSums = (tensors: readonly Row[]): Pick<Info, 'tensors' | 'modules' | 'count'> => ({ tensors, modules: modulesOf(tensors), count: tensors.reduce((sum, { count }) => sum + count, 0) });
+
+async function ofFile(path: string): Promise<Info> {
+  const { tensors, metadata } = readSafetensors(await readFileOr(path), path);
+  const rows = [...tensors].map(([name, { dtype, shape }]): Row => ({ name, dtype, shape, count: sizeOf(shape) }));
+  return { path, kind: 'file', metadata, ...withSums(rows) };
+}
+
+async function ofFolder(path: string, batchSize: number): Promise<Info> {
+  const run = isRun(path) ? RunFolder.open(path) : null;
+  const checkpoints = run?.checkpoints().map(({ step, path: at }) => ({ step, path: at, bytes: readdirSync(at).reduce((sum, name) => sum + statSync(join(at, name)).size, 0) }));
+  const about = { path, kind: run ? ('run' as const) : ('model' as const), ...(run && { settings: run.config(), checkpoints }) };
+  const newest = run ? run.latest()?.path : path;
+  if (newest === undefined) return { ...about, ...withSums([]) };
+  const { config, tensors, file } = await loadModelFolder(newest);
+  const unet = new UNet(config), wanted = new Map(parametersOf(unet).map((p) => [p.name, p.shape.join()]));
+  for (const [name, shape] of wanted) if (tensors.get(name)?.shape.join() !== shape) throw new DdpmError('E-MODEL', `${file} does not fit its config.json: ${name} is (${tensors.get(name)?.shape.join(', ') ?? 'missing'}), and the model has (${shape}).`);
+  const rows = [...tensors].map(([name, { shape }]): Row => ({ name, dtype: 'F32', shape, count: sizeOf(shape) }));
+  return { ...about, config: unet.config, ...withSums(rows), ...(unet.config.sample_size !== null && { memory: memoryOf(config, batchSize) }) };
+}
+
+/** Counted by capturing the passes on an engine that allocates nothing. Needs no GPU. */
+function memoryOf(config: ConstructorParameters<typeof UNet>[0], batchSize: number): Memory {
+  const engine = new Engine(paperDevice());
+  const [plain, again] = [false, true].map((checkpointBlocks) => passes(engine, new UNet(config, { checkpointBlocks }), batchSize));
+  return { batchSize, weights: plain!.weights, trainingState: 5 * plain!.weights, activations: plain!.training, activationsCheckpointed: again!.training, sampling: plain!.sampling };
+}
+
+function passes(engine: Engine, unet: UNet, N: number): { weights: number; training: number; sampling: number } {
+  const { sample_size: size, in_channels, out_channels, class_embed_type, block_out_channels } = unet.config;
+  const [H, W] = typeof size === 'number' ? [size, size] : (size as readonly [number, number]);
+  const parameters = Parameters.place(engine, unet, { initial: false });
+  const empty = (...shape: number[]): Tensor => Tensor.empty(engine, shape);
+  const forward = (): Tensor => unet.forward(empty(N, H, W, in_channels), empty(N), { labels: unet.conditional ? (class_embed_type === 'identity' ? empty(N, 4 * block_out_channels[0]!) : empty(N)) : null });
+  const training = engine.capture(() => {
+    const tape = new Tape(engine), loss = tape.record(() => mse(forward(), empty(N, H, W, out_channels)));
+    tape.backward(loss);
+    return loss;
+  });
+  return { weights: parameters.chunks.reduce((sum, { slices }) => sum + slices.values.bytes, 0), training: training.pool.totalBytes, sampling: engine.capture(forward).pool.totalBytes };
+}
+
+function asText({ path, kind, settings, checkpoints, config, metadata, tensors, modules, count, memory }: Info): string {
+  const lines = [`${kind.padEnd(9)}${path}`], wide = Math.max(4, ...tensors.map(({ name }) => name.length));
+  const fields = (title: string, values: object): void => void lines.push('', title, ...Object.entries(values).map(([name, value]) => `  ${name.padEnd(24)}${typeof value === 'string' ? value : JSON.stringify(value)}`));
+  if (settings) fields('settings', settings);
+  if (checkpoints) fields('checkpoints', checkpoints.length ? Object.fromEntries(checkpoints.map(({ step, path: at, bytes }) => [`step ${step}`, `${mebibytes(bytes)} MiB  ${at}`])) : { none: 'nothing was saved yet' });
+  if (config) fields('config', config);
+  if (metadata && Object.keys(metadata).length) fields('metadata', metadata);
+  const number = (n: number): string => n.toLocaleString('en-US').padStart(14);
+  lines.push('', 'tensors', ...tensors.map(({ name, dtype, shape, count: n }) => `  ${name.padEnd(wide)}  ${dtype.padEnd(4)} ${number(n)}  (${shape.join(', ')})`));
+  lines.push('', 'modules', ...Object.entries(modules).map(([name, n]) => `  ${name.padEnd(wide)}       ${number(n)}`), `  ${'all'.padEnd(wide)}       ${number(count)}  in ${tensors.length} tensors`);
+  if (memory) {
+    const { batchSize, weights, trainingState, activations, activationsCheckpointed, sampling } = memory, mib = (bytes: number): string => `${mebibytes(bytes)} MiB`;
+    fields(`memory at batch size ${batchSize}`, {
+      training: `${mib(trainingState + activations)} = weights, gradients, Adam and EMA ${mib(trainingState)} + activations ${mib(activations)}`,
+      'with --checkpoint-blocks': `${mib(trainingState + activationsCheckpointed)} = ${mib(trainingState)} + ${mib(activationsCheckpointed)}`,
+      sampling: `${mib(weights + sampling)} = weights ${mib(weights)} + activations ${mib(sampling)}`,
+    });
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+await runCommand(info);
