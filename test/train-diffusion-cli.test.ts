@@ -71,6 +71,10 @@ cli('eval --nll: the bound of real images, the same whatever the batch, with its
   assert.ok(Math.abs(other.bits_per_dim / got.bits_per_dim - 1) < 1e-5, `${other.bits_per_dim} in one batch, ${got.bits_per_dim} in three`);
 });
 
+cli('eval draws from a model with classes, each in turn', async () => {
+  ended(await start('eval', `${run('a')} --n 7 --features pixels --sample-steps 2 --limit 50 --batch-size 4 --statistics ${run('statistics')}`), 0, /^Fréchet distance +\d/m);
+});
+
 cli('what does not go together is refused with what to type', async () => {
   writeFileSync(file, '[0.1, "0.2"]');
   const [both, odd, hybrid] = [await train(`--timesteps 50 --betas ${file}`), await train(`--betas ${file}`), await train('--loss hybrid')];

@@ -51,8 +51,9 @@ export async function drawImages({ model, unet, diffusion, from }: PlacedModel, 
   return { images: { count: n, height, width, channels, pixels }, protocol };
 }
 
-/** Whether what is named holds images rather than a model. */
-export const holdsImages = (path: string): boolean => path.endsWith('.npz') || (existsSync(path) && statSync(path).isDirectory() && pngsOf(path).length > 0);
+/** Whether what is named holds images rather than a model: a run may have pictures, too, such as the curve of its likelihood. */
+export const holdsImages = (path: string): boolean =>
+  path.endsWith('.npz') || (existsSync(path) && statSync(path).isDirectory() && !existsSync(join(path, 'config.json')) && pngsOf(path).length > 0);
 
 const pngsOf = (folder: string): string[] => readdirSync(folder).filter((file) => file.toLowerCase().endsWith('.png')).sort();
 
