@@ -34,8 +34,8 @@ const put = (name: string, text: string | Uint8Array): void => {
 };
 const installed = (...path: string[]): string => join(project, 'node_modules/ddpm.wgsl', ...path);
 
-/** Bytes that the package may have, so that growth is a decision: the archive; the whole library and one kernel as esbuild makes them for a page, compressed. */
-const BUDGET = { archive: 400_000, library: 110_000, kernel: 5_000 };
+/** Bytes that the package may have, so that growth is a decision: the archive, 300 kB of which are the classifier of `eval`; the whole library and one kernel as esbuild makes them for a page, compressed. */
+const BUDGET = { archive: 800_000, library: 110_000, kernel: 5_000 };
 const sizes: string[] = [];
 const within = (what: string, bytes: number, limit: number): void => {
   sizes.push(`${what} ${(bytes / 1000).toFixed(1)} of ${limit / 1000} kB`);

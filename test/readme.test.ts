@@ -17,7 +17,7 @@ docs('its program runs', () => {
   const folder = mkdtempSync(join(tmpdir(), 'readme-'));
   try {
     const file = join(folder, 'program.mts');
-    writeFileSync(file, `${code!.replaceAll("'./src/", `'${root}src/`)}\nprocess.exit(0);\n`);
+    writeFileSync(file, `${code!.replaceAll("'ddpm.wgsl/node'", `'${root}src/node.ts'`).replaceAll("'ddpm.wgsl'", `'${root}src/index.ts'`)}\nprocess.exit(0);\n`);
     const out = execFileSync(process.execPath, ['--import', 'tsx', file], { cwd: root, encoding: 'utf8' });
     const [, before, after] = /loss ([\d.]+) -> ([\d.]+)/.exec(out)!;
     assert.ok(Number(after) < Number(before), out);

@@ -17,6 +17,7 @@ rmSync(join(root, 'dist'), { recursive: true, force: true });
 node('--import', 'tsx', 'kernels/build.ts');
 node('node_modules/typescript/bin/tsc', '-p', 'src/tsconfig.build.json');
 node('--import', 'tsx', 'kernels/build.ts', 'dist/kernels');
+cpSync(join(root, 'src/quality/features'), join(root, 'dist/quality/features'), { recursive: true });
 mkdirSync(join(root, 'dist/web/view'), { recursive: true });
 writeFileSync(join(root, 'dist/web/view/view.html'), await viewPage());
 cpSync(join(root, 'src/quality/features'), join(root, 'dist/quality/features'), { recursive: true }); // read at run time, beside the module that names them
