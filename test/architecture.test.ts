@@ -101,7 +101,10 @@ architecture('src/index.ts, the pages and all that they reach need neither Node 
       if (to && !from.has(to)) from.set(to, way);
     }
   assert.ok(from.size > 15, 'it reaches the library');
-  for (const file of from.keys()) assert.not.match(readFileSync(join(src, file), 'utf8'), /\b(process|Buffer)\.\w/, `src/${file} uses a global of Node's`);
+  for (const file of from.keys()) {
+    assert.not.match(readFileSync(join(src, file), 'utf8'), /\b(process|Buffer)\.\w/, `src/${file} uses a global of Node's`);
+    assert.not.match(readFileSync(join(src, file), 'utf8'), /\bGPU(BufferUsage|ShaderStage|MapMode|TextureUsage)\b/, `src/${file} uses a global of WebGPU's, which Node lacks: src/gpu/constants.ts has them`);
+  }
 });
 
 architecture("only src/node.ts imports 'webgpu'", () => {
