@@ -133,6 +133,8 @@ view('thinning keeps means and skipped steps', () => {
   const lines = [1, 2, 3, 4].map((step) => ({ step, loss: step === 3 ? null : step, ...(step === 2 && { nonfinite: 'loss' }) }));
   assert.equal(thinned(lines, 4), lines);
   const [a, b] = thinned(lines, 2);
+  const by = thinned([{ step: 1, loss_by_t: [1, null] }, { step: 2 }, { step: 3, loss_by_t: [3, 4] }, { step: 4 }], 1);
+  assert.equal(by[0]!['loss_by_t'], [2, 4]);
   assert.equal([a!['step'], a!['loss'], a!['nonfinite'], b!['step'], b!['loss'], b!['nonfinite']], [2, 1.5, 'loss', 4, 4, undefined]);
 });
 

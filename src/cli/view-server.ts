@@ -106,8 +106,13 @@ export function thinned(lines: readonly MetricsLine[], count: number): MetricsLi
       const values = group.map((line) => line[key]).filter((v): v is number => typeof v === 'number');
       return values.length ? Number((values.reduce((a, b) => a + b, 0) / values.length).toPrecision(6)) : null;
     };
+    const levels = group.map((line) => line['loss_by_t']).filter(Array.isArray) as (number | null)[][];
+    const level = (i: number): number | null => {
+      const values = levels.map((each) => each[i]).filter((v) => typeof v === 'number');
+      return values.length ? Number((values.reduce((a, b) => a + b, 0) / values.length).toPrecision(6)) : null;
+    };
     const bad = group.find((line) => line['nonfinite'] !== undefined);
-    return { ...last, loss: mean('loss'), grad_norm: mean('grad_norm'), images_per_s: mean('images_per_s'), ...(bad && { nonfinite: bad['nonfinite']! }) };
+    return { ...last, loss: mean('loss'), grad_norm: mean('grad_norm'), images_per_s: mean('images_per_s'), ...(levels[0] && { loss_by_t: levels[0].map((_, k) => level(k)) }), ...(bad && { nonfinite: bad['nonfinite']! }) };
   });
 }
 

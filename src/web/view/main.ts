@@ -32,7 +32,7 @@ const levelsCard = h('section', { className: 'card', hidden: true }, levels.elem
 const numbers = h('div', { className: 'stack' });
 const samples = h('section', { className: 'card stack', hidden: true });
 const settings = h('section', { className: 'card', hidden: true });
-const picker = h('fieldset', { className: 'card row', hidden: true });
+const picker = h('section', { className: 'card row', hidden: true, role: 'group', aria: { label: 'runs to show' } });
 let smoothing = 0.9;
 
 const smooth = h('input', { type: 'range', min: '0', max: '0.995', step: '0.005', value: String(smoothing), id: 'smoothing' });
@@ -130,7 +130,7 @@ function showPictures(): void {
   fill(pictures, ...at.map(({ run, colour, grid }) => h(
     'figure', { style: 'margin: 0' },
     h('img', { className: 'pixels', src: grid.url, alt: `samples of ${run.name}, ${labelOf(grid)}`, width: 512 }),
-    h('figcaption', { className: 'row soft' }, at.length > 1 ? h('span', { className: 'dot', style: `background: var(--series-${colour % 6})` }) : null, at.length > 1 ? run.name : null, labelOf(grid)),
+    h('figcaption', { className: 'row soft' }, at.length > 1 ? h('span', { className: 'dot', style: `background: var(--series-${colour % 6})` }) : null, at.length > 1 ? h('span', {}, run.name) : null, h('span', {}, labelOf(grid))),
   )));
 }
 
@@ -157,7 +157,7 @@ function showSettings(): void {
 
 function showPicker(): void {
   picker.hidden = shown.length < 2;
-  fill(picker, h('legend', { className: 'faint' }, 'Runs'), ...shown.map((s) => {
+  fill(picker, h('span', { className: 'faint' }, 'Runs'), ...shown.map((s) => {
     const box = h('input', { type: 'checkbox', checked: s.on });
     box.addEventListener('change', () => {
       s.on = box.checked;
