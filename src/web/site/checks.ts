@@ -5,13 +5,14 @@ import type { Engine } from '../../gpu/engine.ts';
 import { grid, type Slice } from '../../gpu/kernel.ts';
 import * as k from '../../gpu/kernels.gen.ts';
 import { matmul } from '../../ops/attention.ts';
-import { forward } from '../../ops/conv2d_kernels.ts';
+import { backwardInput, backwardWeight, forward } from '../../ops/conv2d_kernels.ts';
 import { groupNorm } from '../../ops/group_norm.ts';
 import { normal4, philox4x32, STREAM } from '../../philox.ts';
 import { Tensor } from '../../tensor.ts';
 import * as conv from '../../../test/ref/conv2d.ts';
 import * as norm from '../../../test/ref/group_norm.ts';
 import * as product from '../../../test/ref/matmul.ts';
+import * as optim from '../../../test/ref/optim.ts';
 import * as point from '../../../test/ref/pointwise.ts';
 import * as random from '../../../test/ref/random.ts';
 import * as soft from '../../../test/ref/softmax.ts';
@@ -102,6 +103,14 @@ export const CHECKS: Readonly<Record<string, Check>> = {
       return { got: await read(engine, y, n), want: point.fill(n, 0.25), tolerance: new Float64Array(n), shape: `(${n})` };
     },
   },
+  accumulate: {
+    twin: ['pointwise', 'accumulate'],
+    run: async (engine) => {
+      const n = 1030, x = values(n, 1), before = values(n, 2), y = upload(engine, before), want = point.accumulate(before, x);
+      engine.run(k.accumulate, pointwise(n), { x: upload(engine, x), y, copy: 0 });
+      return { got: await read(engine, y, n), want, tolerance: want.map((v) => ULP * Math.abs(v)), shape: `(${n})` };
+    },
+  },
   upsample_forward: {
     twin: ['pointwise', 'upsampleNearest2x'],
     run: async (engine) => {
@@ -149,6 +158,52 @@ export const CHECKS: Readonly<Record<string, Check>> = {
   },
   conv2d_forward: { twin: ['conv2d', 'conv2d'], run: (engine) => convolution(engine, 3, 5, 'plain') },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], run: (engine) => convolution(engine, 8, 12, 'tiled') },
+  conv2d_backward_input: {
+    twin: ['conv2d', 'conv2dBackwardInput'],
+    run: async (engine) => {
+      const { dims, shape, xs, ys, ws } = shapeOf(3, 5), dy = values(ys, 1), w = values(ws, 2), dx = room(engine, xs);
+      backwardInput(engine, dims, upload(engine, dy), upload(engine, w), { slice: dx, accumulate: 0 }, 'plain');
+      const tolerance = conv.conv2dBackwardInput({ ...shape, dy: abs(dy), w: abs(w) }).map((v) => sumError(9 * 5, v));
+      return { got: await read(engine, dx, xs), want: conv.conv2dBackwardInput({ ...shape, dy, w }), tolerance, shape: '(2, 9, 7, 5) to (2, 9, 7, 3)' };
+    },
+  },
+  conv2d_backward_weight: {
+    twin: ['conv2d', 'conv2dBackwardWeight'],
+    run: async (engine) => {
+      const { dims, shape, xs, ys, ws } = shapeOf(3, 5), x = values(xs, 1), dy = values(ys, 2), dw = room(engine, ws);
+      backwardWeight(engine, dims, upload(engine, x), upload(engine, dy), { slice: dw, accumulate: 0 }, null, 'plain');
+      const tolerance = conv.conv2dBackwardWeight({ ...shape, x: abs(x), dy: abs(dy) }).map((v) => sumError(2 * 9 * 7, v));
+      return { got: await read(engine, dw, ws), want: conv.conv2dBackwardWeight({ ...shape, x, dy }), tolerance, shape: '(3, 3, 3, 5) from 126 pixels' };
+    },
+  },
+  adamw: {
+    twin: ['optim', 'adamw'],
+    run: async (engine) => {
+      const n = 100, param = values(n, 1), grad = values(n, 2), m = values(n, 3).map((v) => 0.1 * v), v = values(n, 4).map((z) => 0.01 * z * z), ema = values(n, 5);
+      const beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0.01, step = 7, lr = 0.01, emaDecay = 0.9, clock = new Clock(engine);
+      clock.set({ seed: 0, step: step - 1, lr, correction1: 1 - beta1 ** step, correction2: 1 - beta2 ** step, emaDecay });
+      const w = upload(engine, param);
+      engine.run(k.adamw, pointwise(n), {
+        clock: clock.slice, state: upload(engine, Float32Array.of(1, 1, 0, 0)), g: upload(engine, grad), w, m: upload(engine, m), v: upload(engine, v), e: upload(engine, ema), beta1, beta2, eps, weight_decay: weightDecay,
+      });
+      const { param: want } = optim.adamw({ param, grad, m, v, ema, step, lr, beta1, beta2, eps, weightDecay, emaDecay }), got = await read(engine, w, n);
+      engine.free(clock.slice);
+      // The weight is rounded twice; the step, of a few lr, has the errors of its moments' terms, which may cancel, and of a root and two divisions.
+      const tolerance = want.map((p, i) => 4 * ULP * Math.abs(p) + 64 * ULP * lr * (1 + (Math.abs(m[i]!) + Math.abs(grad[i]!)) / Math.sqrt(v[i]! + 1e-3 * grad[i]! ** 2)));
+      return { got, want, tolerance, shape: `(${n})` };
+    },
+  },
+  random_integers: {
+    twin: ['random', 'uniformInts'],
+    run: async (engine) => {
+      const N = 70, high = 1000, clock = new Clock(engine), out = engine.allocate(4 * N);
+      clock.set({ seed: 5, step: 9, first: 4 });
+      engine.run(k.random_integers, threads(N), { clock: clock.slice, k: out, N, high, stream: STREAM.time });
+      const got = new Uint32Array(await engine.readBytes(out), 0, N), samples = Array.from({ length: N }, (_, i) => 4 + i);
+      engine.free(clock.slice);
+      return { got, want: random.uniformInts({ seed: 5, stream: STREAM.time, step: 9, samples, count: 1 }, high), tolerance: new Float64Array(N), shape: `(${N}) below ${high}` };
+    },
+  },
   group_norm_forward: {
     twin: ['group_norm', 'groupNorm'],
     run: async (engine) => {
@@ -175,17 +230,19 @@ export const CHECKS: Readonly<Record<string, Check>> = {
   },
 };
 
+/** A 3 x 3 convolution of C to O channels: as the launchers take it, as the twins do, and the sizes of x, y and w. */
+function shapeOf(C: number, O: number) {
+  const [N, H, W, K] = [2, 9, 7, 3] as const, shape = { N, H, W, C, O, KH: K, KW: K, stride: 1, OH: H, OW: W };
+  const dims = { ...shape, pad_top: 1, pad_left: 1, WC: C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
+  return { dims, shape: { ...shape, pad: [1, 1] as const }, xs: N * H * W * C, ys: N * H * W * O, ws: K * K * C * O };
+}
+
 async function convolution(engine: Engine, C: number, O: number, variant: 'plain' | 'tiled'): Promise<Compared> {
-  const [N, H, W, K] = [2, 9, 7, 3] as const, n = N * H * W * O;
-  const x = values(N * H * W * C, 1), w = values(K * K * C * O, 2), bias = values(O, 3), y = room(engine, n);
+  const { dims, shape, xs, ys, ws } = shapeOf(C, O), x = values(xs, 1), w = values(ws, 2), bias = values(O, 3), y = room(engine, ys);
   const [sx, sw, sb] = [upload(engine, x), upload(engine, w), upload(engine, bias)];
-  forward(engine, {
-    N, H, W, C, OH: H, OW: W, O, KH: K, KW: K, stride: 1, pad_top: 1, pad_left: 1, WC: C, C0: 0, has_bias: 1, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1,
-    x: sx, w: sw, bias: sb, per_image: sx, residual: sx, y,
-  }, variant);
-  const shape = { N, H, W, C, O, KH: K, KW: K, stride: 1, pad: [1, 1] as const, OH: H, OW: W };
-  const tolerance = conv.conv2d({ ...shape, x: abs(x), w: abs(w), bias: abs(bias) }).map((v) => sumError(K * K * C + 1, v));
-  return { got: await read(engine, y, n), want: conv.conv2d({ ...shape, x, w, bias }), tolerance, shape: `(${N}, ${H}, ${W}, ${C}) * (${K}, ${K}, ${C}, ${O})` };
+  forward(engine, { ...dims, has_bias: 1, x: sx, w: sw, bias: sb, per_image: sx, residual: sx, y }, variant);
+  const tolerance = conv.conv2d({ ...shape, x: abs(x), w: abs(w), bias: abs(bias) }).map((v) => sumError(9 * C + 1, v));
+  return { got: await read(engine, y, ys), want: conv.conv2d({ ...shape, x, w, bias }), tolerance, shape: `(2, 9, 7, ${C}) * (3, 3, ${C}, ${O})` };
 }
 
 /** Runs one check. All that it allocates is freed. */
