@@ -52,7 +52,7 @@ folders('classes are the first-level folders, splits are train and test, hidden 
 
 folders('grey beside colour is colour, --channels decides, transparent lies over white', async () => {
   const path = folder('b', { '1.png': grey(2, 2, 7), '2.png': red(2, 2) });
-  assert.equal([...(await load(path)).set.pixels.filter((_, i) => i % 12 < 3)], [7, 7, 7, 255, 0, 0]);
+  assert.equal(Array.from((await load(path)).set.pixels.filter((_, i) => i % 12 < 3)), [7, 7, 7, 255, 0, 0]);
   assert.equal([...(await load(path, { channels: 1 })).set.pixels], [7, 7, 7, 7, 76, 76, 76, 76]);
   const png = new PNG({ width: 1, height: 1 });
   png.data.set([0, 100, 200, 51]);

@@ -254,9 +254,9 @@ init('the seed decides, no two parameters start alike, and the average starts at
 init.run();
 
 // --------------------------------------------------------------------------------------------------------------------------- forward
-const forward = gpuSuite('unet forward');
+const memory = gpuSuite('unet memory', { watched: false });
 
-forward('leaves nothing behind but its result, and a tape nothing but the loss', async (engine) => {
+memory('leaves nothing behind but its result, and a tape nothing but the loss', async (engine) => {
   const { unet } = lively(engine), { x, t, goal } = inputs(engine, 2);
   const { live } = engine.memory();
   const eps = unet.forward(x, t);
@@ -269,6 +269,9 @@ forward('leaves nothing behind but its result, and a tape nothing but the loss',
   loss.free();
   assert.is(engine.memory().live, live);
 });
+memory.run();
+
+const forward = gpuSuite('unet forward');
 
 forward('an image\'s eps does not depend on the batch it is in, bit for bit', async (engine) => {
   const { unet } = lively(engine), { x, t } = inputs(engine, 5);
@@ -335,7 +338,7 @@ forward('labels: rows of a table, times, or embeddings, added to the embedding o
   for (const [name, value] of values) if (name.startsWith('time_embedding.')) doubled.set(name.replace('time', 'class'), value);
   Parameters.place(engine, times).write('values', doubled, 'test');
   for (const name of ['time_embedding.linear_2.weight', 'time_embedding.linear_2.bias']) doubled.set(name, { ...values.get(name)!, data: Float32Array.from(values.get(name)!.data, (v) => 2 * v) });
-  for (const name of [...doubled.keys()]) if (name.startsWith('class_')) doubled.delete(name);
+  for (const name of doubled.keys()) if (name.startsWith('class_')) doubled.delete(name);
   plain.parameters.write('values', doubled, 'test');
   assert.is(bits(await times.forward(x, t, { labels: t }).read()), bits(await plain.unet.forward(x, t).read()));
 });
