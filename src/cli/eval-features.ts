@@ -19,7 +19,7 @@ import { say } from './command.ts';
 import { Progress } from './progress.ts';
 import type { EvalSettings } from './settings.ts';
 
-const BATCH = 64;
+const BATCH = 32;
 const EVERY = 50;
 
 /** The classifiers that come with the program, by the name of their data set. */

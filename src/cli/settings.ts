@@ -254,7 +254,7 @@ export const EVAL = {
   nll: { type: 'bool', default: false, group: 'measure', help: 'the bound on the likelihood of --n real images (64; of the test split) in bits/dim, and its curve by t; no distances' },
 
   'train-features': { type: 'bool', default: false, group: 'classifier', help: 'train a classifier on --data and write it to --out; nothing is measured' },
-  'feature-steps': { ...COUNT, default: 4000, group: 'classifier', help: 'its training steps, of 64 images each' },
+  'feature-steps': { ...COUNT, default: 7000, group: 'classifier', help: 'its training steps, of 32 images each' },
 
   ...SAMPLING,
 

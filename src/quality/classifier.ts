@@ -53,14 +53,14 @@ export class Classifier extends Module {
 
   constructor(shape: ClassifierShape) {
     super();
-    const blocks: Block[] = [];
-    let width = shape.channels;
-    for (let size = Math.max(shape.height, shape.width); size > SMALLEST; size = Math.ceil(size / 2)) {
-      const to = blocks.length ? Math.min(MOST, 2 * width) : FIRST;
+    let size = Math.max(shape.height, shape.width), width = FIRST;
+    const blocks = [new Block(shape.channels, FIRST, size > SMALLEST ? 2 : 1)];
+    for (size = Math.ceil(size / 2); size > SMALLEST; size = Math.ceil(size / 2)) {
+      const to = Math.min(MOST, 2 * width);
       blocks.push(new Block(width, to, 2));
       width = to;
     }
-    blocks.push(new Block(width, FEATURES, 1));
+    blocks.push(new Block(width, width, 1), new Block(width, FEATURES, 2));
     this.blocks = blocks;
     this.head = new Linear(FEATURES, shape.classes);
     this.#shape = shape;
