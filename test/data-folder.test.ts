@@ -3,7 +3,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PNG } from 'pngjs';
@@ -13,6 +13,7 @@ import { DdpmError, type ErrorCode } from '../src/errors.ts';
 import { decodePng, encodePng } from '../src/io/png.ts';
 import { philox4x32 } from '../src/philox.ts';
 
+const hasSharp = await import('sharp' as string).then(() => true, () => false);
 const home = mkdtempSync(join(tmpdir(), 'ddpm-folder-')), cache = join(home, 'cache');
 const grey = (width: number, height: number, value: number): Uint8Array => encodePng({ width, height, channels: 1, data: new Uint8Array(width * height).fill(value) });
 const red = (width: number, height: number): Uint8Array => encodePng({ width, height, channels: 3, data: Uint8Array.from({ length: width * height * 3 }, (_, i) => (i % 3 ? 0 : 255)) });
@@ -44,10 +45,36 @@ folders.after(() => rmSync(home, { recursive: true, force: true }));
 folders('classes are the first-level folders, splits are train and test, hidden files are passed over', async () => {
   const path = folder('a', { 'train/cat/1.png': grey(5, 4, 1), 'train/cat/x/2.png': grey(5, 4, 2), 'train/dog/1.png': grey(5, 4, 3), 'train/.no/1.png': 'x', 'test/dog/9.png': grey(5, 4, 9) });
   const { set } = await load(path), { set: test } = await load(path, { split: 'test' });
-  assert.equal([set.count, set.height, set.width, set.channels, set.classes, [...set.labels!]], [3, 4, 5, 1, ['cat', 'dog'], [0, 0, 1]]);
-  assert.equal([set.pixels[0], set.pixels[20], set.pixels[40], test.count, test.pixels[0]], [1, 2, 3, 1, 9]);
+  assert.equal([set.count, set.height, set.width, set.channels, set.classes, [...set.labels!]], [3, 4, 5, 1, ['cat', 'dog'], [0, 1, 0]]);
+  assert.equal([set.pixels[0], set.pixels[20], set.pixels[40], test.count, test.pixels[0]], [1, 3, 2, 1, 9]);
   await fails('E-DATA', /no folder test/, load(folder('a1', { '1.png': grey(2, 2, 1) }), { split: 'test' }));
   assert.is((await load(join(home, 'a1'))).set.labels, null);
+});
+
+folders('a class has one number in both splits, whichever of them lack it', async () => {
+  const image = grey(2, 2, 1), path = folder('u', { 'train/ape/1.png': image, 'train/bee/1.png': image, 'train/cow/1.png': image, 'test/cow/1.png': image, 'test/ant/1.png': image, 'test/bee/1.png': image });
+  const { set } = await load(path), { set: test } = await load(path, { split: 'test' }), classes = ['ape', 'bee', 'cow', 'ant'];
+  assert.equal([set.classes, [...set.labels!], test.classes, [...test.labels!]], [classes, [0, 1, 2], classes, [3, 1, 2]]);
+  // A split of one class has its number too.
+  const one = folder('u1', { 'train/ape/1.png': image, 'train/bee/1.png': image, 'test/bee/1.png': image });
+  assert.equal([...(await load(one, { split: 'test' })).set.labels!], [1]);
+  // Without a folder train the classes lie beside test.
+  const beside = folder('u2', { 'ape/1.png': image, 'bee/1.png': image, 'test/bee/1.png': image });
+  assert.equal([(await load(beside)).set.classes, [...(await load(beside, { split: 'test' })).set.labels!]], [['ape', 'bee'], [1]]);
+  // Loose images have no class, nor do those of the other split then.
+  const loose = folder('u3', { 'train/1.png': image, 'test/ape/1.png': image, 'test/bee/1.png': image });
+  assert.equal([(await load(loose)).set.labels, (await load(loose, { split: 'test' })).set.labels], [null, null]);
+});
+
+folders('--limit takes as many of each class, always the same, and more of them go on from fewer', async () => {
+  const counts = { a: 5, b: 2, c: 4 }, names = Object.entries(counts).flatMap(([name, n]) => Array.from({ length: n }, (_, i) => `${name}/${i}.png`));
+  const path = folder('l', Object.fromEntries(names.map((name, i) => [name, grey(1, 1, i)]))), whole = (await load(path)).set;
+  assert.equal([...whole.labels!], [0, 1, 2, 0, 1, 2, 0, 2, 0, 2, 0]);
+  for (const limit of [1, 3, 4, 7, 11, 12]) {
+    const { set } = await load(path, { limit });
+    assert.equal([set.count, [...set.pixels], [...set.labels!]], [Math.min(limit, 11), [...whole.pixels].slice(0, limit), [...whole.labels!].slice(0, limit)]);
+    assert.equal(set.classes, ['a', 'b', 'c']);
+  }
 });
 
 folders('grey beside colour is colour, --channels decides, transparent lies over white', async () => {
@@ -82,6 +109,59 @@ folders('a damaged file is named, and skipped with a count', async () => {
   assert.match(said, /left out: .*b\.png[^]*left out: .*c\.png[^]*2 of 4 files are damaged/);
 });
 
+folders('a damaged PNG says what is wrong with it and where', async () => {
+  const noise = Uint8Array.from({ length: 3 * 64 }, (_, i) => philox4x32([i, 0, 0, 0], [1, 1])[0]! & 255), good = encodePng({ width: 8, height: 8, channels: 3, data: noise });
+  const flipped = (at: number): Uint8Array => good.map((byte, i) => (i === at ? byte ^ 4 : byte)), end = good.length;
+  const header = Buffer.concat([good.subarray(0, 33), good.subarray(end - 12)]); // IHDR and IEND are whole, and nothing is between them
+  const damaged: [Uint8Array, RegExp][] = [
+    [good.subarray(0, 100), new RegExp(`its chunk IDAT at byte 33 goes to byte ${end - 12}, and it ends at byte 100: it is cut off`)],
+    [good.subarray(0, end - 12), new RegExp(`it ends at byte ${end - 12} without the chunk IEND`)],
+    [flipped(60), /the checksum of its chunk IDAT at byte 33 is another one: it is damaged/],
+    [flipped(24), /the checksum of its chunk IHDR at byte 8 is another one/],
+    [good.map((byte, i) => (i === 37 ? 0 : byte)), /at byte 37 there is no name of a chunk/],
+    [header, /its pixels cannot be unpacked \(unexpected end of file\): it is damaged/],
+    // Fewer pixels than the header says, all else being whole: they must not be filled with what is in memory.
+    [Buffer.concat([encodePng({ width: 8, height: 9, channels: 3, data: new Uint8Array(216) }).subarray(0, 33), good.subarray(33)]), /its pixels are 200 bytes unpacked, and 8 × 9 need 225/],
+    [Buffer.concat([encodePng({ width: 8, height: 7, channels: 3, data: new Uint8Array(168) }).subarray(0, 33), good.subarray(33)]), /its pixels are more than the 175 bytes of 8 × 7/],
+  ];
+  for (const [i, [bytes, message]] of damaged.entries()) {
+    const path = folder(`dd${i}`, { 'good.png': good, 'odd.png': bytes });
+    await fails('E-DATA', new RegExp(`odd\\.png.*${message.source}`), load(path, { imageSize: 8 }));
+    assert.is((await load(path, { imageSize: 8, skipBad: true })).set.count, 1);
+  }
+});
+
+(hasSharp ? folders.skip : folders)('JPEG, WebP and GIF say what to type where sharp is not installed, --skip-bad or not', async () => {
+  const heads: Record<string, number[]> = { 'a.jpg': [0xff, 0xd8, 0xff, 0xe0], 'b.gif': [...Buffer.from('GIF89a')], 'c.webp': [...Buffer.from('RIFF\x04\0\0\0WEBP')] };
+  for (const [name, bytes] of Object.entries(heads)) {
+    const path = folder(`s-${name}`, { 'x.png': grey(2, 2, 1), [name]: Uint8Array.from(bytes) });
+    for (const skipBad of [false, true]) await fails('E-USAGE', new RegExp(`${name} is .*, which the optional package sharp reads, and it is not installed\\. Type: npm i sharp`), load(path, { skipBad }));
+  }
+});
+
+// Runs where sharp is installed; it is no dependency, so that nobody has to have it.
+(hasSharp ? folders : folders.skip)('JPEG, WebP, GIF and TIFF through sharp: size, channels, orientation, transparency, damage', async () => {
+  type Writer = { toFormat(format: string, options?: object): Writer; withMetadata(options: object): Writer; toBuffer(): Promise<Uint8Array> };
+  const { default: sharp } = (await import('sharp' as string)) as { default(pixels: Uint8Array, options: object): Writer };
+  const make = (width: number, height: number, channels: number, pixels: Uint8Array): Writer => sharp(pixels, { raw: { width, height, channels } });
+  const smooth = (channels: number): Uint8Array => Uint8Array.from({ length: 24 * 16 * channels }, (_, i) => 60 + 4 * (Math.floor(i / channels) % 24) + 20 * (i % channels));
+  for (const [format, error] of [['jpeg', 6], ['webp', 8], ['gif', 8], ['tiff', 6], ['png', 0]] as const) {
+    const wanted = smooth(3), bytes = await make(24, 16, 3, wanted).toFormat(format, format === 'jpeg' || format === 'tiff' || format === 'webp' ? { quality: 95 } : {}).toBuffer();
+    const { set } = await load(folder(`sharp-${format}`, { [`1.${format}`]: bytes }));
+    assert.equal([set.width, set.height, set.channels], [24, 16, 3], format);
+    const mean = wanted.reduce((sum, value, i) => sum + Math.abs(value - set.pixels[i]!), 0) / wanted.length;
+    assert.ok(mean <= error, `${format}: off by ${mean}`);
+  }
+  const upright = await make(24, 16, 3, smooth(3)).withMetadata({ orientation: 6 }).toFormat('jpeg').toBuffer(), { set: turned } = await load(folder('sharp-t', { '1.jpg': upright }));
+  assert.equal([turned.width, turned.height], [16, 24]);
+  assert.is((await load(folder('sharp-g', { '1.jpg': await make(24, 16, 1, smooth(1)).toFormat('jpeg').toBuffer() }))).set.channels, 1);
+  const clear = await make(1, 1, 4, Uint8Array.of(0, 100, 200, 0)).toFormat('webp', { lossless: true, exact: true }).toBuffer();
+  assert.equal([...(await load(folder('sharp-a', { '1.webp': clear }))).set.pixels], [255, 255, 255]);
+  const jpeg = await make(24, 16, 3, smooth(3)).toFormat('jpeg').toBuffer(), damaged = folder('sharp-d', { 'a.jpg': jpeg, 'b.jpg': jpeg.subarray(0, 60) });
+  await fails('E-DATA', /b\.jpg is damaged: .*--skip-bad/, load(damaged));
+  assert.is((await load(damaged, { skipBad: true })).set.count, 1);
+});
+
 folders('the second start decodes nothing, a damaged cache and a changed file are decoded again', async () => {
   const path = folder('e', { '1.png': grey(3, 3, 1), '2.png': grey(3, 3, 2) }), own = join(home, 'own');
   const first = await load(path, { cache: own }), file = join(own, readdirSync(own)[0]!);
@@ -96,6 +176,16 @@ folders('the second start decodes nothing, a damaged cache and a changed file ar
   }
   writeFileSync(join(path, '2.png'), grey(3, 3, 200));
   assert.is((await load(path, { cache: own })).set.pixels[9], 200);
+  // Files of the same size and time that no longer hold images: nobody looks into them.
+  const files = ['1.png', '2.png'].map((name) => join(path, name)), time = new Date('2024-05-06T07:08:09Z');
+  for (const name of files) utimesSync(name, time, time);
+  const before = await load(path, { cache: own });
+  for (const name of files) {
+    writeFileSync(name, new Uint8Array(readFileSync(name).length).fill(0x78));
+    utimesSync(name, time, time);
+  }
+  assert.equal((await load(path, { cache: own })).set, before.set);
+  await fails('E-DATA', /1\.png is no image/, load(path, { cache: join(home, 'other') }));
 });
 
 folders('PNGs cut off or with flipped bits are E-DATA or an image', async () => {
@@ -108,15 +198,25 @@ folders('PNGs cut off or with flipped bits are E-DATA or an image', async () => 
   }
 });
 
-folders('train runs on a folder of PNGs', async () => {
-  const { set } = await load('shapes', { limit: 200 });
-  const path = folder('g', Object.fromEntries(Array.from({ length: 200 }, (_, i) => [`${set.classes![set.labels![i]!]}/${i}.png`, encodePng({ width: 28, height: 28, channels: 1, data: set.pixels.subarray(i * 784, (i + 1) * 784) })])));
-  const flags = ['--data', path, '--image-size', '16', '--preset', 'tiny', '--steps', '2', '--batch-size', '2', '--samples', '1', '--sample-steps', '1', '--out', join(home, 'runs'), '--name', 'x'];
-  const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', 'src/cli/train.ts', ...flags], { encoding: 'utf8', env: { ...process.env, XDG_CACHE_HOME: join(home, 'xdg') } });
-  assert.is(status, 0, stderr);
-  assert.match(stderr, /data +g +200 × 16×16×1/);
-  assert.ok(existsSync(join(home, 'runs', 'x', 'samples', 'final.png')));
-  decodePng(readFileSync(join(home, 'runs', 'x', 'samples', 'final.png')));
+folders('train runs on a folder of PNGs, and eval reads them as the run did', async () => {
+  // Fashion-MNIST where it is installed, as in CI; else shapes.
+  const clothes = await load('fashion-mnist', { limit: 330 }).catch(() => load('shapes', { limit: 330 })), { set } = clothes;
+  const name = (i: number): string => `${i < 300 ? 'train' : 'test'}/${set.classes![set.labels![i]!]!.replace('/', ' or ')}/${i}.png`;
+  const path = folder('g', Object.fromEntries(Array.from({ length: 330 }, (_, i) => [name(i), encodePng({ width: 28, height: 28, channels: 1, data: set.pixels.subarray(i * 784, (i + 1) * 784) })])));
+  writeFileSync(join(path, 'test', set.classes!.at(-1)!, 'cut.png'), grey(28, 28, 1).subarray(0, 60));
+  const run = (command: string, ...flags: string[]): { status: number | null; stdout: string; stderr: string } =>
+    spawnSync(process.execPath, ['--import', 'tsx', `src/cli/${command}.ts`, ...flags], { encoding: 'utf8', env: { ...process.env, XDG_CACHE_HOME: join(home, 'xdg') } });
+  const reading = ['--data', path, '--image-size', '16', '--channels', '3', '--skip-bad', '--class-conditional', '--schedule', 'cosine', '--timesteps', '4'];
+  const train = run('train', ...reading, '--preset', 'tiny', '--steps', '2', '--batch-size', '2', '--samples', '1', '--sample-steps', '1', '--out', join(home, 'runs'), '--name', 'x');
+  assert.is(train.status, 0, train.stderr);
+  assert.match(train.stderr, /data +g +300 × 16×16×3 /);
+  assert.match(train.stderr, new RegExp(` ${set.classes!.length} classes `));
+  const { width, height, channels } = decodePng(readFileSync(join(home, 'runs', 'x', 'samples', 'final.png')));
+  assert.ok(channels === 3 && width >= 16 && height >= 16);
+  const measured = run('eval', join(home, 'runs', 'x'), '--nll', '--n', '2', '--batch-size', '2');
+  assert.is(measured.status, 0, measured.stderr);
+  assert.match(measured.stderr, /cut\.png cannot be read as PNG[^]*1 of 31 files are damaged/);
+  assert.match(measured.stdout, /the first 2 of g, test/);
 });
 
 folders.run();

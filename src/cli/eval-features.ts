@@ -16,6 +16,7 @@ import { accuracy, Classifier, classifierExtractor, classifierFile, ClassifierTr
 import { type Extractor, pixels } from '../quality/extractor.ts';
 import { inceptionExtractor } from '../quality/inception.ts';
 import { say } from './command.ts';
+import { readingOptions } from './data-settings.ts';
 import { Progress } from './progress.ts';
 import type { EvalSettings } from './settings.ts';
 
@@ -29,7 +30,7 @@ const shipped = (data: string): string => fileURLToPath(new URL(`../quality/feat
 export async function trainFeatures(opened: OpenedEngine, settings: EvalSettings): Promise<void> {
   const { engine } = opened, { seed, featureSteps: steps } = settings;
   const name = settings.data ?? 'fashion-mnist', out = settings.out ?? `${basename(name)}.safetensors`;
-  const load = async (split: 'train' | 'test'): Promise<Labelled> => labelled(await loadDataset(name, { split, ...(settings.limit !== null && { limit: settings.limit }) }), name);
+  const load = async (split: 'train' | 'test'): Promise<Labelled> => labelled(await loadDataset(name, { split, ...(settings.limit !== null && { limit: settings.limit }), ...readingOptions(settings), say: (text) => say('data', text) }), name);
   const train = await load('train'), test = await load('test');
   const { height, width, channels } = train;
   const classifier = new Classifier({ height, width, channels, classes: [...train.labels].reduce((a, b) => Math.max(a, b), 0) + 1 });

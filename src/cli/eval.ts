@@ -7,6 +7,7 @@ import { DdpmError } from '../errors.ts';
 import { readFileOr, writeAtomic } from '../io/files.ts';
 import { type OpenedEngine, openEngine } from '../node.ts';
 import { describeDevice, runCommand, say } from './command.ts';
+import { readingOptions } from './data-settings.ts';
 import { measure, type Real } from './eval-distance.ts';
 import { openExtractor, trainFeatures } from './eval-features.ts';
 import { reportLikelihood } from './eval-likelihood.ts';
@@ -44,7 +45,7 @@ async function report(opened: OpenedEngine, parsed: Parsed<typeof EVAL>): Promis
   const { settings, positional, given } = parsed, { split, realStatistics: file } = settings;
   const placed = positional === null || holdsImages(positional) ? null : await placeModel(opened.engine, positional, settings.weights);
   if (placed) say('model', `${placed.model.file}  ${placed.parameters.count} parameters`);
-  const load = (which: 'train' | 'test'): Promise<Dataset> => loadDataset(dataOf(parsed, placed), { split: which, ...(settings.limit !== null && { limit: settings.limit }) });
+  const load = (which: 'train' | 'test'): Promise<Dataset> => loadDataset(dataOf(parsed, placed), { split: which, ...(settings.limit !== null && { limit: settings.limit }), ...readingOptions(settings, placed?.from?.run), say: (text) => say('data', text) });
   if (settings.nll) {
     if (!placed) throw new DdpmError('E-USAGE', `--nll measures a model: name a run, a checkpoint or a folder with a model. Images alone have no likelihood.`);
     // The literature takes the test images here, and the training images for distances.

@@ -78,15 +78,32 @@ const GPU = {
 } as const;
 const HELP = { type: 'bool', default: false, once: true, group: 'other', help: 'show this text' } as const;
 
+/** How data are read, whatever their format. */
+const READ = {
+  'image-size': { ...COUNT, default: null, group: 'data', help: 'resize the shorter side of images and cut out the square middle; draw shapes in this size' },
+  channels: { type: 'choice', choices: ['1', '3'], default: null, group: 'data', help: 'grey or colour' },
+  labels: { type: 'choice', choices: ['fine', 'coarse'], default: null, group: 'data', help: 'of CIFAR-100: 100 classes, or the 20 groups of them' },
+  'skip-bad': { type: 'bool', default: null, group: 'data', help: 'leave out damaged files of a folder of images, and damaged records of CIFAR' },
+} as const satisfies Table;
+
+/** The same in what reads the data of a run. */
+const READ_AS_THE_RUN = {
+  'image-size': { ...READ['image-size'], unset: "the run's" },
+  channels: { ...READ.channels, unset: "the run's" },
+  labels: { ...READ.labels, unset: "the run's" },
+  'skip-bad': { ...READ['skip-bad'], unset: "the run's" },
+} as const satisfies Table;
+
 /** Where the view of runs is served. */
 const PORT = 8007;
 
 export const TRAIN = {
   data: { type: 'string', default: 'fashion-mnist', value: 'NAME|PATH', group: 'data', help: 'fashion-mnist, shapes, or a file or folder (IDX, CIFAR, npy, images)' },
-  limit: { ...COUNT, default: null, unset: 'all', group: 'data', help: 'use only the first N images' },
-  'image-size': { ...COUNT, default: null, unset: 'as they are', group: 'data', help: 'resize the images of a folder and cut out the square middle' },
-  channels: { type: 'choice', choices: ['1', '3'], default: null, unset: 'as they are', group: 'data', help: 'read the images of a folder as grey or as colour' },
-  'skip-bad': { type: 'bool', default: false, group: 'data', help: 'leave damaged images of a folder out' },
+  limit: { ...COUNT, default: null, unset: 'all', group: 'data', help: 'use only N images: the first, or of a folder of images as many of each class' },
+  'image-size': { ...READ['image-size'], unset: 'as they are' },
+  channels: { ...READ.channels, unset: 'as they are' },
+  labels: { ...READ.labels, unset: 'fine' },
+  'skip-bad': { ...READ['skip-bad'], default: false },
   flip: { type: 'bool', default: null, unset: 'by data set', group: 'data', help: 'mirror images at random' },
 
   preset: {
@@ -240,7 +257,7 @@ export const SAMPLE = {
 export const EVAL = {
   data: { type: 'string', default: null, value: 'NAME|PATH', unset: "the run's", group: 'measure', help: 'the real images' },
   split: { type: 'choice', choices: ['train', 'test'], default: 'train', group: 'measure', help: 'which of the real images; the literature takes train' },
-  limit: { ...COUNT, default: null, unset: 'all', group: 'measure', help: 'use only the first N real images' },
+  limit: { ...COUNT, default: null, unset: 'all', group: 'measure', help: 'use only N real images: the first, or of a folder of images as many of each class' },
   n: { ...COUNT, min: 2, default: 2048, group: 'measure', help: 'images to compare with them; distances of different N cannot be compared' },
   features: { type: 'choice', choices: ['classifier', 'inception', 'pixels'], default: 'classifier', group: 'measure', help: 'what distances are measured between' },
   classifier: { type: 'path', default: null, value: 'FILE.safetensors', unset: 'the one that comes with the data set', group: 'measure', help: 'weights of --features classifier' },
@@ -252,6 +269,8 @@ export const EVAL = {
   out: { type: 'path', default: null, value: 'FILE.json', unset: 'eval.json in the run folder', group: 'measure', help: 'where the figures go, after those that are there' },
 
   nll: { type: 'bool', default: false, group: 'measure', help: 'the bound on the likelihood of --n real images (64; of the test split) in bits/dim, and its curve by t; no distances' },
+
+  ...READ_AS_THE_RUN,
 
   'train-features': { type: 'bool', default: false, group: 'classifier', help: 'train a classifier on --data and write it to --out; nothing is measured' },
   'feature-steps': { ...COUNT, default: 7000, group: 'classifier', help: 'its training steps, of 32 images each' },

@@ -21,6 +21,7 @@ import { UNet } from '../nn/unet.ts';
 import { DeviceImages } from '../ops/random.ts';
 import { Tensor } from '../tensor.ts';
 import { describeDevice, drawSamples, mebibytes, quoted, runCommand, sampleGrid, say } from './command.ts';
+import { readingOptions } from './data-settings.ts';
 import { classesOf, diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
 import { type Command, helpText, parseFlags, settingsToJson, typedAs } from './flags.ts';
 import { modelConfig, resolveSettings, type ResolvedSettings } from './presets.ts';
@@ -69,10 +70,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
   const engine = given.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth)) : opened.engine;
   process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
   say('device', describeDevice(opened));
-  const data = await loadDataset(given.data, {
-    ...(given.limit !== null && { limit: given.limit }), ...(given.imageSize !== null && { imageSize: given.imageSize }),
-    ...(given.channels !== null && { channels: given.channels === '1' ? 1 : 3 }), skipBad: given.skipBad, say: (text) => say('data', text),
-  });
+  const data = await loadDataset(given.data, { ...(given.limit !== null && { limit: given.limit }), ...readingOptions(given), say: (text) => say('data', text) });
   const settings = resolveSettings(given, { software, flip: data.flip });
   if (software) say('warning', softwareWarning(opened, settings));
 

@@ -6,6 +6,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { readFileOr } from '../io/files.ts';
 import { cifarKind, type CifarLabels, parseCifar } from './cifar.ts';
+import { converted } from './convert.ts';
 import { imageFiles, loadFolder } from './folder.ts';
 import { type Dataset, FASHION_MNIST_CLASSES, namesFor } from './images.ts';
 import { npyImages, npyLabels, parseNpy } from './npy.ts';
@@ -17,15 +18,15 @@ export type { Dataset } from './images.ts';
 export type LoadOptions = {
   /** Which half (train). */
   split?: 'train' | 'test';
-  /** Only the first so many images. */
+  /** Only the first so many images; of a folder of images these are spread evenly over the classes. */
   limit?: number;
   /** Which labels of CIFAR-100 (fine). */
   labels?: CifarLabels;
-  /** Of folders of images: shorter side to resize to before the square middle is cut out. */
+  /** Shorter side to resize to before the square middle is cut out; shapes are drawn in it. */
   imageSize?: number | undefined;
-  /** Of folders of images: grey or colour (colour where any image has it). */
+  /** Grey or colour (a folder of images is in colour where any image is). */
   channels?: 1 | 3 | undefined;
-  /** Leave damaged image files out, with a warning. */
+  /** Leave damaged files of a folder of images, and damaged records of CIFAR, out, with a warning. */
   skipBad?: boolean;
   /** Folder for the decoded pixels of folders of images (cacheFolder()). */
   cache?: string | undefined;
@@ -56,7 +57,7 @@ const CHOICES = 'fashion-mnist, shapes, a folder of IDX files or one IDX images 
  * Loads a data set.
  * @param spec `fashion-mnist`, `shapes`, or a path: a folder with IDX files (`train-images-idx3-ubyte[.gz]` …), one IDX images file (its labels are
  *   taken from beside it), a folder with CIFAR-10's `data_batch_1.bin` … `test_batch.bin`, or one such file
- * @throws DdpmError(E-USAGE) on a name that does not exist or a bad limit; DdpmError(E-DATA) when files are missing, damaged or do not fit together
+ * @throws DdpmError(E-USAGE) on a name that does not exist, a bad limit, and options that the data cannot have; DdpmError(E-DATA) when files are missing, damaged or do not fit together
  */
 export async function loadDataset(spec: string, options: LoadOptions = {}): Promise<Dataset> {
   const { split = 'train', limit, labels = 'fine', say = () => {}, folders = fashionMnistFolders() } = options;
@@ -64,8 +65,20 @@ export async function loadDataset(spec: string, options: LoadOptions = {}): Prom
     throw new DdpmError('E-USAGE', `cannot limit the data to ${limit} images: use a whole number >= 1.`);
   }
   const name = spec.trim().toLowerCase().replaceAll('_', '-');
-  if (name === 'shapes') return makeShapes({ count: Math.min(limit ?? Infinity, split === 'train' ? 10_000 : 1_000), seed: split === 'train' ? 0 : 1 });
-  return first(name === 'fashion-mnist' ? await loadFashionMnist(split, folders) : await loadPath(spec, { ...options, split, labels, say }), limit);
+  if (name === 'shapes' || name === 'fashion-mnist') refuseSkipping(options, name);
+  const set = name === 'shapes' ? drawShapes(options) : name === 'fashion-mnist' ? await loadFashionMnist(split, folders) : await loadPath(spec, { ...options, split, labels, say });
+  if (labels === 'coarse' && set.name !== 'cifar-100') throw new DdpmError('E-USAGE', `${spec} has one kind of labels: only those of CIFAR-100 are fine or coarse. Leave out --labels coarse.`);
+  return converted(first(set, limit), options);
+}
+
+function drawShapes({ split = 'train', limit = Infinity, imageSize, channels }: LoadOptions): Dataset {
+  const look = { ...(imageSize !== undefined && { size: imageSize }), ...(channels !== undefined && { channels }) };
+  return makeShapes({ ...look, count: Math.min(limit, split === 'train' ? 10_000 : 1_000), seed: split === 'train' ? 0 : 1 });
+}
+
+/** Where all images lie in one file, a damaged one has none that could be told apart and left out. */
+function refuseSkipping({ skipBad }: LoadOptions, path: string): void {
+  if (skipBad) throw new DdpmError('E-USAGE', `--skip-bad leaves out damaged files of a folder of images, or damaged records of CIFAR; ${path} is neither. Leave the flag out.`);
 }
 
 async function loadFashionMnist(split: 'train' | 'test', folders: readonly string[]): Promise<Dataset> {
@@ -85,7 +98,7 @@ async function loadFashionMnist(split: 'train' | 'test', folders: readonly strin
 type PathOptions = Required<Pick<LoadOptions, 'split' | 'labels' | 'say'>> & LoadOptions;
 
 async function loadPath(path: string, options: PathOptions): Promise<Dataset> {
-  const { split, labels, say } = options;
+  const { split, labels } = options;
   if (!existsSync(path)) {
     const guess = suggestion(path.trim().toLowerCase().replaceAll('_', '-'));
     const meant = guess ? ` Did you mean ${guess}?` : '';
@@ -97,14 +110,14 @@ async function loadPath(path: string, options: PathOptions): Promise<Dataset> {
   const inside = (file: string): string => join(path, file);
 
   for (const folder of ['cifar-10-batches-bin', 'cifar-100-binary']) if (files.includes(folder)) return loadPath(inside(folder), options);
-  if (files.some((file) => /^(data_batch_\d|test_batch)\.bin$/.test(file))) return loadCifar(path, await cifarFolder(path, 'cifar-10', split, labels), labels);
-  if (files.includes('train.bin') || files.includes('test.bin')) return loadCifar(path, await cifarFolder(path, 'cifar-100', split, labels), labels);
-  if (files.includes(`${split}.npy`)) return loadNpy(inside(`${split}.npy`), say);
+  if (files.some((file) => /^(data_batch_\d|test_batch)\.bin$/.test(file))) return loadCifar(path, await cifarFolder(path, 'cifar-10', split, labels), options);
+  if (files.includes('train.bin') || files.includes('test.bin')) return loadCifar(path, await cifarFolder(path, 'cifar-100', split, labels), options);
+  if (files.includes(`${split}.npy`)) return loadNpy(inside(`${split}.npy`), options);
 
   const prefix = split === 'train' ? /(^|-)train-images[-.]idx\d-ubyte(\.gz)?$/ : /(^|-)(t10k|test)-images[-.]idx\d-ubyte(\.gz)?$/;
   // The plain file and its .gz are one choice, and sort() puts the plain one first.
   const images = files.filter((file) => prefix.test(file) && !(file.endsWith('.gz') && files.includes(file.slice(0, -3))));
-  if (images.length === 1) return loadIdxFile(inside(images[0]!));
+  if (images.length === 1) return loadIdxFile(inside(images[0]!), options);
   if (images.length > 1) throw new DdpmError('E-DATA', `the folder ${path} has several sets of images: ${images.join(', ')}. Name one of them with --data.`);
   if (images.length === 0 && imageFiles(path).length > 0) return loadFolder(path, options);
   const pickled = files.includes('data_batch_1') ? ' It has the Python version of CIFAR-10; take the "binary version" (cifar-10-binary.tar.gz).' : '';
@@ -114,13 +127,14 @@ async function loadPath(path: string, options: PathOptions): Promise<Dataset> {
 }
 
 /** One file. Where the test images are asked for and a file of training images is named, the test images are those beside it. */
-async function loadFile(path: string, { split, labels, say }: PathOptions): Promise<Dataset> {
-  if (/\.(tar\.gz|tgz|tar)$/i.test(path)) return loadCifar(path, await cifarArchive(path, split, labels), labels);
+async function loadFile(path: string, options: PathOptions): Promise<Dataset> {
+  const { split, labels } = options;
+  if (/\.(tar\.gz|tgz|tar)$/i.test(path)) return loadCifar(path, await cifarArchive(path, split, labels), options);
   const file = split === 'test' ? testBeside(path) : path;
-  if (/\.npy$/i.test(file)) return loadNpy(file, say);
-  if (!file.endsWith('.bin')) return loadIdxFile(file);
+  if (/\.npy$/i.test(file)) return loadNpy(file, options);
+  if (!file.endsWith('.bin')) return loadIdxFile(file, options);
   const bytes = await readFileOr(file, 'E-DATA');
-  return loadCifar(file, { kind: cifarKind(bytes), files: [{ name: file, bytes }], names: null }, labels);
+  return loadCifar(file, { kind: cifarKind(bytes), files: [{ name: file, bytes }], names: null }, options);
 }
 
 /** The file of test images that belongs to one of training images: measuring on the latter would flatter the model. Any other file is what it is. */
@@ -134,7 +148,8 @@ function testBeside(path: string): string {
 }
 
 /** One IDX images file, with the labels that lie beside it if their name follows the pattern. */
-function loadIdxFile(path: string): Promise<Dataset> {
+function loadIdxFile(path: string, options: LoadOptions): Promise<Dataset> {
+  refuseSkipping(options, path);
   const labels = basename(path).replace(/\.gz$/, '').replace('images', 'labels').replace(/idx\d/, 'idx1');
   const labelsPath = labels === basename(path).replace(/\.gz$/, '') ? undefined : plainOrGzip(join(dirname(path), labels));
   return loadIdx(path, labelsPath);
@@ -158,13 +173,15 @@ async function loadIdx(path: string, labelsPath: string | undefined): Promise<Da
   return { ...dataset, labels: labels.data, classes };
 }
 
-async function loadCifar(path: string, source: CifarSource, labels: CifarLabels): Promise<Dataset> {
-  return { name: source.kind, path, ...parseCifar(source.files, source.kind, labels, source.names), flip: true };
+async function loadCifar(path: string, { kind, files, names }: CifarSource, { labels: labelled, limit, skipBad, say }: PathOptions): Promise<Dataset> {
+  const leaveOut = skipBad ? (why: string): void => say(`left out: ${why}`) : undefined;
+  return { name: kind, path, ...parseCifar(files, kind, { labelled, names, limit, leaveOut }), flip: true };
 }
 
-async function loadNpy(path: string, say: (text: string) => void): Promise<Dataset> {
+async function loadNpy(path: string, options: PathOptions): Promise<Dataset> {
+  refuseSkipping(options, path);
   const { range, ...images } = npyImages(parseNpy(await readFileOr(path, 'E-DATA'), path), path);
-  if (range) say(`${path}: the numbers are taken to be in ${range}`);
+  if (range) options.say(`${path}: the numbers are taken to be in ${range}`);
   const beside = npyLabelsBeside(path);
   const labels = beside && beside !== path ? npyLabels(parseNpy(await readFileOr(beside, 'E-DATA'), beside), beside, images.count) : null;
   return { name: basename(path).replace(/\.npy$/i, ''), path, ...images, labels, classes: null, flip: false };

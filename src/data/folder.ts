@@ -1,22 +1,17 @@
-// Folders of image files: PNG by our own means, JPEG, WebP, GIF and TIFF through the optional package sharp. First-level folders are classes.
+// Folders of image files. First-level folders are classes; train and test are splits.
 
 import { type Dirent, existsSync, readdirSync, statSync } from 'node:fs';
-import { open } from 'node:fs/promises';
 import { basename, join, relative, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
-import { readFileOr } from '../io/files.ts';
-import { looksLike } from '../io/magic.ts';
-import type { Picture } from '../io/picture.ts';
-import { decodePng } from '../io/png.ts';
+import { checkBytes } from './convert.ts';
+import { decodeImage, IMAGE, sizeOfImage } from './decode.ts';
 import type { Dataset } from './images.ts';
 import { cacheFile, cacheFolder, type Decoded, readCache, writeCache } from './pixel-cache.ts';
 import { fitSquare, withChannels } from './resize.ts';
 
-const IMAGE = /\.(png|jpe?g|webp|gif|tiff?)$/i;
-const LARGEST = 2 ** 28; // pixels of one image: more is a damaged header
-
 export type FolderOptions = {
   split: 'train' | 'test';
+  /** Only the first so many, spread over the classes. */
   limit?: number | undefined;
   /** Shorter side to resize to, before the square middle is cut out. */
   imageSize?: number | undefined;
@@ -29,8 +24,6 @@ export type FolderOptions = {
   say: (text: string) => void;
 };
 
-type Size = { width: number; height: number; channels: 1 | 3 };
-
 /** The image files below a folder, as sorted relative paths. Hidden ones are passed over. */
 export function imageFiles(folder: string): string[] {
   const visible = (entry: Dirent): boolean => IMAGE.test(entry.name) && !entry.isDirectory();
@@ -38,68 +31,48 @@ export function imageFiles(folder: string): string[] {
   return paths.filter((path) => !path.split('/').some((part) => part.startsWith('.') || part === '__MACOSX')).sort();
 }
 
-type Sharp = (input: Uint8Array) => {
-  metadata(): Promise<{ width: number; height: number; channels: number; space?: string }>;
-  flatten(options: { background: string }): { toColourspace(space: string): { raw(): { toBuffer(options: { resolveWithObject: true }): Promise<{ data: Uint8Array; info: { width: number; height: number; channels: number } }> } } };
-};
+type Split = { readonly root: string; readonly files: readonly string[] };
 
-async function decodeOther(bytes: Uint8Array, path: string): Promise<Picture> {
-  const name = 'sharp'; // optional, so that nobody's types or bundle need it
-  let sharp: Sharp;
-  try {
-    sharp = ((await import(name)) as { default: Sharp }).default;
-  } catch (error) {
-    throw new DdpmError('E-USAGE', `${path} is ${looksLike(bytes)}, which the optional package sharp reads, and it is not installed. Type: npm i sharp   (or convert the images to PNG)`, { cause: error });
-  }
-  try {
-    const grey = (await sharp(bytes).metadata()).space === 'b-w';
-    const { data, info } = await sharp(bytes).flatten({ background: '#fff' }).toColourspace(grey ? 'b-w' : 'srgb').raw().toBuffer({ resolveWithObject: true });
-    return { width: info.width, height: info.height, channels: info.channels as 1 | 3, data: Uint8Array.from(data) };
-  } catch (error) {
-    throw new DdpmError('E-DATA', `${path} is damaged: ${(error as Error).message}; it looks like ${looksLike(bytes)}.`, { cause: error });
-  }
+/** The images of a split: those in the folder of its name; without a folder `train`, the training images are all but those in `test`. */
+function splitOf(folder: string, split: 'train' | 'test'): Split {
+  const own = join(folder, split), root = existsSync(own) && statSync(own).isDirectory() ? own : split === 'train' ? folder : null;
+  return { root: root ?? own, files: root === null ? [] : imageFiles(root).filter((path) => root !== folder || !path.startsWith('test/')) };
 }
 
-/** Size and channels of a PNG from its first bytes, null for the formats of sharp. */
-function probe(head: Uint8Array, path: string): Size | null {
-  const b = (i: number): number => head[i] ?? -1, text = String.fromCharCode(...head.subarray(0, 12));
-  if ((b(0) === 0xff && b(1) === 0xd8) || text.startsWith('GIF8') || (text.startsWith('RIFF') && text.endsWith('WEBP')) || text.startsWith('II*\0') || text.startsWith('MM\0*')) return null;
-  if (!text.startsWith('\x89PNG\r\n\x1a\n')) throw new DdpmError('E-DATA', `${path} is no image: at byte 0 a PNG has 89 50 4e 47 0d 0a 1a 0a, and this looks like ${looksLike(head)}.`);
-  if (head.length < 26) throw new DdpmError('E-DATA', `${path} is cut off after ${head.length} bytes, within the header of a PNG.`);
-  const view = new DataView(head.buffer, head.byteOffset), width = view.getUint32(16), height = view.getUint32(20);
-  if (width * height === 0 || width * height > LARGEST) throw new DdpmError('E-DATA', `${path} is damaged: at byte 16 its header has the size ${width} × ${height}.`);
-  return { width, height, channels: b(25) & 2 ? 3 : 1 };
+/** The first-level folder of a path, '' where there is none. */
+const classOf = (path: string): string => (path.includes('/') ? path.slice(0, path.indexOf('/')) : '');
+
+/**
+ * The names of the classes, in the order of their numbers: one list for both splits, so that a class has one number wherever its images lie.
+ * Those of the training images come first: their numbers do not depend on what is held out. Null where images lie beside the folders, or all in one.
+ */
+function classNames(train: Split, test: Split): string[] | null {
+  const sorted = ({ files }: Split): string[] => [...new Set(files.map(classOf))].sort();
+  const names = [...new Set([...sorted(train), ...sorted(test)])];
+  return names.length > 1 && !names.includes('') ? names : null;
 }
 
-async function decode(path: string, background = 255): Promise<Picture> {
-  const bytes = await readFileOr(path, 'E-DATA');
-  if (!probe(bytes.subarray(0, 64), path)) return decodeOther(bytes, path);
-  try {
-    return decodePng(bytes, path, background);
-  } catch (error) {
-    throw new DdpmError('E-DATA', (error as Error).message, { cause: error });
-  }
-}
-
-async function sizeOf(path: string): Promise<Size> {
-  const file = await open(path, 'r').catch((error: Error) => { throw new DdpmError('E-DATA', `cannot read ${path}: ${error.message}.`, { cause: error }); });
-  const head = new Uint8Array(64);
-  const { bytesRead } = await file.read(head, 0, 64, 0).finally(() => file.close());
-  return probe(head.subarray(0, bytesRead), path) ?? decode(path);
+/** The first image of each class, then the second of each, and so on: the first N of all are spread over the classes as evenly as can be. */
+function inTurns(files: readonly string[]): string[] {
+  const seen = new Map<string, number>();
+  const turns = files.map((path) => {
+    const turn = seen.get(classOf(path)) ?? 0;
+    seen.set(classOf(path), turn + 1);
+    return { path, turn };
+  });
+  return turns.sort((a, b) => a.turn - b.turn).map(({ path }) => path); // stable: the classes keep their order
 }
 
 /**
- * Loads the images below a folder, transparent ones over white. With `train` and `test` in it, these are the splits.
+ * Loads the images below a folder, transparent ones over white, the classes in turns. With `train` and `test` in it, these are the splits.
  * @throws DdpmError(E-DATA) on a damaged file (unless skipBad) or on mixed sizes without imageSize, E-USAGE where sharp is needed and missing
  */
 export async function loadFolder(folder: string, options: FolderOptions): Promise<Dataset> {
   const { split, limit, imageSize, skipBad = false, say } = options;
-  const half = join(folder, split), root = existsSync(half) && statSync(half).isDirectory() ? half : folder;
-  if (split === 'test' && root === folder) throw new DdpmError('E-DATA', `the folder ${folder} has no folder test, from which the held-out images would come. Put some there.`);
-  const all = imageFiles(root).filter((path) => root !== folder || !path.startsWith('test/'));
-  if (all.length === 0) throw new DdpmError('E-DATA', `the folder ${root} holds no PNG, JPEG, WebP, GIF or TIFF images.`);
-  const names = [...new Set(all.map((path) => (path.includes('/') ? path.slice(0, path.indexOf('/')) : '')))].sort(), classes = names.length > 1 && !names.includes('') ? names : null;
-  const files = limit === undefined ? all : all.slice(0, limit);
+  const own = splitOf(folder, split), { root } = own, classes = classNames(split === 'train' ? own : splitOf(folder, 'train'), split === 'test' ? own : splitOf(folder, 'test'));
+  if (own.files.length === 0 && split === 'test' && !existsSync(root)) throw new DdpmError('E-DATA', `the folder ${folder} has no folder test, from which the held-out images would come. Put some there.`);
+  if (own.files.length === 0) throw new DdpmError('E-DATA', `the folder ${root} holds no PNG, JPEG, WebP, GIF or TIFF images.`);
+  const files = (classes ? inTurns(own.files) : own.files).slice(0, limit);
 
   const facts = files.map((path) => { const { size, mtimeMs } = statSync(join(root, path), { throwIfNoEntry: false }) ?? { size: -1, mtimeMs: 0 }; return [path, size, mtimeMs]; });
   const cache = cacheFile(options.cache ?? cacheFolder(), [resolve(root), facts, imageSize, options.channels, skipBad]);
@@ -111,7 +84,7 @@ export async function loadFolder(folder: string, options: FolderOptions): Promis
   }
   const { kept, ...images } = decoded;
   if (kept.length < files.length) say(`${files.length - kept.length} of ${files.length} files are damaged and left out (--skip-bad)`);
-  const labels = classes && Uint16Array.from(kept, (file) => classes.indexOf(files[file]!.slice(0, files[file]!.indexOf('/'))));
+  const labels = classes && Uint16Array.from(kept, (file) => classes.indexOf(classOf(files[file]!)));
   return { name: basename(resolve(folder)), path: root, ...images, labels, classes, flip: false };
 }
 
@@ -125,7 +98,7 @@ async function decodeAll(root: string, files: readonly string[], { imageSize, ch
   let height = 0, width = 0, colour = false;
   for (const [i, file] of files.entries()) {
     try {
-      const size = await sizeOf(join(root, file)), key = `${size.width} × ${size.height}`;
+      const size = await sizeOfImage(join(root, file)), key = `${size.width} × ${size.height}`;
       ({ width, height } = size);
       colour ||= size.channels === 3;
       sizes.set(key, (sizes.get(key) ?? 0) + 1);
@@ -141,11 +114,11 @@ async function decodeAll(root: string, files: readonly string[], { imageSize, ch
   }
   if (imageSize !== undefined) width = height = imageSize;
   const channels = wanted ?? (colour ? 3 : 1), size = height * width * channels;
-  if (good.length * size > 2 ** 32) throw new DdpmError('E-LIMIT', `${good.length} images of ${size} bytes are more than 4 GiB. Use a smaller --image-size or --limit ${Math.floor(2 ** 32 / size)}.`);
+  checkBytes(good.length, size);
   const pixels = new Uint8Array(good.length * size), kept: number[] = [];
   for (const i of good) {
     try {
-      const path = join(root, files[i]!), picture = await decode(path), square = imageSize === undefined ? picture : fitSquare(picture, imageSize);
+      const path = join(root, files[i]!), picture = await decodeImage(path), square = imageSize === undefined ? picture : fitSquare(picture, imageSize);
       if (square.width !== width || square.height !== height) throw new DdpmError('E-DATA', `${path} changed while it was read.`);
       pixels.set(withChannels(square, channels).data, kept.length * size);
       kept.push(i);

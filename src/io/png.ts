@@ -2,8 +2,8 @@
 
 import { PNG } from 'pngjs';
 import { DdpmError } from '../errors.ts';
-import { looksLike } from './magic.ts';
 import type { Picture } from './picture.ts';
+import { pngDamage } from './png-damage.ts';
 
 /**
  * A PNG file, 8 bits a channel, grey (colour type 0) or RGB (2).
@@ -23,12 +23,14 @@ export function encodePng({ width, height, channels, data }: Picture): Uint8Arra
  * @throws DdpmError(E-FILE) when it is damaged or not a PNG
  */
 export function decodePng(bytes: Uint8Array, name = 'the image', background?: number): Picture {
+  const refuse = (what: string, cause?: unknown): DdpmError => new DdpmError('E-FILE', `${name} cannot be read as PNG: ${what}. Make or download it again.`, { cause });
+  const damage = pngDamage(bytes); // pngjs would fill pixels that are missing with whatever is in memory
+  if (damage) throw refuse(damage);
   let png;
   try {
     png = PNG.sync.read(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
   } catch (error) {
-    const text = `${name} cannot be read as PNG: ${(error as Error).message}; it looks like ${looksLike(bytes)}. Make or download it again.`;
-    throw new DdpmError('E-FILE', text, { cause: error });
+    throw refuse((error as Error).message, error);
   }
   const { width, height } = png, channels = png.color ? 3 : 1;
   const data = new Uint8Array(width * height * channels);
