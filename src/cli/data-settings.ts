@@ -5,7 +5,7 @@ import { settingsFromJson } from './flags.ts';
 import type { RunFolder } from './run-folder.ts';
 import { TRAIN, type TrainSettings } from './settings.ts';
 
-type Reading = Pick<TrainSettings, 'imageSize' | 'channels' | 'labels'> & { readonly data?: string | null; readonly skipBad: boolean | null };
+type Reading = { readonly [K in 'imageSize' | 'channels' | 'labels' | 'skipBad' | 'data']?: TrainSettings[K] | null };
 
 /**
  * Options for loadDataset. Other data than the run's are brought to the size and the channels of its own; which labels, and what to do with damaged

@@ -8,6 +8,7 @@ import { captionedGrid, type Cell } from '../io/caption.ts';
 import { type Picture, toBytes } from '../io/picture.ts';
 import { STREAM } from '../philox.ts';
 import { sizeOf } from '../tensor.ts';
+import { readingOptions } from './data-settings.ts';
 import type { Figure } from './figures.ts';
 import { dataSetOf } from './sample-inputs.ts';
 import { imageOf, type Ready, withNetwork } from './sample-ready.ts';
@@ -108,7 +109,7 @@ async function lastSteps(ready: Ready): Promise<Picture> {
 /** Real images and what q(x_t | x_0) makes of them, with one noise for each. t = 0 has had one step of noise. */
 async function forward(ready: Ready): Promise<Picture> {
   const { placed, settings, given } = ready, image = ready.image(), { diffusion } = placed, { T } = diffusion.schedule, n = given.has('n') ? settings.n : 6;
-  const data = await loadDataset(dataSetOf(placed, settings.data), { limit: n });
+  const data = await loadDataset(dataSetOf(placed, settings.data), { limit: n, ...readingOptions(settings, placed.from?.run) });
   if (sizeOf([data.height, data.width, data.channels]) !== sizeOf(image) || data.height !== image[0])
     throw new DdpmError('E-SHAPE', `the images of ${data.name} are ${data.height}×${data.width}×${data.channels}, and the model makes ${image.join('×')}. Choose the data that it was trained on with --data.`);
   const images = Float32Array.from(data.pixels, (b) => b / 127.5 - 1), times = spread(T, COLUMNS - 1);

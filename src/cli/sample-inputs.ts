@@ -7,6 +7,7 @@ import type { Picture } from '../io/picture.ts';
 import { decodePng } from '../io/png.ts';
 import { readSafetensors } from '../io/safetensors.ts';
 import { nchwToNhwc, sizeOf } from '../tensor.ts';
+import { readingOptions } from './data-settings.ts';
 import type { ImageShape, PlacedModel } from './sampling.ts';
 
 const size = (shape: ImageShape): string => shape.join('×');
@@ -31,7 +32,7 @@ export async function readImages(names: string, flag: string, image: ImageShape,
   const list = names.split(',').map((name) => name.trim()).filter(Boolean), [height, width, channels] = image;
   if (list.length === 0) throw new DdpmError('E-USAGE', `${flag} names no image. Name PNG files, or numbers of images in the data set: ${flag} 12`);
   const numbers = list.filter((name) => /^\d+$/.test(name)).map(Number);
-  const set = numbers.length ? await loadDataset(dataSetOf(placed, data), { limit: Math.max(...numbers) + 1 }) : null;
+  const set = numbers.length ? await loadDataset(dataSetOf(placed, data), { limit: Math.max(...numbers) + 1, ...readingOptions({ data }, placed.from?.run) }) : null;
   if (set && (set.height !== height || set.width !== width || set.channels !== channels))
     throw new DdpmError('E-SHAPE', `the images of ${set.name} are ${set.height}×${set.width}×${set.channels}, and the model makes ${size(image)}. Choose the data that it was trained on with --data.`);
   const images = new Float32Array(list.length * sizeOf(image));
