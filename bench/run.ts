@@ -11,6 +11,7 @@ import { attentionCases, groupNormCases } from './group_norm.ts';
 import { type Case, measure, type Row } from './harness.ts';
 import { shapesIn, trainingOf } from './model.ts';
 import { peak } from './peak.ts';
+import { host } from './host.ts';
 import { plans } from './plan.ts';
 import { samplingStep, type StepResult, trainingStep } from './step.ts';
 
@@ -21,6 +22,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
   scale           the training step against batch size
   peers           the same shapes with tfjs and jax-js, and jax-js's training step, in turn with ours (first: npm ci --prefix bench/peers)
   plan            dispatches and memory of the training and sampling plans, counted without running or allocating anything; --profile: by kernel
+  host            what replaying a training step costs the host alone, on Dawn's null backend
   startup         a fresh process up to its first finished step
 
   --preset NAME   tiny, small or ddpm-cifar10: whose shapes (default: tiny on a CPU, ddpm-cifar10 on a GPU)
@@ -43,6 +45,10 @@ async function main(): Promise<void> {
   if (values.help) return void console.log(HELP);
   if (values.preset && !PRESET_NAMES.includes(values.preset as PresetName)) throw new DdpmError('E-USAGE', `there is no preset "${values.preset}"; the presets are ${PRESET_NAMES.join(', ')}.`);
   if (positionals[0] === 'plan') return void plans(values.preset ? [values.preset as PresetName] : [], values['batch-size'] ? Number(values['batch-size']) : null, values.profile ?? false);
+  if (positionals[0] === 'host') {
+    const name = (values.preset as PresetName | undefined) ?? 'tiny';
+    return host(name, Number(values['batch-size'] ?? PRESETS[name].batchSize));
+  }
   const opened = await openEngine({ timestamps: true });
   const { engine, info, software } = opened;
   const preset = (values.preset as PresetName | undefined) ?? (software ? 'tiny' : 'ddpm-cifar10');
