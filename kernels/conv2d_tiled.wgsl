@@ -6,13 +6,16 @@
 #import index
 #import conv2d
 override TRANSPOSED: bool = false;
+// Forward only: x and x2 are read as one tensor of WC channels, C of them in x.
+override TWO: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // pixels x CIN
-@group(0) @binding(1) var<storage, read> w: array<vec4f>;         // (KH, KW, WC, O)
-@group(0) @binding(2) var<storage, read> bias: array<vec4f>;      // (COUT)
-@group(0) @binding(3) var<storage, read> per_image: array<vec4f>; // (N, COUT)
-@group(0) @binding(4) var<storage, read> residual: array<vec4f>;  // pixels x COUT
-@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;   // pixels x COUT
-@group(0) @binding(6) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> x2: array<vec4f>;        // pixels x (WC - C); anything where TWO is not set
+@group(0) @binding(2) var<storage, read> w: array<vec4f>;         // (KH, KW, WC, O)
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;      // (COUT)
+@group(0) @binding(4) var<storage, read> per_image: array<vec4f>; // (N, COUT)
+@group(0) @binding(5) var<storage, read> residual: array<vec4f>;  // pixels x COUT
+@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;   // pixels x COUT
+@group(0) @binding(7) var<uniform> dims: Dims;
 
 const BM = 64u;
 const BN4 = 16u;
@@ -22,7 +25,8 @@ var<workgroup> ws: array<vec4f, 256>; // (4 BK4, BN4)
 
 @compute @workgroup_size(16, 8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {
-  let cin4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
+  let C4 = dims.C / 4u;
+  let cin4 = select(select(dims.C, dims.WC, TWO), dims.O, TRANSPOSED) / 4u;
   let cout4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
   let height = select(dims.OH, dims.H, TRANSPOSED);
   let width = select(dims.OW, dims.W, TRANSPOSED);
@@ -46,7 +50,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
         if (TRANSPOSED) { p = output_pixel(q, tap / dims.KW, tap % dims.KW); } else { p = input_pixel(q, tap / dims.KW, tap % dims.KW); }
       }
       var value = vec4f(0.0);
-      if (p >= 0) { value = x[u32(p) * cin4 + k % cin4]; }
+      if (p >= 0) {
+        let c = k % cin4;
+        if (!TWO) { value = x[u32(p) * cin4 + c]; } else if (c < C4) { value = x[u32(p) * C4 + c]; } else { value = x2[u32(p) * (cin4 - C4) + c - C4]; }
+      }
       xs[k4 * BM + li % BM] = value;
     }
     if (TRANSPOSED) {

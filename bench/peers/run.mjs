@@ -10,8 +10,10 @@ const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1]
 /** Opens both libraries on the adapter that `engine` runs on. */
 export async function openPeers(engine) {
   if (!existsSync(fileURLToPath(new URL('node_modules/@jax-js/jax', import.meta.url)))) throw new Error('the libraries to compare with are not installed. Run: npm ci --prefix bench/peers');
-  // Both look for navigator.gpu; the instance is the one that ours came from, with the same toggles.
+  // Both look for WebGPU's globals and for navigator.gpu; the instance is the one that ours came from, with the same toggles.
   const gpu = [...globalThis.ddpmDawn.instances.values()][0];
+  const { globals } = await import('webgpu');
+  for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
   Object.defineProperty(globalThis, 'navigator', { value: { gpu, userAgent: 'node', platform: process.platform }, configurable: true });
   const settle = (promise) => engine.settle(promise);
   const warn = console.warn;

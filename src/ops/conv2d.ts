@@ -3,7 +3,7 @@ import { type Destination, record } from '../autograd.ts';
 import { sumPixels, sumRows } from './sum.ts';
 import { DdpmError } from '../errors.ts';
 import { Tensor } from '../tensor.ts';
-import { backwardInput, backwardWeight, type ConvDims, forward } from './conv2d_kernels.ts';
+import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo, readsTwo } from './conv2d_kernels.ts';
 
 export interface Conv2dOptions {
   readonly stride?: number;
@@ -46,7 +46,10 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
     C0 += C;
     return { x: t, dims };
   });
-  for (const { x: t, dims } of parts) forward(engine, { ...dims, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? t).slice, residual: (residual ?? t).slice, y: y.slice });
+  const args = ({ x: t, dims }: (typeof parts)[number]) => ({ ...dims, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? t).slice, residual: (residual ?? t).slice, y: y.slice });
+  const [first, second] = parts as [(typeof parts)[number], (typeof parts)[number]?];
+  if (second && readsTwo(engine, [first.dims, second.dims])) forwardTwo(engine, args(first), second.x.slice);
+  else for (const part of parts) forward(engine, args(part));
 
   return record(
     y,

@@ -43,7 +43,7 @@ export function forward(engine: Engine, args: ConvArgs, variant = convVariant(en
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
   else if (variant === 'subgroup') engine.run(k.conv2d_forward_subgroup, grid(tiles(pixels, O, 32, 16)), args);
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_forward_3x3_subgroup, grid(tiles(H, N * W, tileRows(H), 8) * Math.ceil(O / 16)), { ...args, G: tileRows(H) });
-  else if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(tiles(pixels, O, 64, 64)), { ...args, TRANSPOSED: 0 });
+  else if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(tiles(pixels, O, 64, 64)), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
   else {
     const copies = new Columns(engine), dims = even(args);
     const x = copies.widened(args.x, N * H * W, C, dims.C);
@@ -59,6 +59,14 @@ export function forward(engine: Engine, args: ConvArgs, variant = convVariant(en
     if (dims.O !== O) copies.cut(y, args.y, pixels, O, dims.O, { accumulate: args.accumulate });
     copies.free();
   }
+}
+
+/** Whether forwardTwo computes this convolution, of two inputs with so many channels. */
+export const readsTwo = (engine: Engine, dims: readonly [ConvDims, ConvDims]): boolean => dims.every((d) => convVariant(engine, d, 'forward') === 'tiled');
+
+/** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */
+export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice): void {
+  engine.run(k.conv2d_tiled, grid(tiles(args.N * args.OH * args.OW, args.O, 64, 64)), { ...args, x2, TRANSPOSED: 0, TWO: 1 });
 }
 
 /** dx from dy. */
@@ -77,7 +85,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     copies.free();
   } else {
     // The forward's GEMM, with pixels gathered and the weight read the other way round.
-    const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1 };
+    const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, x2: dy, w, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1, TWO: 0 };
     engine.run(k.conv2d_tiled, grid(tiles(pixels, C, 64, 64)), gemm);
   }
 }

@@ -5,7 +5,7 @@ import { grid } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { threads } from '../../src/autograd.ts';
 import { conv2d, linear } from '../../src/ops/conv2d.ts';
-import { backwardInput, backwardWeight, type ConvVariant, convVariant, forward } from '../../src/ops/conv2d_kernels.ts';
+import { backwardInput, backwardWeight, type ConvVariant, convVariant, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, destination, differentiate, gpuSuite, random, upload } from '../helpers/gpu.ts';
@@ -153,6 +153,18 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
     }
   });
 }
+
+families('tiled: two inputs in one dispatch, as in two', async (engine) => {
+  const whole = shape('', 2, 5, 7, 76, 20, 3), { x, w, dy, bias, residual } = inputsOf(whole), pixels = x.length / whole.C;
+  // 24 and 52 channels, so that the border between the inputs lies within a tile of k.
+  const cut = (first: number, count: number) => Float32Array.from({ length: pixels * count }, (_, i) => x[Math.floor(i / count) * whole.C + first + (i % count)]);
+  const [a, b] = [upload(engine, [pixels * 24], cut(0, 24)), upload(engine, [pixels * 52], cut(24, 52))], y = Tensor.empty(engine, [dy.length]);
+  const [tw, tbias, tresidual] = [w, bias, residual].map((v) => upload(engine, [v.length], v));
+  const args = { ...dimsOf({ ...whole, C: 24 }), x: a.slice, w: tw.slice, bias: tbias.slice, per_image: tbias.slice, residual: tresidual.slice, y: y.slice, has_bias: 1, has_per_image: 0, has_residual: 1, accumulate: 0 };
+  forwardTwo(engine, args, b.slice);
+  const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.conv2d({ ...whole, x: f(x), w: f(w), bias: f(bias), residual: f(residual) });
+  assertClose(await y.read(), compute((v) => v), { atol: bound(9 * 76 + 2, compute(abs)), what: 'y' });
+});
 
 families('copy_columns pads, cuts and adds', async (engine) => {
   const x = random(3 * 5, 0), run = (y: Tensor, dims: Record<'width' | 'x_stride' | 'x_first' | 'y_stride' | 'y_first' | 'y_width' | 'accumulate', number>) =>
