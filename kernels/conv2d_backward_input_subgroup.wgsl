@@ -17,20 +17,33 @@ fn multiply(a: vec4f, b0: vec2f, b1: vec2f, b2: vec2f, b3: vec2f, c: vec2f) -> v
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
   let O4 = dims.O / 4u;
   let column_tiles = (dims.C + 15u) / 16u;
+  // Pixels of one parity in both directions are met by the same taps: with a stride of 2 a subgroup takes 32 of one kind, and leaves the other taps out.
+  let s = dims.stride;
+  let H = (dims.H + s - 1u) / s;
+  let W = (dims.W + s - 1u) / s;
+  let row_tiles = (dims.N * H * W + 31u) / 32u;
   let tile = workgroup_index(workgroup, count);
-  let row = tile / column_tiles * 32u;
-  let pixels = dims.N * dims.H * dims.W;
+  let kind = tile / (column_tiles * row_tiles);
+  if (kind >= s * s) { return; }
+  let down = kind / s;
+  let right = kind % s;
+  let row = tile / column_tiles % row_tiles * 32u;
   let column = tile % column_tiles * 16u + lane;
   let columns = min(vec2u(column, column + 8u), vec2u(dims.C - 1u)) * O4;
-  let eight = pixel(8u, dims.H, dims.W);
-  let q0 = pixel(row + lane, dims.H, dims.W);
-  let q1 = advance(q0, eight, dims.H, dims.W);
-  let q2 = advance(q1, eight, dims.H, dims.W);
-  let q3 = advance(q2, eight, dims.H, dims.W);
+  let eight = pixel(8u, H, W);
+  let p0 = pixel(row + lane, H, W);
+  let p1 = advance(p0, eight, H, W);
+  let p2 = advance(p1, eight, H, W);
+  let p3 = advance(p2, eight, H, W);
+  let q0 = Pixel(p0.n, p0.y * s + down, p0.x * s + right);
+  let q1 = Pixel(p1.n, p1.y * s + down, p1.x * s + right);
+  let q2 = Pixel(p2.n, p2.y * s + down, p2.x * s + right);
+  let q3 = Pixel(p3.n, p3.y * s + down, p3.x * s + right);
 
   var acc: array<vec2f, 32>;
   for (var kh = 0u; kh < dims.KH; kh++) {
     for (var kw = 0u; kw < dims.KW; kw++) {
+      if ((((down + dims.pad_top + kh) | (right + dims.pad_left + kw)) & (s - 1u)) != 0u) { continue; }
       let p = vec4i(output_pixel(q0, kh, kw), output_pixel(q1, kh, kw), output_pixel(q2, kh, kw), output_pixel(q3, kh, kw));
       let inside = select(vec4f(0.0), vec4f(1.0), p >= vec4i(0));
       var i = vec4u(max(p, vec4i(0))) * O4;
@@ -57,12 +70,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     }
   }
 
-  for (var r = 0u; r < 32u && row + r < pixels; r++) {
-    for (var j = 0u; j < 2u && column + j * 8u < dims.C; j++) {
-      let i = (row + r) * dims.C + column + j * 8u;
+  var q = pixel(row, H, W);
+  for (var r = 0u; r < 32u && q.n < dims.N; r++) {
+    let y = q.y * s + down;
+    let x = q.x * s + right;
+    for (var j = 0u; j < 2u && column + j * 8u < dims.C && y < dims.H && x < dims.W; j++) {
+      let i = ((q.n * dims.H + y) * dims.W + x) * dims.C + column + j * 8u;
       var sum = acc[r][j];
       if (dims.accumulate != 0u) { sum += dx[i]; }
       dx[i] = sum;
     }
+    q = advance(q, Pixel(0u, 0u, 1u), H, W);
   }
 }

@@ -75,7 +75,10 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
   const pixels = N * H * W;
   const args = { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), args);
-  else if (variant === 'subgroup') engine.run(k.conv2d_backward_input_subgroup, grid(tiles(pixels, C, 32, 16)), args);
+  else if (variant === 'subgroup') {
+    const { stride } = dims;
+    engine.run(k.conv2d_backward_input_subgroup, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 32, 16)), args);
+  }
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_input_3x3_subgroup, grid(tiles(H, N * W, tileRows(H), 8) * Math.ceil(C / 16)), { ...args, G: tileRows(H) });
   else if (variant === 'padded') {
     const copies = new Columns(engine), wide = even(dims);
