@@ -61,7 +61,7 @@ async function main(): Promise<void> {
     const report = (r: StepResult) => {
       console.log(
         `${r.name.padEnd(22)} batch ${String(r.batch).padStart(4)} ${r.ms.toFixed(2).padStart(10)} ms (min ${r.min.toFixed(2)}) ${r.imagesPerSecond.toFixed(1).padStart(9)} images/s  ` +
-          `${r.dispatches} dispatches  ${r.hostMicrosecondsPerDispatch ? `${r.hostMicrosecondsPerDispatch.toFixed(1)} us each on the host  ` : ''}${r.planMiB.toFixed(0)} MiB`,
+          `${r.dispatches} dispatches  ${r.hostMicrosecondsPerDispatch ? `${r.hostMicrosecondsPerDispatch.toFixed(1)} us each on the host  ` : ''}${r.planMiB.toFixed(0)} MiB${r.peakMiB === null ? '' : `, ${r.peakMiB.toFixed(0)} at once`}`,
       );
       const name = `${r.name}/${r.batch}`;
       benchmarks.push({ ...r, name, run_name: name, run_type: 'iteration', iterations: 1, real_time: r.ms, cpu_time: r.ms, time_unit: 'ms' });

@@ -16,6 +16,8 @@ export interface StepResult {
   readonly dispatches: number;
   readonly hostMicrosecondsPerDispatch: number;
   readonly planMiB: number;
+  /** Of these, the most that is in use at once; null for sampling. */
+  readonly peakMiB: number | null;
   readonly parameters: number;
 }
 
@@ -41,7 +43,7 @@ export async function trainingStep({ engine }: OpenedEngine, preset: PresetName,
   const ms = median(times.map((t) => t.ms)), { dispatches } = training.plan;
   return {
     name: `train/${preset}`, batch, ms, min: Math.min(...times.map((t) => t.ms)), imagesPerSecond: (1000 * batch) / ms, dispatches,
-    hostMicrosecondsPerDispatch: (1000 * median(times.map((t) => t.host))) / dispatches, planMiB: training.plan.pool.totalBytes / MiB, parameters: parameters.count,
+    hostMicrosecondsPerDispatch: (1000 * median(times.map((t) => t.host))) / dispatches, planMiB: training.plan.pool.totalBytes / MiB, peakMiB: training.plan.pool.peakBytes / MiB, parameters: parameters.count,
   };
 }
 
@@ -61,6 +63,6 @@ export async function samplingStep({ engine }: OpenedEngine, preset: PresetName,
   const ms = median(times);
   return {
     name: `sample/${preset}`, batch, ms, min: Math.min(...times), imagesPerSecond: (1000 * batch) / ms, dispatches: sampler.dispatches,
-    hostMicrosecondsPerDispatch: 0, planMiB: sampler.bytes / MiB, parameters: parameters.count,
+    hostMicrosecondsPerDispatch: 0, planMiB: sampler.bytes / MiB, peakMiB: null, parameters: parameters.count,
   };
 }
