@@ -17,7 +17,7 @@ import { groupNorm as groupNormTwin } from './ref/group_norm.ts';
 import { linear as linearTwin } from './ref/matmul.ts';
 import * as twin from './ref/pointwise.ts';
 
-const tape = gpuSuite('tape');
+const tape = gpuSuite('tape', { watched: false });
 
 /** A few roundings, and those of SiLU's derivative s (1 + x (1 - s)), of a gradient of about this size. */
 const few = (x: ArrayLike<number>, dy: ArrayLike<number>, times = 1) =>

@@ -19,6 +19,7 @@ export async function open(gpu, settle) {
   const job = (inputs, compute) => ({
     run: () => [tf.tidy(compute)].flat(),
     wait: async () => {
+      if (!backend.commandEncoder) return settle(backend.device.queue.onSubmittedWorkDone());
       backend.endComputePassEncoder();
       backend.submitQueue();
       await settle(backend.device.queue.onSubmittedWorkDone());

@@ -11,7 +11,7 @@ import * as diffusion from '../ref/diffusion.ts';
 import * as twin from '../ref/losses.ts';
 
 // ------------------------------------------------------------------------------------------------------------------------ simple errors
-const simple = gpuSuite('squared, absolute and Huber error');
+const simple = gpuSuite('squared, absolute and Huber error', { watched: false });
 
 /** (N, P, M) and the goals (N, P, C); some differences are zero, some lie on either side of any delta. */
 function pair(N: number, P: number, C: number, M: number) {
