@@ -1,4 +1,4 @@
-// Finds and loads a data set by name or path: Fashion-MNIST, IDX files, CIFAR-10 batches, or shapes made in code.
+// Finds and loads a data set by name or path: Fashion-MNIST, IDX, CIFAR, .npy, folders of images, or shapes made in code.
 
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
@@ -56,7 +56,7 @@ const CHOICES = 'fashion-mnist, shapes, a folder of IDX files or one IDX images 
 /**
  * Loads a data set.
  * @param spec `fashion-mnist`, `shapes`, or a path: a folder with IDX files (`train-images-idx3-ubyte[.gz]` …), one IDX images file (its labels are
- *   taken from beside it), a folder with CIFAR-10's `data_batch_1.bin` … `test_batch.bin`, or one such file
+ *   taken from beside it), CIFAR-10 or CIFAR-100 in their binary version (a folder, one file, or the archive), a `.npy` file, a folder of images
  * @throws DdpmError(E-USAGE) on a name that does not exist, a bad limit, and options that the data cannot have; DdpmError(E-DATA) when files are missing, damaged or do not fit together
  */
 export async function loadDataset(spec: string, options: LoadOptions = {}): Promise<Dataset> {

@@ -30,7 +30,7 @@ async function throughSharp<T>(path: string, use: (image: ReturnType<Sharp>) => 
   try {
     return await use(sharp(bytes, { autoOrient: true }));
   } catch (error) {
-    throw new DdpmError('E-DATA', `${path} is damaged: ${(error as Error).message}; it looks like ${looksLike(bytes)}.`, { cause: error });
+    throw new DdpmError('E-DATA', `${path} is damaged: ${(error as Error).message.trim().replace(/\s+/g, ' ')}; it looks like ${looksLike(bytes)}.`, { cause: error });
   }
 }
 

@@ -74,6 +74,9 @@ export async function loadFolder(folder: string, options: FolderOptions): Promis
   if (own.files.length === 0) throw new DdpmError('E-DATA', `the folder ${root} holds no PNG, JPEG, WebP, GIF or TIFF images.`);
   const files = (classes ? inTurns(own.files) : own.files).slice(0, limit);
 
+  const untaught = classes && split === 'train' ? classes.filter((name) => !own.files.some((path) => classOf(path) === name)) : [];
+  if (untaught.length > 0) say(`${join(folder, 'test')} has classes of which there is no training image: ${untaught.join(', ')}`);
+
   const facts = files.map((path) => { const { size, mtimeMs } = statSync(join(root, path), { throwIfNoEntry: false }) ?? { size: -1, mtimeMs: 0 }; return [path, size, mtimeMs]; });
   const cache = cacheFile(options.cache ?? cacheFolder(), [resolve(root), facts, imageSize, options.channels, skipBad]);
   let decoded = await readCache(cache);

@@ -53,6 +53,7 @@ export class DeviceImages {
     // Whole images a binding, and a length in whole words for the upload.
     const limit = Math.floor(engine.device.limits.maxStorageBufferBindingSize / size / 4) * 4;
     this.#split = Math.min(data.count, limit);
+    if (limit === 0) throw new DdpmError('E-LIMIT', `four images of ${size} bytes are more than one binding of ${engine.device.limits.maxStorageBufferBindingSize} bytes on this device. Use smaller images (--image-size).`);
     if (data.count > 2 * limit)
       throw new DdpmError('E-LIMIT', `${data.count} images of ${size} bytes need more than two bindings of ${engine.device.limits.maxStorageBufferBindingSize} bytes on this device. Use --limit ${2 * limit}.`);
     const upload = (pixels: Uint8Array): Slice => {

@@ -114,6 +114,7 @@ draws('images over two bindings, and too many even for those', async (engine) =>
     if (2 * whole >= data.count) assertClose(await new DeviceImages(limited(engine, bytes), data, false).gather(upload(engine, [N], index), clock).read(), want, gathered);
     else await assertError(() => new DeviceImages(limited(engine, bytes), data, false), 'E-LIMIT', /11 images of 9 bytes need more than two bindings of 36 bytes on this device\. Use --limit 8\./);
   }
+  await assertError(() => new DeviceImages(limited(engine, 35), data, false), 'E-LIMIT', /four images of 9 bytes are more than one binding of 35 bytes on this device\. Use smaller images \(--image-size\)\./);
   // The kernel alone, split where images do not end on words.
   for (const split of [1, 3, 10]) {
     const part = (from: number, to: number): Tensor => {
