@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
 import { PNG } from 'pngjs';
 import { loadDataset, type LoadOptions } from '../src/data/dataset.ts';
 import { fitSquare, resize } from '../src/data/resize.ts';
@@ -130,6 +131,15 @@ folders('a damaged PNG says what is wrong with it and where', async () => {
     await fails('E-DATA', new RegExp(`odd\\.png.*${message.source}`), load(path, { imageSize: 8 }));
     assert.is((await load(path, { imageSize: 8, skipBad: true })).set.count, 1);
   }
+});
+
+folders('an interlaced PNG of an odd size is whole, and not with a row more in its header', async () => {
+  const bytes = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAUAAAADCAIAAAGjU2I5AAAACXBIWXMAAAPoAAAD6AG1e1JrAAAAP0lEQVQImQE0AMv/AAAlSgC84QYA3gMoA1Z7oAkcLvgLHQFvlLne3t4BxeoP3t7eACtQdZq/5AkuU3idwucMMe+XFWXQBiDOAAAAAElFTkSuQmCC', 'base64');
+  const { set } = await load(folder('il', { '1.png': bytes }));
+  assert.equal([set.width, set.height, [...set.pixels]], [5, 3, Array.from({ length: 45 }, (_, i) => (i * 37) & 255)]);
+  bytes[23]!++;
+  bytes.writeUInt32BE(crc32(bytes.subarray(12, 29)), 29);
+  await fails('E-DATA', /its pixels are 52 bytes unpacked, and 5 × 4 need 68/, load(folder('il2', { '1.png': bytes })));
 });
 
 (hasSharp ? folders.skip : folders)('JPEG, WebP and GIF say what to type where sharp is not installed, --skip-bad or not', async () => {

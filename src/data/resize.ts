@@ -76,7 +76,7 @@ export function withChannels({ width, height, channels, data }: Picture, wanted:
   const out = new Uint8Array(width * height * wanted);
   for (let i = 0; i < width * height; i++) {
     if (wanted === 1) out[i] = Math.round(0.299 * data[3 * i]! + 0.587 * data[3 * i + 1]! + 0.114 * data[3 * i + 2]!);
-    else out.fill(data[i]!, 3 * i, 3 * i + 3);
+    else out[3 * i] = out[3 * i + 1] = out[3 * i + 2] = data[i]!;
   }
   return { width, height, channels: wanted, data: out };
 }
