@@ -66,6 +66,17 @@ export class Tensor {
   }
 }
 
+/** Throws E-SHAPE unless the tensors go together: what `op` takes, and the shapes it was given by name. */
+export function requireShapes(fit: boolean, op: string, takes: string, given: Readonly<Record<string, Tensor>>): void {
+  if (!fit) throw new DdpmError('E-SHAPE', `${op} takes ${takes}; it was given ${Object.entries(given).map(([name, { shape }]) => `${name} (${shape.join(', ')})`).join(', ')}.`);
+}
+
+/** Whether two tensors have one shape, or with `last` = false the same but for the channels. */
+export const sameShape = (a: Tensor, b: Tensor, last = true): boolean => {
+  const end = last ? undefined : -1;
+  return a.shape.length === b.shape.length && a.shape.slice(0, end).join() === b.shape.slice(0, end).join();
+};
+
 /** A tensor whose gradient has a fixed place in the flat gradient buffer. */
 export class ParameterTensor extends Tensor {
   readonly name: string;

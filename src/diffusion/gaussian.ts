@@ -7,7 +7,7 @@ import * as k from '../gpu/kernels.gen.ts';
 import { gatherRows } from '../ops/gather.ts';
 import { mse } from '../ops/loss.ts';
 import { STREAM } from '../philox.ts';
-import { Tensor } from '../tensor.ts';
+import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { type Draw, Sampler } from './sampler.ts';
 import { type Prediction, startTable, targetTable } from './prediction.ts';
 import { respace } from './respace.ts';
@@ -38,6 +38,8 @@ export interface MeanVariance {
   /** as variance */
   readonly logVariance: Tensor;
 }
+
+const requireTimes = (x: Tensor, t: Tensor): void => requireShapes(t.size === x.shape[0], 'diffusion', 'one timestep for each image', { x, t });
 
 export class GaussianDiffusion {
   readonly engine: Engine;
@@ -110,6 +112,7 @@ export class GaussianDiffusion {
   qSampleTarget(x0: Tensor, t: Tensor, clock: Clock): { xt: Tensor; target: Tensor } {
     const { engine } = this;
     const N = x0.shape[0]!, size = x0.size / N;
+    requireTimes(x0, t);
     const xt = Tensor.empty(engine, x0.shape), target = Tensor.empty(engine, x0.shape);
     const coef = gatherRows(this.#table, t);
     engine.run(k.q_sample, threads(N * Math.ceil(size / 4)), {
@@ -170,6 +173,8 @@ export class GaussianDiffusion {
     const { engine } = this;
     const N = x.shape[0]!, size = x.size / N, C = x.shape.at(-1)!, M = this.checkOutput(x, output);
     const given = 'noise' in options;
+    requireTimes(x, t);
+    requireShapes(sameShape(x, predXstart) && (!given || sameShape(x, options.noise)), 'a reverse step', 'x, its x_0 and its noise of one shape', { x, predXstart, ...(given && { noise: options.noise }) });
     const coef = gatherRows(this.#table, t);
     engine.run(k.posterior_step, threads(N * Math.ceil(size / 4)), {
       // With given noise the clock is not read.
@@ -206,6 +211,7 @@ export class GaussianDiffusion {
   /** What a network that is conditioned on itself is given in training: the x_0 that its output says, clipped, for half of the images, and zeros for the others. */
   selfCondition(output: Tensor, xt: Tensor, t: Tensor, clock: Clock): Tensor {
     const { engine } = this, N = xt.shape[0]!, C = xt.shape.at(-1)!, M = this.checkOutput(xt, output);
+    requireTimes(xt, t);
     const start = Tensor.empty(engine, xt.shape), coef = gatherRows(this.#table, t);
     engine.run(k.self_condition, threads(xt.size), {
       clock: clock.slice, coef: coef.slice, output: output.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, stream: STREAM.self,

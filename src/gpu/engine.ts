@@ -1,7 +1,9 @@
 // The engine: runs typed WGSL kernels on a borrowed GPUDevice, eagerly or captured into a plan.
+import { BindGroups, makeBindGroup } from './bind-groups.ts';
 import { MAP_READ, USAGE } from './constants.ts';
+import { Dims } from './dims.ts';
 import { DdpmError } from '../errors.ts';
-import { type Args, type Grid, grid, type Kernel, packDims, type Slice } from './kernel.ts';
+import { type Args, type Grid, grid, type Kernel, type Slice } from './kernel.ts';
 import { fill } from './kernels.gen.ts';
 import { type Pipeline, Pipelines } from './pipelines.ts';
 import { type Command, encode, Plan } from './plan.ts';
@@ -16,11 +18,8 @@ export interface Scope {
   readonly holds: boolean;
 }
 
-const ARENA_BYTES = 65536;
 /** Eager commands are submitted in batches: a submit costs as much as ten dispatches. */
 const EAGER_BATCH = 256;
-/** Bind groups of eager calls that are kept. */
-const BIND_GROUPS = 8192;
 
 /** Subgroup width when it is one number on this device, else 0. */
 function subgroupWidth(device: GPUDevice): number {
@@ -41,14 +40,8 @@ export class Engine {
   readonly #pool: Pool;
   readonly #plans = new Set<Plan>();
   readonly #scopes: Scope[] = [];
-  readonly #dims = new Map<string, GPUBufferBinding>();
-  readonly #alignment: number;
-  readonly #bindGroups = new Map<string, GPUBindGroup>();
-  readonly #ids = new WeakMap<GPUBuffer, number>();
-  #nextId = 0;
-  #arena: GPUBuffer | null = null;
-  #arenaNext = 0;
-  readonly #arenas: GPUBuffer[] = [];
+  readonly #dims: Dims;
+  readonly #bindGroups: BindGroups;
   #pending: Command[] = [];
   #capture: { commands: Command[]; pool: Pool } | null = null;
   #failure: Error | null = null;
@@ -71,7 +64,8 @@ export class Engine {
     this.subgroupWidth = subgroupWidth(device);
     this.swiftShader = device.adapterInfo?.architecture === 'swiftshader';
     this.#pool = new Pool(device, (fn) => this.#guard(fn));
-    this.#alignment = device.limits.minUniformBufferOffsetAlignment;
+    this.#dims = new Dims(device);
+    this.#bindGroups = new BindGroups((pipeline, resources) => this.#guard(() => makeBindGroup(device, pipeline, resources)));
     void device.lost.then((info) => {
       this.#failure ??= new DdpmError('E-DEVICE-LOST', `the GPU device was lost (${info.reason}): ${info.message}`);
     });
@@ -191,8 +185,10 @@ export class Engine {
     const pipeline = this.pipelines.get(kernel, constants);
 
     const resources = Object.keys(kernel.bindings).map((name) => this.#binding(kernel, name, given[name] as Slice));
-    if (Object.keys(kernel.dims).length) resources.push(this.#uniform(kernel, given));
-    this.#record({ kind: 'dispatch', pipeline, bindings: this.#bindGroup(pipeline, resources), x, y, z });
+    if (Object.keys(kernel.dims).length) resources.push(this.#dims.get(kernel, (name) => this.#number(kernel, name, given[name])));
+    // A plan keeps its own bind groups, and is guarded as a whole.
+    const bindings = this.#capture ? makeBindGroup(this.device, pipeline, resources) : this.#bindGroups.get(pipeline, resources);
+    this.#record({ kind: 'dispatch', pipeline, bindings, x, y, z });
   }
 
   copy(from: Slice, to: Slice): void {
@@ -347,7 +343,7 @@ export class Engine {
     await this.done();
     for (const plan of this.#plans) this.release(plan);
     this.#pool.destroy();
-    for (const arena of this.#arenas) arena.destroy();
+    this.#dims.destroy();
   }
 
   /** `await using engine = new Engine(device)`. */
@@ -367,28 +363,6 @@ export class Engine {
     else if (this.#pending.push(command) >= EAGER_BATCH) this.flush();
   }
 
-  /**
-   * A loop of eager calls gets the same buffers from the pool again and again: their bind groups are kept. Made anew each time they cost ten microseconds,
-   * and a driver runs out of room for them where nothing is awaited and so nothing collected. A plan keeps its own.
-   */
-  #bindGroup(pipeline: Pipeline, resources: readonly GPUBufferBinding[]): GPUBindGroup {
-    const make = () => this.device.createBindGroup({ label: pipeline.label, layout: pipeline.layout, entries: resources.map((resource, binding) => ({ binding, resource })) });
-    if (this.#capture) return make(); // guarded as a whole
-    const key = `${pipeline.label} ${resources.map(({ buffer, offset, size }) => `${this.#id(buffer)}+${offset}:${size}`).join()}`;
-    let group = this.#bindGroups.get(key);
-    if (!group) {
-      if (this.#bindGroups.size >= BIND_GROUPS) this.#bindGroups.clear();
-      this.#bindGroups.set(key, (group = this.#guard(make)));
-    }
-    return group;
-  }
-
-  #id(buffer: GPUBuffer): number {
-    let id = this.#ids.get(buffer);
-    if (id === undefined) this.#ids.set(buffer, (id = this.#nextId++));
-    return id;
-  }
-
   #number(kernel: Kernel, name: string, value: number | Slice | undefined): number {
     if (typeof value !== 'number' && typeof value !== 'boolean') throw new DdpmError('E-KERNEL', `${kernel.name}: ${name} must be a number.`);
     return Number(value);
@@ -402,26 +376,6 @@ export class Engine {
     for (const pool of [this.#pool, this.#capture?.pool])
       if (pool?.owns(slice.buffer) && !pool.isLive(slice.buffer)) throw new DdpmError('E-ENGINE', `${kernel.name}: ${name} was freed before.`);
     return { buffer: slice.buffer, offset: slice.offset, size: Math.min(Math.ceil(slice.bytes / 16) * 16, slice.buffer.size - slice.offset) };
-  }
-
-  /** Dims live in one arena, each distinct set once: they never change, so plans and eager calls share them. */
-  #uniform(kernel: Kernel, given: Record<string, number | Slice | undefined>): GPUBufferBinding {
-    const types = Object.values(kernel.dims);
-    const values = Object.keys(kernel.dims).map((name) => this.#number(kernel, name, given[name]));
-    const key = types.map((type, i) => type[0]! + values[i]!).join();
-    let binding = this.#dims.get(key);
-    if (!binding) {
-      const data = packDims(kernel, (name) => this.#number(kernel, name, given[name])), size = data.byteLength;
-      if (!this.#arena || this.#arenaNext + size > ARENA_BYTES) {
-        this.#arena = this.device.createBuffer({ label: 'dims', size: ARENA_BYTES, usage: USAGE.UNIFORM | USAGE.COPY_DST });
-        this.#arenas.push(this.#arena);
-        this.#arenaNext = 0;
-      }
-      this.device.queue.writeBuffer(this.#arena, this.#arenaNext, data);
-      this.#dims.set(key, (binding = { buffer: this.#arena, offset: this.#arenaNext, size }));
-      this.#arenaNext += Math.ceil(size / this.#alignment) * this.#alignment;
-    }
-    return binding;
   }
 }
 

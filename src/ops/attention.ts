@@ -4,7 +4,7 @@ import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { type Slice, grid } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import { Tensor } from '../tensor.ts';
+import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 
 /** One operand of a batched product: where its rows, images and heads lie, in elements. */
 export interface Operand {
@@ -42,6 +42,7 @@ export function matmulVariant(engine: Engine, a: Operand, b: Operand, c: Operand
 export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number): Tensor {
   const { engine } = q;
   const [N, T, C] = q.shape as [number, number, number];
+  requireShapes(q.shape.length === 3 && sameShape(q, key) && sameShape(q, value), 'attention', 'q, k and v of one shape (N, T, C)', { q, k: key, v: value });
   if (C % heads) throw new DdpmError('E-SHAPE', `attention: ${C} channels do not divide into ${heads} heads.`);
   const D = C / heads, alpha = 1 / Math.sqrt(D), batch = N * heads;
   const heads_ = (slice: Slice): Operand => ({ slice, ld: C, outer: T * C, inner: D });

@@ -26,7 +26,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
   const { stride = 1, perImage = null, residual = null } = options;
   const [top, bottom, left, right] = options.padding ?? [(KH - 1) / 2, (KH - 1) / 2, (KW - 1) / 2, (KW - 1) / 2];
   const OH = Math.floor((H + top + bottom - KH) / stride) + 1, OW = Math.floor((W + left + right - KW) / stride) + 1;
-  if (xs.reduce((c, t) => c + t.shape[3]!, 0) !== WC || xs.some((t) => t.shape.length !== 4 || t.shape[0] !== N || t.shape[1] !== H || t.shape[2] !== W))
+  if (xs.reduce((c, t) => c + t.shape[3]!, 0) !== WC || w.shape.length !== 4 || OH < 1 || OW < 1 || xs.some((t) => t.shape.length !== 4 || t.shape[0] !== N || t.shape[1] !== H || t.shape[2] !== W))
     throw new DdpmError('E-SHAPE', `conv2d: inputs ${xs.map((t) => `(${t.shape.join(', ')})`).join(' and ')} do not fit the weight (${w.shape.join(', ')}).`);
 
   if (stride !== 1 && stride !== 2) throw new DdpmError('E-SHAPE', `conv2d: a stride of ${stride}; 1 and 2 are implemented.`);
@@ -72,6 +72,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
 /** x (..., C) W^T + b, with W as (1, 1, C, O): a 1 x 1 convolution over rows. */
 export function linear(x: Tensor, w: Tensor, bias: Tensor | null, options: { residual?: Tensor | null } = {}): Tensor {
   const C = x.shape.at(-1)!, rows = x.size / C, O = w.shape[3]!;
+  if (w.shape.length !== 4 || w.shape[0] !== 1 || w.shape[1] !== 1 || w.shape[2] !== C) throw new DdpmError('E-SHAPE', `linear: rows (${x.shape.join(', ')}) do not fit the weight (${w.shape.join(', ')}); it takes (1, 1, ${C}, O).`);
   const view = x.view([1, rows, 1, C]);
   const y = conv2d(view, w, bias, { residual: options.residual ? options.residual.view([1, rows, 1, O]) : null });
   return y.view([...x.shape.slice(0, -1), O]);

@@ -2,7 +2,7 @@
 import { record, threads } from '../autograd.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import { Tensor } from '../tensor.ts';
+import { requireShapes, Tensor } from '../tensor.ts';
 
 export interface EmbeddingOptions {
   readonly size: number;
@@ -31,6 +31,7 @@ export const placeFrequencies = (engine: Engine, options: EmbeddingOptions): Ten
 /** t (N, uint32) -> (N, size). */
 export function timestepEmbedding(t: Tensor, freq: Tensor, { size, flipSinToCos }: EmbeddingOptions): Tensor {
   const N = t.size;
+  requireShapes(freq.shape.join() === `${Math.floor(size / 2)},2`, 'timestepEmbedding', `frequencies (${Math.floor(size / 2)}, 2), those of placeFrequencies for this size`, { freq });
   const y = Tensor.empty(t.engine, [N, size]);
   t.engine.run(k.timestep_embedding, threads(y.size), { t: t.slice, freq: freq.slice, y: y.slice, N, half: Math.floor(size / 2), size, flip: Number(flipSinToCos) });
   return y;
@@ -39,6 +40,7 @@ export function timestepEmbedding(t: Tensor, freq: Tensor, { size, flipSinToCos 
 /** table (K, C), ids (N, uint32) -> (N, C): row ids[n] of the table. An id past the end reads the last row. */
 export function embedding(ids: Tensor, table: Tensor): Tensor {
   const { engine } = table;
+  requireShapes(table.shape.length === 2, 'embedding', 'a table (K, C)', { table });
   const N = ids.size, [K, C] = table.shape as [number, number];
   const y = Tensor.empty(engine, [N, C]);
   engine.run(k.embedding_gather, threads(N * C), { table: table.slice, ids: ids.slice, y: y.slice, N, K, C });

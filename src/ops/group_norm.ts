@@ -2,7 +2,7 @@
 import { pointwise, record, threads } from '../autograd.ts';
 import { DdpmError } from '../errors.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import { Tensor } from '../tensor.ts';
+import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 
 export interface GroupNormOptions {
   readonly groups: number;
@@ -18,6 +18,7 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   const [a, b] = x instanceof Tensor ? [x, null] : x;
   const { engine } = a;
   const N = a.shape[0]!, C0 = a.shape.at(-1)!, C1 = b?.shape.at(-1) ?? 0, C = C0 + C1, P = a.size / (N * C0);
+  if (b) requireShapes(sameShape(a, b, false), 'groupNorm', 'two inputs that differ in their channels alone', { x: a, x2: b });
   if (gamma.size !== (beta ? C : 2 * N * C) || (beta && beta.size !== C) || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
   // On a CPU a workgroup is one subgroup: barriers between coroutines cost more than the loads they would share.
   const WG = engine.subgroupWidth === 8 || engine.swiftShader ? 8 : P >= 256 ? 256 : 64;

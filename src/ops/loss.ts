@@ -1,10 +1,11 @@
 // Losses: of every image, (N), and their weighted mean. Where the prediction has more channels than the goal, the first ones count.
 import { record, threads } from '../autograd.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import { Tensor } from '../tensor.ts';
+import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 
 /** N images of P pixels; C channels of M. */
-function dimsOf(pred: Tensor, goal: Tensor): { N: number; P: number; C: number; M: number } {
+function dimsOf(op: string, pred: Tensor, goal: Tensor): { N: number; P: number; C: number; M: number } {
+  requireShapes(sameShape(pred, goal, false) && pred.shape.at(-1)! >= goal.shape.at(-1)!, op, 'a prediction and a goal of one shape, or a prediction with more channels', { pred, goal });
   const N = pred.shape[0]!, whole = pred.size === goal.size;
   const C = whole ? 1 : goal.shape.at(-1)!, M = whole ? 1 : pred.shape.at(-1)!;
   return { N, P: goal.size / N / C, C, M };
@@ -12,7 +13,7 @@ function dimsOf(pred: Tensor, goal: Tensor): { N: number; P: number; C: number; 
 
 /** mean((pred - goal)^2) of every image, (N). No gradient flows to goal. */
 export function squaredError(pred: Tensor, goal: Tensor): Tensor {
-  const { engine } = pred, dims = dimsOf(pred, goal);
+  const { engine } = pred, dims = dimsOf('squaredError', pred, goal);
   const each = Tensor.empty(engine, [dims.N]);
   engine.run(k.mse_forward, threads(dims.N), { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
   return record(each, [pred], (deach, [dpred]) => {
@@ -22,7 +23,7 @@ export function squaredError(pred: Tensor, goal: Tensor): Tensor {
 
 /** PyTorch's smooth_l1 with beta = delta, of every image, (N); the absolute error where delta is 0. No gradient flows to goal. */
 export function smoothL1(pred: Tensor, goal: Tensor, delta: number): Tensor {
-  const { engine } = pred, dims = { ...dimsOf(pred, goal), delta };
+  const { engine } = pred, dims = { ...dimsOf('smoothL1', pred, goal), delta };
   const each = Tensor.empty(engine, [dims.N]);
   engine.run(k.smooth_l1_forward, threads(dims.N), { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
   return record(each, [pred], (deach, [dpred]) => {
@@ -49,6 +50,10 @@ export interface BoundInputs {
  */
 export function variationalBound({ t, coef, output, x0, xt }: BoundInputs, { clip = false, fixedMean = false } = {}): Tensor {
   const { engine } = x0, N = t.size, size = x0.size / N, C = x0.shape.at(-1)!;
+  requireShapes(
+    x0.shape[0] === N && sameShape(x0, xt) && sameShape(x0, output, false) && [C, 2 * C].includes(output.shape.at(-1)!) && coef.shape.length === 2 && coef.shape[0] === N && coef.shape[1]! >= 7,
+    'variationalBound', 't (N), coef (N, 7 or more), x0 and xt (N, ..., C), and an output (N, ..., C) or (N, ..., 2 C)', { t, coef, x0, xt, output },
+  );
   const inputs = { t: t.slice, coef: coef.slice, output: output.slice, x0: x0.slice, xt: xt.slice };
   const dims = { size, K: coef.shape[1]!, C, M: (C * output.size) / x0.size };
   const vlb = Tensor.empty(engine, [N]);
@@ -70,6 +75,11 @@ export interface ObjectiveOptions {
 /** each[n] = a[n] simple[n] + b[n] vlb[n], (N), and loss = mean_n weight[n] each[n], (1). The gradient flows through the loss alone. */
 export function objective(simple: Tensor, { vlb = null, factors = null, weight = null }: ObjectiveOptions = {}): { loss: Tensor; each: Tensor } {
   const { engine } = simple, N = simple.size;
+  const { rows, a: ca = 0, b: cb = 0 } = factors ?? {};
+  requireShapes(
+    (vlb ?? simple).size === N && (weight ?? simple).size === N && (!rows || (rows.shape.length === 2 && rows.shape[0] === N && rows.shape[1]! > Math.max(ca, cb))),
+    'objective', `terms and weights (N)${rows ? `, and factors (N, K) with the columns ${ca} and ${cb}` : ''}`, { simple, ...(vlb && { vlb }), ...(weight && { weight }), ...(rows && { factors: rows }) },
+  );
   const each = Tensor.empty(engine, [N]), loss = Tensor.empty(engine, [1]);
   const coef = factors?.rows ?? simple, share = weight ?? simple;
   const dims = { N, K: factors?.rows.shape[1] ?? 0, scaled: Number(!!factors), weighted: Number(!!weight) };

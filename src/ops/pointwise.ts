@@ -3,7 +3,7 @@ import { pointwise, record, threads } from '../autograd.ts';
 import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import { Tensor } from '../tensor.ts';
+import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { sumPixels } from './sum.ts';
 
 /** x / (1 + exp(-x)), any shape. */
@@ -17,9 +17,9 @@ export function silu(x: Tensor): Tensor {
 /** a + b, where b has a's shape, or is (N, C) and is added to every pixel of its image. */
 export function add(a: Tensor, b: Tensor): Tensor {
   const { engine } = a;
-  const perImage = b.size !== a.size;
+  const perImage = !sameShape(a, b);
   const [N, C] = perImage ? [a.shape[0]!, a.shape.at(-1)!] : [1, a.size], P = a.size / (N * C);
-  if (perImage && b.size !== N * C) throw new DdpmError('E-SHAPE', `add: (${b.shape.join(', ')}) cannot be added to (${a.shape.join(', ')}).`);
+  if (perImage && (b.shape.length !== 2 || b.shape[0] !== N || b.shape[1] !== C)) throw new DdpmError('E-SHAPE', `add: (${b.shape.join(', ')}) cannot be added to (${a.shape.join(', ')}).`);
   const y = Tensor.empty(engine, a.shape);
   engine.run(k.add_forward, threads(a.size), { a: a.slice, b: b.slice, y: y.slice, N, P, C, per_image: Number(perImage) });
   return record(
@@ -47,6 +47,7 @@ export function dropout(x: Tensor, p: number, clock: Clock, stream: number): Ten
 
 /** (N, H, W, C) -> (N, 2H, 2W, C), nearest neighbour. */
 export function upsample(x: Tensor): Tensor {
+  requireShapes(x.shape.length === 4, 'upsample', 'images (N, H, W, C)', { x });
   const { engine } = x;
   const [N, H, W, C] = x.shape as [number, number, number, number];
   const y = Tensor.empty(engine, [N, 2 * H, 2 * W, C]);

@@ -48,8 +48,10 @@ export class DeviceImages {
     this.count = data.count;
     this.shape = [data.height, data.width, data.channels];
     this.flip = flip;
-    this.labels = data.labels ? Tensor.from(engine, [data.count], Uint32Array.from(data.labels)) : null;
     const size = data.height * data.width * data.channels;
+    if (data.pixels.length !== data.count * size || (data.labels && data.labels.length !== data.count))
+      throw new DdpmError('E-SHAPE', `${data.count} images of ${data.height} x ${data.width} x ${data.channels} have ${data.count * size} bytes; ${data.pixels.length} were given${data.labels ? `, and ${data.labels.length} labels` : ''}.`);
+    this.labels = data.labels ? Tensor.from(engine, [data.count], Uint32Array.from(data.labels)) : null;
     // Whole images a binding, and a length in whole words for the upload.
     const limit = Math.floor(engine.device.limits.maxStorageBufferBindingSize / size / 4) * 4;
     this.#split = Math.min(data.count, limit);

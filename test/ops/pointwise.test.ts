@@ -126,7 +126,7 @@ for (const [N, H, W, C] of [[1, 1, 1, 1], [2, 3, 5, 7], [3, 4, 2, 16]])
 pointwiseOps('fill and accumulate, over the 65,535 workgroups of a dimension too', async (engine) => {
   for (const size of [1, 5, 64 * 4 * 65535 + 9]) { // 67 MB: more vec4s than one row of workgroups holds
     const y = engine.allocate(4 * size), tail = Math.min(size, 20);
-    const last = { buffer: y.buffer, offset: 4 * size - 4 * tail, bytes: 4 * tail };
+    const last = { buffer: y.buffer, offset: y.offset + 4 * size - 4 * tail, bytes: 4 * tail };
     engine.run(k.fill, pointwise(size), { y, value: 1.5 });
     assert.equal(await engine.read(last), new Float32Array(tail).fill(1.5));
     assert.equal((await engine.read({ ...y, bytes: 4 }))[0], 1.5);
