@@ -5,11 +5,12 @@ import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { readFileOr } from '../io/files.ts';
+import { readNpy } from '../io/npy.ts';
 import { cifarKind, type CifarLabels, parseCifar } from './cifar.ts';
 import { converted } from './convert.ts';
 import { imageFiles, loadFolder } from './folder.ts';
 import { type Dataset, FASHION_MNIST_CLASSES, namesFor } from './images.ts';
-import { npyImages, npyLabels, parseNpy } from './npy.ts';
+import { npyImages, npyLabels } from './npy.ts';
 import { cifarArchive, cifarFolder, type CifarSource, npyLabelsBeside, plainOrGzip, readIdx } from './read.ts';
 import { makeShapes } from './shapes.ts';
 
@@ -180,10 +181,10 @@ async function loadCifar(path: string, { kind, files, names }: CifarSource, { la
 
 async function loadNpy(path: string, options: PathOptions): Promise<Dataset> {
   refuseSkipping(options, path);
-  const { range, ...images } = npyImages(parseNpy(await readFileOr(path, 'E-DATA'), path), path);
+  const { range, ...images } = npyImages(readNpy(await readFileOr(path, 'E-DATA'), path, 'E-DATA'), path);
   if (range) options.say(`${path}: the numbers are taken to be in ${range}`);
   const beside = npyLabelsBeside(path);
-  const labels = beside && beside !== path ? npyLabels(parseNpy(await readFileOr(beside, 'E-DATA'), beside), beside, images.count) : null;
+  const labels = beside && beside !== path ? npyLabels(readNpy(await readFileOr(beside, 'E-DATA'), beside, 'E-DATA'), beside, images.count) : null;
   return { name: basename(path).replace(/\.npy$/i, ''), path, ...images, labels, classes: null, flip: false };
 }
 

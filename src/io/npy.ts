@@ -1,6 +1,6 @@
 // NumPy's .npy format both ways: a magic number, a header that is a Python dictionary, raw values.
 
-import { DdpmError } from '../errors.ts';
+import { DdpmError, type ErrorCode } from '../errors.ts';
 import { looksLike } from './magic.ts';
 
 export type NpyData = Float64Array | Float32Array | Uint8Array | Int8Array | Uint16Array | Int16Array | Uint32Array | Int32Array | BigUint64Array | BigInt64Array;
@@ -24,11 +24,11 @@ const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // \x93NUMPY
  * Reads an array. It is a view into `bytes` where that is aligned; Fortran's order is turned into C's.
  *
  * @param name the file's name, for messages
- * @throws DdpmError E-FILE where it is not .npy, is cut off or too long, or holds values of another kind
+ * @throws DdpmError E-FILE, or the given code, where it is not .npy, is cut off or too long, or holds values of another kind
  */
-export function readNpy(bytes: Uint8Array, name: string): NpyArray {
+export function readNpy(bytes: Uint8Array, name: string, code: ErrorCode = 'E-FILE'): NpyArray {
   const fail = (what: string): never => {
-    throw new DdpmError('E-FILE', `${name} cannot be read as .npy: ${what}.`);
+    throw new DdpmError(code, `${name} cannot be read as .npy: ${what}.`);
   };
   if (bytes.length < 12 || MAGIC.some((byte, i) => bytes[i] !== byte)) fail(`it does not begin as such files do; it looks like ${looksLike(bytes)}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), old = bytes[6] === 1;
