@@ -160,6 +160,8 @@ test('files that are missing, cut off or of something else', (engine) =>
     await assertError(load, 'E-FILE', /model\.safetensors.*no such file/);
     rmSync(join(folder, 'diffusion_pytorch_model.safetensors'));
     await assertError(() => loadModelFolder(folder), 'E-FILE', /no weights that can be read.*Convert/);
+    writeFileSync(join(folder, 'diffusion_pytorch_model.bin'), 'pickle');
+    await assertError(() => loadModelFolder(folder), 'E-FILE', /is a pickle.*Convert it to diffusion_pytorch_model\.safetensors/);
     await training.plan.destroy();
   }));
 

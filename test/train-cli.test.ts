@@ -253,22 +253,36 @@ cli('a diverged run stops, names what was not finite and the last good checkpoin
     for (const [tensor, { data }] of readSafetensors(readFileSync(run('b', 'checkpoints', name, 'model.safetensors')), name).tensors) assert.ok((data as Float32Array).every(Number.isFinite), tensor);
 });
 
-cli('--init starts from a folder as on the hub, with its model; --checkpoint-blocks changes no bit', async () => {
+cli('--init starts from a folder as on the hub, with its model and its diffusion; --checkpoint-blocks changes no bit', async () => {
   const folder = run('pretrained'), config = { in_channels: 1, out_channels: 1, block_out_channels: [8, 16], down_block_types: ['DownBlock2D', 'AttnDownBlock2D'], up_block_types: ['AttnUpBlock2D', 'UpBlock2D'], layers_per_block: 1, norm_num_groups: 4, attention_head_dim: null, sample_size: 28, _diffusers_version: '0.0.4' };
   mkdirSync(folder);
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
+  writeFileSync(join(folder, 'scheduler_config.json'), JSON.stringify({ num_train_timesteps: 40, beta_schedule: 'squaredcos_cap_v2', prediction_type: 'v_prediction', variance_type: 'fixed_large' }));
   const weights = parametersOf(new UNet(config)).map((p, i) => [p.name.replace('.to_q.', '.query.').replace('.to_out.0.', '.proj_attn.'), { shape: p.shape, data: Float32Array.from(normals({ seed: 1, stream: 7, step: 0, samples: [i], count: p.size }), (v) => 0.1 * v) }] as const);
-  writeFileSync(join(folder, 'diffusion_pytorch_model.bin'), 'pickle');
-  ended(await train(`--init ${folder} --steps 1`), 1, 'is a pickle', 'Convert it to diffusion_pytorch_model.safetensors');
   writeFileSync(join(folder, 'diffusion_pytorch_model.safetensors'), writeSafetensors(weights));
-  ended(await train(`--init ${folder} --steps 2 --lr 0 --sample-every 0 --dropout 0.1 --name pre`), 0, `model    ${folder}  channels 8, 16`);
-  ended(await train(`--init ${folder} --steps 2 --lr 0 --sample-every 0 --dropout 0.1 --checkpoint-blocks --name pre-again`), 0);
-  const [plain, again] = ['pre', 'pre-again'].map((name) => readSafetensors(readFileSync(run(name, 'checkpoints', 'step-0000002', 'model.safetensors')), name).tensors);
-  // Without a learning rate the weights come out as they went in.
-  for (const [name, { data }] of weights) assert.equal(plain.get(name.replace('.query.', '.to_q.').replace('.proj_attn.', '.to_out.0.'))!.data, data, name);
-  assert.equal([...again.keys()], [...plain.keys()]);
-  assert.equal(metrics('pre').map((l) => [l['loss'], l['grad_norm']]), metrics('pre-again').map((l) => [l['loss'], l['grad_norm']]));
-  ended(await train(`--resume ${run('pre')} --steps 3`), 0, 'resumed');
+  const line = `--init ${folder} --steps 2 --lr 0 --sample-every 0 --save-every 1 --dropout 0.1 --name pre`;
+  ended(await train(`${line} --predict eps`), 1, 'E-MODEL --predict is eps, and the weights were trained with v');
+  const done = await train(line), scheduler = join(folder, 'scheduler_config.json');
+  ended(done, 0, `model    ${folder}  channels 8, 16`, `init     schedule, prediction and variance are those of ${scheduler}, but for --timesteps`, 'schedule cosine T 50, predicts v, variance fixed_large');
+  const saved = run('pre', 'checkpoints', 'step-0000002'), names = readdirSync(saved).sort();
+  const fields = JSON.parse(readFileSync(join(saved, 'scheduler_config.json'), 'utf8')) as Record<string, unknown>;
+  assert.equal(['num_train_timesteps', 'beta_schedule', 'prediction_type', 'variance_type'].map((name) => fields[name]), [50, 'squaredcos_cap_v2', 'v_prediction', 'fixed_large']);
+  // Without a learning rate the weights come out as they went in, under today's names.
+  const [raw, ema] = ['model.safetensors', 'diffusion_pytorch_model.safetensors'].map((file) => readSafetensors(readFileSync(join(saved, file)), file).tensors);
+  assert.equal([...ema!.keys()], [...raw!.keys()]);
+  assert.is(raw!.size, weights.length);
+  for (const [old, { data }] of weights) {
+    const name = old.replace('.query.', '.to_q.').replace('.proj_attn.', '.to_out.0.');
+    assert.equal(raw!.get(name)!.data, data, name);
+    // The average of equal weights, which is rounded.
+    (ema!.get(name)!.data as Float32Array).forEach((v, i) => assert.ok(Math.abs(v - data[i]!) <= 2 ** -22 * Math.abs(data[i]!), name));
+  }
+  // The second step again, with the blocks run twice; the folder is not needed any more.
+  const before = metrics('pre'), bytes = names.map((name) => readFileSync(join(saved, name)));
+  rmSync(folder, { recursive: true });
+  ended(await start('train', `--resume ${run('pre', 'checkpoints', 'step-0000001')} --checkpoint-blocks`), 0, 'resumed', 'schedule cosine T 50, predicts v, variance fixed_large');
+  assert.equal(metrics('pre').map((l) => [l['step'], l['loss'], l['grad_norm']]), before.map((l) => [l['step'], l['loss'], l['grad_norm']]));
+  names.forEach((name, i) => name === 'state.json' || assert.ok(readFileSync(join(saved, name)).equals(bytes[i]), name));
 });
 
 cli('--dry-run shows and writes nothing; --list-gpus; --help; --config', async () => {

@@ -111,7 +111,7 @@ export const TRAIN = {
     group: 'model', help: 'model and its training settings',
   },
   dropout: { type: 'float', min: 0, below: 1, ...PRESET, group: 'model', help: 'dropout in the residual blocks' },
-  init: { type: 'path', default: null, value: 'FOLDER', unset: 'random weights', group: 'model', help: "start from pretrained weights, and with their model instead of the preset's" },
+  init: { type: 'path', default: null, value: 'FOLDER', unset: 'random weights', group: 'model', help: "start from pretrained weights, with their model and its diffusion" },
   'checkpoint-blocks': { type: 'bool', default: false, group: 'model', help: 'save memory: backward runs each block again instead of keeping what it computed' },
 
   'class-conditional': { type: 'bool', default: false, group: 'model', help: 'learn the classes of the images, from the labels of the data' },

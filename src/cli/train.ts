@@ -5,40 +5,37 @@ import { readFileSync } from 'node:fs';
 import { extname, join, relative } from 'node:path';
 import { loadDataset } from '../data/dataset.ts';
 import { GaussianDiffusion } from '../diffusion/gaussian.ts';
-import { Sampler } from '../diffusion/sampler.ts';
 import { makeSchedule } from '../diffusion/schedule.ts';
 import { Training } from '../diffusion/training.ts';
 import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
-import { loadCheckpoint, loadModelFolder, readModelConfig, saveCheckpoint, type TrainingState } from '../io/checkpoint.ts';
+import { loadCheckpoint, loadModelFolder, type ModelFolder, readModelConfig, saveCheckpoint, type TrainingState } from '../io/checkpoint.ts';
 import { writeAtomic } from '../io/files.ts';
-import { encodePng } from '../io/png.ts';
 import { Engine } from '../gpu/engine.ts';
 import { paperDevice } from '../gpu/paper.ts';
 import { listAdapters, openEngine, type OpenedEngine } from '../node.ts';
-import { type BufferName, Parameters } from '../nn/parameters.ts';
+import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { DeviceImages } from '../ops/random.ts';
-import { Tensor } from '../tensor.ts';
-import { describeDevice, drawSamples, mebibytes, quoted, runCommand, sampleGrid, say } from './command.ts';
+import { describeDevice, mebibytes, quoted, runCommand, say } from './command.ts';
 import { readingOptions } from './data-settings.ts';
 import { classesOf, diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
 import { type Command, helpText, parseFlags, settingsToJson, typedAs } from './flags.ts';
-import { modelConfig, resolveSettings, type ResolvedSettings } from './presets.ts';
+import { modelConfig, resolveSettings } from './presets.ts';
 import { Progress } from './progress.ts';
 import { type Checkpoint, describeEnvironment, freeRunName, RunFolder } from './run-folder.ts';
+import { modelPath } from './sampling.ts';
 import { TRAIN, type TrainSettings } from './settings.ts';
+import { memoryLine, memoryParts, modelLine, softwareWarning, trainLine } from './train-header.ts';
+import { checkModel, describeScheduler, withScheduler } from './train-init.ts';
 import { trainLoop } from './train-loop.ts';
+import { SampleGrids } from './train-samples.ts';
 import { makeReport } from './view-server.ts';
 
 const COMMAND: Command = { name: 'train', help: 'Trains a model, or goes on training one, and keeps all of it in a run folder.' };
 
-/** Samples drawn at a time. */
-const BATCH = 64;
 /** npm passes a Ctrl-C on that its child has had already: a second one this soon is not a second one. */
 const SAME_KEY_MS = 500;
-
-const INTERRUPTED = new Error('interrupted');
 
 async function train(): Promise<number> {
   const parse = (base?: { json: unknown; source: string }) => parseFlags(TRAIN, COMMAND, process.argv.slice(2), { env: process.env, ...(base && { base }) });
@@ -54,33 +51,49 @@ async function train(): Promise<number> {
   }
   const resumed = settings.resume === null ? null : RunFolder.resume(settings.resume, settings.out);
   if (resumed) ({ settings, given } = parse({ json: resumed.run.config(), source: resumed.run.file('config.json') }));
+  if (resumed && given.has('init') && settings.init !== resumed.run.config()['init'])
+    throw new DdpmError('E-USAGE', '--init does not go with --resume: a run that goes on has its weights in its checkpoint. Leave one of them out.');
+  // A run that goes on has its model, and the settings that came with it, already.
+  const initial = resumed || settings.init === null ? null : await loadModelFolder(modelPath(settings.init));
+  if (initial) settings = withScheduler(settings, given, initial);
   if (settings.betas !== null && given.has('timesteps')) throw new DdpmError('E-USAGE', `--timesteps does not go with --betas: there are as many as ${settings.betas} has betas.`);
   // A run that goes on has its betas in the checkpoint, wherever the file of its first start is now.
   const betas = settings.betas === null ? null : await readBetas(resumed && !given.has('betas') ? join(resumed.checkpoint.path, 'scheduler_config.json') : settings.betas);
   const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
-  const code = await trainOn(opened, betas ? { ...settings, timesteps: betas.length } : settings, betas, resumed);
+  const code = await trainOn(opened, betas ? { ...settings, timesteps: betas.length } : settings, { given, betas, resumed, initial });
   // Not after an error: a lost device has nothing to wait for, and the process ends in any case.
   await opened.close();
   return code;
 }
 
-async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readonly number[] | null, resumed: { run: RunFolder; checkpoint: Checkpoint } | null): Promise<number> {
+interface Start {
+  /** The settings that the user gave. */
+  readonly given: ReadonlySet<string>;
+  /** Read from a file, or null where the schedule has a name. */
+  readonly betas: readonly number[] | null;
+  readonly resumed: { readonly run: RunFolder; readonly checkpoint: Checkpoint } | null;
+  /** The weights of --init. */
+  readonly initial: ModelFolder | null;
+}
+
+async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, betas, resumed, initial }: Start): Promise<number> {
   const { software } = opened;
   // What a dry run says is counted; nothing is allocated, however large the model and the batch.
-  const engine = given.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth)) : opened.engine;
+  const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth)) : opened.engine;
   process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
   say('device', describeDevice(opened));
-  const data = await loadDataset(given.data, { ...(given.limit !== null && { limit: given.limit }), ...readingOptions(given), say: (text) => say('data', text) });
-  const settings = resolveSettings(given, { software, flip: data.flip });
+  const data = await loadDataset(asked.data, { ...(asked.limit !== null && { limit: asked.limit }), ...readingOptions(asked), say: (text) => say('data', text) });
+  const settings = resolveSettings(asked, { software, flip: data.flip });
   if (software) say('warning', softwareWarning(opened, settings));
 
   const classes = settings.classConditional ? classesOf(data) : 0, { selfCondition } = settings, learnedVariance = isLearned(settings.variance);
-  // A run that goes on has its model in the checkpoint already.
-  const initial = resumed || settings.init === null ? null : await loadModelFolder(settings.init), source = resumed?.checkpoint.path ?? settings.init;
-  const fields = resumed ? await readModelConfig(resumed.checkpoint.path) : (initial?.config ?? modelConfig(settings.preset, data, { learnedVariance, selfCondition, classes }));
+  const source = resumed?.checkpoint.path ?? initial?.folder ?? null;
+  // Not where another preset is asked for: then the checkpoint is held against that.
+  const stored = resumed && settings.preset === resumed.run.config()['preset'] ? await readModelConfig(resumed.checkpoint.path) : initial?.config;
+  const fields = stored ?? modelConfig(settings.preset, data, { learnedVariance, selfCondition, classes });
   const unet = new UNet({ ...fields, dropout: settings.dropout }, { checkpointBlocks: settings.checkpointBlocks });
   if (source !== null) checkModel(unet, { source, channels: data.channels, selfCondition, learnedVariance, classes });
-  const parameters = Parameters.place(engine, unet, { seed: settings.seed, initial: source === null && !given.dryRun });
+  const parameters = Parameters.place(engine, unet, { seed: settings.seed, initial: source === null && !asked.dryRun });
   // The averaged weights are where the averages start, too.
   if (initial) for (const buffer of ['values', 'ema'] as const) parameters.write(buffer, initial.tensors, initial.file);
   const images = new DeviceImages(engine, classes ? data : { ...data, labels: null }, settings.flip);
@@ -90,16 +103,15 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
   const training = new Training(unet, parameters, diffusion, images, settings);
 
   say('data', `${data.name}  ${data.count} × ${data.height}×${data.width}×${data.channels}  flip ${settings.flip ? 'on' : 'off'}  ${data.path}`);
-  const { block_out_channels, layers_per_block } = unet.config;
-  const blocks = `${layers_per_block} ${layers_per_block === 1 ? 'block' : 'blocks'}`;
-  say('model', `${settings.init ?? settings.preset}  channels ${block_out_channels.join(', ')} × ${blocks}  dropout ${settings.dropout}${classes ? `  ${classes} classes` : ''}${selfCondition ? '  conditioned on itself' : ''}  ${parameters.count} parameters`);
+  say('model', modelLine(settings, unet, { source: settings.init ?? settings.preset, classes, count: parameters.count }));
+  if (initial) say('init', describeScheduler(given, initial));
   say('schedule', diffusionLine(settings, training.lossName));
   say('train', trainLine(settings, data.count));
   const memory = memoryParts(parameters, training.plan.pool.totalBytes, data.pixels.length);
   say('memory', memoryLine(memory));
 
   const config = settingsToJson(TRAIN, settings as TrainSettings);
-  if (given.dryRun) {
+  if (asked.dryRun) {
     const { plan } = training, most = opened.device.limits.maxStorageBufferBindingSize;
     say('plan', `${plan.dispatches} dispatches a step, at most ${mebibytes(plan.pool.peakBytes)} MiB of activations at once`);
     if (plan.pool.largestBytes > most) say('warning', `the largest tensor has ${mebibytes(plan.pool.largestBytes)} MiB and this device binds at most ${mebibytes(most)}: use a smaller --batch-size`);
@@ -117,7 +129,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
     }
   }
   const environment = { ...describeEnvironment(adapterFacts(opened)), memory };
-  const run = resumed?.run ?? (await RunFolder.create(settings.out, given.name ?? freeRunName(settings.out, settings.data), { config, environment, overwrite: given.overwrite }));
+  const run = resumed?.run ?? (await RunFolder.create(settings.out, asked.name ?? freeRunName(settings.out, settings.data), { config, environment, overwrite: asked.overwrite }));
   say('run', run.path);
   const from = state?.step ?? 0;
   if (state) {
@@ -127,7 +139,7 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
     if (state.seed !== seed) say('warning', `the seed was ${state.seed} and is ${seed}: from here on the run is another one`);
     if (state.data?.count !== data.count) say('warning', `the data were ${state.data?.count} images and are ${data.count}: the order goes on differently`);
   }
-  if (given.view !== null) await openView(run, given.view);
+  if (asked.view !== null) await openView(run, asked.view);
   await compile(training);
 
   const progress = new Progress(process.stderr, { total: steps, mode: settings.progress as 'auto', every: settings.logEvery });
@@ -142,31 +154,11 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
     progress.event(`  checkpoint → ${relative(run.path, saved.path)} (${seconds(start)})`);
   };
 
-  let sampler: { readonly sampler: Sampler; readonly steps: number } | null = null;
+  const grids = new SampleGrids({ unet, parameters, diffusion, image: images.shape, n: settings.samples, seed, stop, onEvent: (text) => progress.event(text) });
   const draw = async (path: string, sampleSteps: number): Promise<boolean> => {
-    const start = performance.now(), n = settings.samples;
-    if (sampler?.steps !== sampleSteps) {
-      await sampler?.sampler.destroy();
-      const shape = [Math.min(n, BATCH), ...images.shape] as const;
-      // Every class in turn.
-      const labels = classes ? Tensor.from(engine, [shape[0]], Uint32Array.from({ length: shape[0] }, (_, i) => i % classes)) : null;
-      const make = (): Sampler => new Sampler((x, t, before) => unet.forward(selfCondition ? [x, before ?? null] : x, t, { labels }), diffusion, shape, { method: 'ddim', steps: sampleSteps });
-      sampler = { steps: sampleSteps, sampler: parameters.use('ema', make) };
-      await sampler.sampler.compile();
-    }
-    try {
-      const onStep = (): void => {
-        if (stop.requested) throw INTERRUPTED;
-      };
-      const samples = await drawSamples(sampler.sampler, { n, seed, onStep });
-      const onNaN = (count: number): void => progress.event(`  warning: ${count} values of the samples are not numbers, and black in the picture`);
-      await writeAtomic(path, encodePng(sampleGrid(samples, images.shape, onNaN)));
-    } catch (error) {
-      if (error === INTERRUPTED) return false;
-      throw error;
-    }
-    progress.event(`  samples → ${relative(run.path, path)} (${n}, ema, ddim ${sampleSteps}, ${seconds(start)})`);
-    return true;
+    const start = performance.now(), drawn = await grids.draw(path, sampleSteps);
+    if (drawn) progress.event(`  samples → ${relative(run.path, path)} (${settings.samples}, ema, ddim ${sampleSteps}, ${seconds(start)})`);
+    return drawn;
   };
 
   let done: number;
@@ -200,15 +192,6 @@ async function trainOn(opened: OpenedEngine, given: TrainSettings, betas: readon
   else if (saved) process.stderr.write(`saved ${saved.path}.  go on with:  ${resumeCommand(run.path)}\n`);
   else process.stderr.write('stopped before the first step: there is nothing to save\n');
   return 130;
-}
-
-/** Says what does not fit before anything is captured. */
-function checkModel(unet: UNet, { source, channels, selfCondition, learnedVariance, classes }: { source: string; channels: number; selfCondition: boolean; learnedVariance: boolean; classes: number }): void {
-  const { in_channels: into, out_channels: out, num_class_embeds: known } = unet.config, wanted = [selfCondition ? 2 * channels : channels, learnedVariance ? 2 * channels : channels];
-  if (into !== wanted[0] || out !== wanted[1])
-    throw new DdpmError('E-MODEL', `${source} reads ${into} channels and gives ${out}; these data and settings need ${wanted.join(' and ')}. The data's channels, --self-condition and a learned --variance decide.`);
-  if (unet.conditional !== classes > 0 || (classes > 0 && (known ?? 0) < classes))
-    throw new DdpmError('E-MODEL', `${source} is a model ${unet.conditional ? `with classes (num_class_embeds ${known})` : 'without classes'}, and these settings train ${classes > 0 ? `with ${classes}` : 'without'}. --class-conditional decides.`);
 }
 
 async function compile(training: Training): Promise<void> {
@@ -271,29 +254,6 @@ function withAdvice(error: unknown, { run, lastGood, lr }: { run: RunFolder; las
   const lower = diverged ? ` --lr ${Number((lr / 3).toPrecision(1))}` : '';
   const next = path ? `Go on from it${lower && ' at a lower rate'}: ${resumeCommand(path)}${lower}` : `Start again${lower && ` at a lower rate:${lower}`}, with --overwrite or another --name.`;
   return new DdpmError(error.code, `${error.message}\n${good ? `The last good checkpoint is ${good.path}.` : 'There is no good checkpoint yet.'} ${next}`, { cause: error });
-}
-
-function softwareWarning({ info }: OpenedEngine, { preset }: ResolvedSettings): string {
-  const name = info.description.split(':')[0] || info.device;
-  const slow = `preset ${preset} is made for a GPU and takes days here; --preset tiny takes minutes`;
-  return `${name} is a CPU that plays a GPU: ${preset === 'tiny' ? 'expect a few steps a second, and pictures after some ten minutes' : slow}`;
-}
-
-function trainLine(s: ResolvedSettings, images: number): string {
-  const epochs = ((s.steps * s.batchSize) / images).toPrecision(3);
-  const rate = `lr ${s.lr} (warm-up ${s.warmup}, ${s.lrSchedule})`;
-  return `batch ${s.batchSize}, ${rate}, clip ${s.gradClip || 'off'}, ema ${s.ema}, seed ${s.seed}, ${s.steps} steps = ${epochs} epochs`;
-}
-
-/** Bytes on the device by what they hold. */
-function memoryParts(parameters: Parameters, activations: number, data: number): Record<string, number> {
-  const bytes = (name: BufferName): number => parameters.chunks.reduce((sum, chunk) => sum + chunk.slices[name].bytes, 0);
-  return { weights: bytes('values'), grads: bytes('grads'), Adam: bytes('m') + bytes('v'), EMA: bytes('ema'), activations, data };
-}
-
-function memoryLine(parts: Record<string, number>): string {
-  const sum = Object.values(parts).reduce((a, b) => a + b, 0);
-  return `${Object.entries(parts).map(([name, part]) => `${name} ${mebibytes(part)}`).join(' + ')} = ${mebibytes(sum)} MiB`;
 }
 
 function adapterFacts({ device, info, software }: OpenedEngine): object {

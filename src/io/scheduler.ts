@@ -13,6 +13,8 @@ export const SCHEDULER = 'scheduler_config.json';
 /** What a scheduler_config.json says, in the terms of this library. */
 export interface Scheduler {
   readonly schedule: Schedule;
+  /** What the schedule is made from. */
+  readonly source: ScheduleSource;
   readonly prediction: Prediction;
   readonly variance: Variance;
   /** Clip the predicted x_0 to [-1, 1]. */
@@ -106,8 +108,9 @@ export function readScheduler(fields: UNetFields, name = SCHEDULER): Scheduler {
   // A field that is off changes nothing, whatever it is.
   for (const [field, value] of left) if (value !== null && value !== false) refuse(`the field "${field}" (${JSON.stringify(value)}) is not known.`);
   if (trained && 'num_train_timesteps' in fields && trained.length !== T) refuse(`num_train_timesteps is ${T}, and there are ${trained.length} trained_betas.`);
+  const source: ScheduleSource = trained ?? { name: scheduleName, T, betaStart, betaEnd, scale: false };
   try {
-    return { schedule: makeSchedule(trained ?? { name: scheduleName, T, betaStart, betaEnd, scale: false }), ...settings };
+    return { schedule: makeSchedule(source), source, ...settings };
   } catch (error) {
     return refuse((error as Error).message);
   }

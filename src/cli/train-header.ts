@@ -1,0 +1,36 @@
+// What train says before it begins: model, training and memory in a line each, and a warning where a CPU plays the GPU.
+
+import type { OpenedEngine } from '../node.ts';
+import type { BufferName, Parameters } from '../nn/parameters.ts';
+import type { UNet } from '../nn/unet.ts';
+import { mebibytes } from './command.ts';
+import type { ResolvedSettings } from './presets.ts';
+
+export function modelLine(s: ResolvedSettings, { config }: UNet, { source, classes, count }: { source: string; classes: number; count: number }): string {
+  const { block_out_channels, layers_per_block } = config, blocks = `${layers_per_block} ${layers_per_block === 1 ? 'block' : 'blocks'}`;
+  const more = `${classes ? `  ${classes} classes` : ''}${s.selfCondition ? '  conditioned on itself' : ''}`;
+  return `${source}  channels ${block_out_channels.join(', ')} × ${blocks}  dropout ${s.dropout}${more}  ${count} parameters`;
+}
+
+export function softwareWarning({ info }: OpenedEngine, { preset }: ResolvedSettings): string {
+  const name = info.description.split(':')[0] || info.device;
+  const slow = `preset ${preset} is made for a GPU and takes days here; --preset tiny takes minutes`;
+  return `${name} is a CPU that plays a GPU: ${preset === 'tiny' ? 'expect a few steps a second, and pictures after some ten minutes' : slow}`;
+}
+
+export function trainLine(s: ResolvedSettings, images: number): string {
+  const epochs = ((s.steps * s.batchSize) / images).toPrecision(3);
+  const rate = `lr ${s.lr} (warm-up ${s.warmup}, ${s.lrSchedule})`;
+  return `batch ${s.batchSize}, ${rate}, clip ${s.gradClip || 'off'}, ema ${s.ema}, seed ${s.seed}, ${s.steps} steps = ${epochs} epochs`;
+}
+
+/** Bytes on the device by what they hold. */
+export function memoryParts(parameters: Parameters, activations: number, data: number): Record<string, number> {
+  const bytes = (name: BufferName): number => parameters.chunks.reduce((sum, chunk) => sum + chunk.slices[name].bytes, 0);
+  return { weights: bytes('values'), grads: bytes('grads'), Adam: bytes('m') + bytes('v'), EMA: bytes('ema'), activations, data };
+}
+
+export function memoryLine(parts: Record<string, number>): string {
+  const sum = Object.values(parts).reduce((a, b) => a + b, 0);
+  return `${Object.entries(parts).map(([name, part]) => `${name} ${mebibytes(part)}`).join(' + ')} = ${mebibytes(sum)} MiB`;
+}
