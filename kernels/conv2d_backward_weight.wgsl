@@ -1,5 +1,5 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]
-// One invocation computes one element of part. The plain kernel: any channel count. Splits keep the device busy; conv2d_fold adds them in order.
+// One invocation computes one element of part. The plain kernel: any channel count. Splits keep the device busy; fold adds them in order.
 #import index
 #import conv2d
 @group(0) @binding(0) var<storage, read> x: array<f32>;          // (N, H, W, C)

@@ -1,5 +1,6 @@
 // A tape of closures. Ops write gradients; the tape allocates, accumulates and frees them, and walks backwards so that every activation has one point of death.
 import { DdpmError } from './errors.ts';
+import { Folds } from './folds.ts';
 import { type Engine, type Scope, buffersIn } from './gpu/engine.ts';
 import { type Slice, grid } from './gpu/kernel.ts';
 import * as k from './gpu/kernels.gen.ts';
@@ -9,6 +10,8 @@ import { ParameterTensor, Tensor } from './tensor.ts';
 export interface Destination {
   readonly slice: Slice;
   readonly accumulate: 0 | 1;
+  /** Nobody reads it before the end of backward: its sum may wait until then (src/folds.ts). */
+  readonly late?: boolean;
 }
 
 /** A part of the forward pass that was run without keeping what its gradient needs: backward runs it again. */
@@ -102,20 +105,22 @@ export class Tape {
    */
   backward(loss: Tensor, keep: unknown = null, { scale = 1, accumulate = false }: { scale?: number; accumulate?: boolean } = {}): void {
     if (!this.#scope) throw new DdpmError('E-ENGINE', 'backward() without record().');
-    const scope = this.#scope, kept = buffersIn([loss, keep]);
+    const scope = this.#scope, kept = buffersIn([loss, keep]), folds = new Folds(this.engine);
     try {
-      this.#walk(loss, kept, scale, accumulate);
+      this.#walk(loss, kept, scale, accumulate, folds);
+      folds.flush();
     } catch (error) {
       kept.clear();
       throw error;
     } finally {
       this.nodes.length = 0;
       this.#scope = null;
+      folds.close();
       this.engine.closeScope(scope, kept);
     }
   }
 
-  #walk(loss: Tensor, kept: Set<GPUBuffer>, scale: number, accumulate: boolean): void {
+  #walk(loss: Tensor, kept: Set<GPUBuffer>, scale: number, accumulate: boolean, folds: Folds): void {
     const { engine } = this;
     if (loss.size !== 1) throw new DdpmError('E-SHAPE', `backward() starts from one value, not from shape (${loss.shape.join(', ')}).`);
     // Keyed by slice: the views of a tensor share it.
@@ -135,7 +140,7 @@ export class Tape {
         continue;
       }
       if (dy) {
-        node.backward(dy, node.inputs.map((input, i) => (i === node.passes ? null : this.#destination(input, gradients, written))));
+        node.backward(dy, node.inputs.map((input, i) => (i === node.passes ? null : this.#destination(input, gradients, written, folds))));
         if (!this.#hand(dy, node.inputs[node.passes] ?? null, gradients)) engine.free(dy);
       }
       for (const slice of node.saved) engine.free(slice);
@@ -165,12 +170,13 @@ export class Tape {
     return new Tensor(this.engine, x.shape, slice);
   }
 
-  #destination(input: Tensor | null, gradients: Map<Slice, Slice>, written: Set<Slice> | null): Destination | null {
+  #destination(input: Tensor | null, gradients: Map<Slice, Slice>, written: Set<Slice> | null, folds: Folds): Destination | null {
     if (!input?.requiresGrad) return null;
     if (input instanceof ParameterTensor) {
       const accumulate = written && !written.has(input.slice) ? 0 : 1;
       written?.add(input.slice);
-      return { slice: input.grad, accumulate };
+      folds.before(input.grad);
+      return { slice: input.grad, accumulate, late: true };
     }
     const there = gradients.get(input.slice);
     if (there) return { slice: there, accumulate: 1 };

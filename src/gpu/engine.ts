@@ -356,6 +356,11 @@ export class Engine {
     await Promise.race([this.device.queue.onSubmittedWorkDone().catch(() => {}), this.device.lost]);
   }
 
+  /** Numbers that never change, as a slice that lives as long as the engine: the same numbers, the same slice. */
+  constants(numbers: Uint32Array<ArrayBuffer>): Slice {
+    return this.#dims.table(numbers);
+  }
+
   // ---- private
 
   #record(command: Command): void {

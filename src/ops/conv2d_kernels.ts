@@ -1,5 +1,6 @@
 // The kernels of a convolution: which family computes a shape on a device, and how it is launched.
 import { type Destination, threads } from '../autograd.ts';
+import { fold, termsRoom } from '../folds.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
@@ -121,29 +122,28 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   }[variant];
   // A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order.
   const splits = Math.max(1, Math.min(Math.ceil(BUSY[variant] / groups), Math.floor(pixels / 256)));
-  if (db && db.accumulate !== dw.accumulate) {
-    // The fold adds to both or to neither.
-    sumRows(engine, dy, pixels, O, db);
-    db = null;
-  }
   // One split over the whole weight is the gradient itself.
-  const direct = splits === 1 && C === WC && !dw.accumulate;
-  const part = direct ? dw.slice : engine.allocate(4 * splits * rows * O);
-  const sums = direct && db ? db.slice : engine.allocate(db ? 4 * splits * O : 16);
-  const args = { ...dims, has_bias: Number(!!db), splits, x, dy, part };
-  if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * groups), args);
-  else {
-    const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, tiled: k.conv2d_backward_weight_tiled }[variant];
-    engine.run(kernel, grid(splits * groups), { ...args, sums });
-  }
-  if (!direct) {
-    const nowhere = db ? null : engine.allocate(16);
-    engine.run(k.conv2d_fold, threads(rows * O + (db ? O : 0)), { ...args, sums, dw: dw.slice, db: db?.slice ?? nowhere!, accumulate: dw.accumulate });
+  if (splits === 1 && C === WC && !dw.accumulate && !db?.accumulate) return launch(dw.slice, db?.slice ?? null);
+  const weights = splits * rows * O, first = Math.ceil(weights / 64) * 64;
+  const terms = termsRoom(engine, 4 * (db ? first + splits * O : weights), dw.late && (!db || db.late));
+  launch(range(terms, 0, weights), db && range(terms, first, splits * O));
+  fold(engine, terms, [
+    { y: dw.slice, accumulate: dw.accumulate, from: 0, terms: splits, step: rows * O, size: rows * O, row: C * O, stride: WC * O, to: C0 * O },
+    ...(db ? [{ y: db.slice, accumulate: db.accumulate, from: first, terms: splits, step: O, size: O }] : []),
+  ]);
+
+  function launch(part: Slice, sums: Slice | null): void {
+    const args = { ...dims, has_bias: Number(!!sums), splits, x, dy, part };
+    if (variant === 'plain') return engine.run(k.conv2d_backward_weight, threads(splits * groups), args);
+    const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, tiled: k.conv2d_backward_weight_tiled }[variant as 'tiled'];
+    const nowhere = sums ? null : engine.allocate(16);
+    engine.run(kernel, grid(splits * groups), { ...args, sums: sums ?? nowhere! });
     if (nowhere) engine.free(nowhere);
-    engine.free(part);
   }
-  if (!(direct && db)) engine.free(sums);
 }
+
+/** `count` elements of a slice, from `first`. */
+const range = ({ buffer, offset }: Slice, first: number, count: number): Slice => ({ buffer, offset: offset + 4 * first, bytes: 4 * count });
 
 const up4 = (channels: number) => Math.ceil(channels / 4) * 4;
 

@@ -1,6 +1,7 @@
 // Group normalisation, alone or followed by SiLU, over one tensor or over two read as one.
-import { pointwise, record, threads } from '../autograd.ts';
+import { type Destination, pointwise, record } from '../autograd.ts';
 import { DdpmError } from '../errors.ts';
+import { fold, termsRoom } from '../folds.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 
@@ -34,19 +35,18 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
     [a, b, gamma, beta],
     (dy, [dx, dx2, dgamma, dbeta]) => {
       // With one gamma for each image, the terms are the gradient.
-      const whole = !beta && dgamma && !dgamma.accumulate;
-      const part = whole ? dgamma.slice : engine.allocate(8 * N * C), means = engine.allocate(16 * N * G);
+      const whole = !beta && dgamma && !dgamma.accumulate, late = !!beta && [dgamma, dbeta].every((to) => !to || to.late);
+      const part = whole ? dgamma.slice : termsRoom(engine, 8 * N * C, late), means = engine.allocate(16 * N * G);
       engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy, stats, part, means });
-      // A gradient that nobody wants still needs a place: the kernels write both.
       if (!beta) {
         if (dgamma?.accumulate) engine.run(k.accumulate, pointwise(gamma.size), { x: part, y: dgamma.slice, copy: 0 });
-      } else if (dgamma || dbeta) {
-        const first = dgamma?.slice ?? engine.allocate(gamma.slice.bytes), second = dbeta?.slice ?? engine.allocate(beta.slice.bytes);
-        engine.run(k.group_norm_fold, threads(C), { part, dgamma: first, dbeta: second, N, C, accumulate: (dgamma ?? dbeta)!.accumulate });
-        if (!dgamma) engine.free(first);
-        if (!dbeta) engine.free(second);
+        if (!whole) engine.free(part);
+      } else {
+        const sum = (to: Destination | null | undefined, from: number) => (to ? [{ y: to.slice, accumulate: to.accumulate, from, terms: N, step: 2 * C, size: C }] : []);
+        fold(engine, part, [...sum(dgamma, 0), ...sum(dbeta, C)]);
       }
       if (dx || dx2) {
+        // A gradient that nobody wants still needs a place: the kernel writes both.
         const first = dx?.slice ?? engine.allocate(a.slice.bytes), second = dx2?.slice ?? engine.allocate(b?.slice.bytes ?? 16);
         engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], {
           ...dims, ...inputs, dy, means, dx: first, dx2: second, accumulate: dx?.accumulate ?? 0, accumulate2: dx2?.accumulate ?? 0,
@@ -54,7 +54,6 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
         if (!dx) engine.free(first);
         if (!dx2) engine.free(second);
       }
-      if (!whole) engine.free(part);
       engine.free(means);
     },
     { saved: [stats] },

@@ -4,6 +4,7 @@ import type { Engine } from '../../src/gpu/engine.ts';
 import { grid } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { threads } from '../../src/autograd.ts';
+import { fold } from '../../src/folds.ts';
 import { conv2d, linear } from '../../src/ops/conv2d.ts';
 import { backwardInput, backwardWeight, type ConvVariant, convVariant, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
 import { Tensor } from '../../src/tensor.ts';
@@ -147,7 +148,8 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
       else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 32) * Math.ceil(s.O / 16)), args);
       else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * 3 * Math.ceil(s.C / 16) * Math.ceil(s.O / 16)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 64) * Math.ceil(s.O / 64)), args);
-      engine.run(k.conv2d_fold, threads(weights + s.O), { ...args, dw: dw.slice, db: db.slice });
+      fold(engine, part.slice, [{ y: dw.slice, accumulate: 0, from: 0, terms: splits, step: weights, size: weights }]);
+      if (has_bias) fold(engine, sums.slice, [{ y: db.slice, accumulate: 0, from: 0, terms: splits, step: s.O, size: s.O }]);
       assertClose(await dw.read(), want, { atol, what: `${splits} splits` });
       if (has_bias) assertClose(await db.read(), wantDb, { atol: atolDb, what: `the bias's in ${splits} splits` });
     }

@@ -1,0 +1,102 @@
+// Sums whose terms a kernel left in memory: folded at once, or, where nobody reads them before the end of backward, many in one dispatch.
+import type { Engine } from './gpu/engine.ts';
+import { grid, type Slice } from './gpu/kernel.ts';
+import * as k from './gpu/kernels.gen.ts';
+
+/** y[to + floor(i / row) stride + i % row] = sum_s part[from + s step + i], i < size. In elements; `to` counts from the start of y. */
+export interface Sum {
+  readonly y: Slice;
+  readonly accumulate: 0 | 1;
+  readonly from: number;
+  readonly terms: number;
+  readonly step: number;
+  readonly size: number;
+  /** By default the sums lie one behind the other. */
+  readonly row?: number;
+  readonly stride?: number;
+  readonly to?: number;
+}
+
+/** Terms that wait at the same time. On CPUs few: what lies in their caches is folded sooner than it is fetched again. */
+const roomOf = (engine: Engine): number => (engine.subgroupWidth === 8 || engine.swiftShader ? 2 ** 20 : 2 ** 26);
+
+const open = new WeakMap<Engine, Folds>();
+
+/** The sums of one backward pass that wait. */
+export class Folds {
+  readonly #engine: Engine;
+  readonly #waiting: (Sum & { readonly base: number })[] = [];
+  readonly #results = new Set<Slice>();
+  #room: Slice | null = null;
+  #used = 0;
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+    open.set(engine, this);
+  }
+
+  /** Called before somebody else may write `y`, or read it. */
+  before(y: Slice): void {
+    if (this.#results.has(y)) this.flush();
+  }
+
+  /** A range of the common room, or null where it is too small. */
+  take(bytes: number): Slice | null {
+    const all = roomOf(this.#engine);
+    if (bytes > all) return null;
+    if (this.#used + bytes > all) this.flush();
+    this.#room ??= this.#engine.allocate(all);
+    const slice = { buffer: this.#room.buffer, offset: this.#room.offset + this.#used, bytes };
+    this.#used += Math.ceil(bytes / 256) * 256;
+    return slice;
+  }
+
+  /** Whether the slice is a range of the common room. */
+  holds(part: Slice): boolean {
+    return part.buffer === this.#room?.buffer;
+  }
+
+  add(part: Slice, sums: readonly Sum[]): void {
+    for (const sum of sums) {
+      this.#waiting.push({ ...sum, base: (part.offset - this.#room!.offset) / 4 });
+      this.#results.add(sum.y);
+    }
+  }
+
+  flush(): void {
+    const buffers = new Set(this.#waiting.map(({ y }) => y.buffer));
+    for (const buffer of buffers) launch(this.#engine, this.#room!, this.#waiting.filter(({ y }) => y.buffer === buffer));
+    this.#waiting.length = 0;
+    this.#results.clear();
+    this.#used = 0;
+  }
+
+  /** Backward is over; what still waits is dropped. */
+  close(): void {
+    open.delete(this.#engine);
+    if (this.#room && this.#engine.owns(this.#room)) this.#engine.free(this.#room);
+  }
+}
+
+/** Room for the terms of sums. `late`: nobody reads these before the end of backward. `fold` gives it back. */
+export const termsRoom = (engine: Engine, bytes: number, late = false): Slice => (late ? open.get(engine)?.take(bytes) : null) ?? engine.allocate(bytes);
+
+/** Folds terms that lie in a slice of `termsRoom`, now or when backward ends. Each result is written once, or read only after. */
+export function fold(engine: Engine, part: Slice, sums: readonly Sum[]): void {
+  const folds = open.get(engine);
+  if (folds?.holds(part)) return folds.add(part, sums);
+  for (const buffer of new Set(sums.map(({ y }) => y.buffer))) launch(engine, part, sums.filter(({ y }) => y.buffer === buffer).map((sum) => ({ ...sum, base: 0 })));
+  engine.free(part);
+}
+
+/** One dispatch for sums whose results lie in one buffer. */
+function launch(engine: Engine, part: Slice, sums: readonly (Sum & { readonly base: number })[]): void {
+  const offset = Math.min(...sums.map(({ y }) => y.offset)), end = Math.max(...sums.map(({ y }) => y.offset + y.bytes));
+  let groups = 0;
+  const table = sums.flatMap(({ y, base, from, terms, step, size, row = size, stride = 0, to = 0, accumulate }) => {
+    const first = groups;
+    groups += Math.ceil(size / 64);
+    return [first, base + from, terms, step, size, row, stride, (y.offset - offset) / 4 + to, accumulate];
+  });
+  engine.run(k.fold, grid(groups), { table: engine.constants(Uint32Array.from(table)), part, y: { buffer: sums[0]!.y.buffer, offset, bytes: end - offset }, sums: sums.length });
+}
