@@ -1,13 +1,15 @@
 // Downloads: a hub on this machine that breaks off, sends wrong bytes, knows no ranges or is not there; and npm run info on what was downloaded.
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { RunFolder } from '../src/cli/run-folder.ts';
+import { loadModelFolder } from '../src/io/checkpoint.ts';
 import { fetchModel } from '../src/io/hub.ts';
 import { writeSafetensors } from '../src/io/safetensors.ts';
 import { initialise } from '../src/nn/init.ts';
@@ -129,21 +131,42 @@ const command = (name: string, args: string[], env: Record<string, string> = {})
     execFile(process.execPath, ['--import', 'tsx', `src/cli/${name}.ts`, ...args], options, (error, stdout, stderr) => done({ code: error ? Number(error.code) : 0, stdout, stderr }));
   });
 
-hub('as commands: fetch, then info of the folder and of the file', () =>
+hub('as commands: fetch, then info of the folder, of a pipeline, of a run and of the file', () =>
   withHub({}, async ({ endpoint, folder }) => {
     const out = join(folder, 'out'), fetched = await command('fetch', ['some/model', '--out', out], { HF_ENDPOINT: endpoint });
     assert.is(fetched.code, 0, fetched.stderr);
     assert.match(fetched.stdout, new RegExp(`some/model at ${COMMIT}`));
-    const model = await command('info', [out, '--json', '--batch-size', '4']), file = await command('info', [join(out, BIG)]);
-    assert.is(model.code, 0, model.stderr);
-    const { count, modules, memory, tensors } = JSON.parse(model.stdout), all = parametersOf(new UNet(CONFIG)), total = all.reduce((sum, p) => sum + p.size, 0);
+
+    // A pipeline as diffusers saves it; one of its tensors has half the bits.
+    const pipeline = join(folder, 'pipeline'), all = parametersOf(new UNet(CONFIG)), total = all.reduce((sum, p) => sum + p.size, 0);
+    for (const part of ['unet', 'scheduler']) mkdirSync(join(pipeline, part), { recursive: true });
+    writeFileSync(join(pipeline, 'model_index.json'), JSON.stringify({ _class_name: 'DDPMPipeline', scheduler: ['diffusers', 'DDPMScheduler'], unet: ['diffusers', 'UNet2DModel'] }));
+    cpSync(join(out, 'config.json'), join(pipeline, 'unet', 'config.json'));
+    cpSync(join(out, 'scheduler_config.json'), join(pipeline, 'scheduler', 'scheduler_config.json'));
+    const half = Buffer.from(writeSafetensors(all.map((p) => [p.name, { shape: p.shape, data: p.name === 'conv_in.bias' ? new Uint16Array(p.size).fill(0x3c00) : new Float32Array(p.size) }] as const)));
+    half.write('"F16"', half.indexOf('"U16"'));
+    writeFileSync(join(pipeline, 'unet', BIG), half);
+    const model = await loadModelFolder(pipeline);
+    assert.equal([model.folder, model.schedulerFile, model.scheduler.variance], [join(pipeline, 'unet'), join(pipeline, 'scheduler', 'scheduler_config.json'), 'fixed_large']);
+    assert.equal([...model.tensors.get('conv_in.bias')!.data as Float32Array], Array<number>(8).fill(1));
+
+    const run = await RunFolder.create(folder, 'run', { config: { data: 'shapes' }, environment: { memory: { data: 3 * 2 ** 20 } } });
+    await run.saveCheckpoint(3, (at) => ['config.json', 'scheduler_config.json', BIG].forEach((name) => cpSync(join(out, name), join(at, name))));
+
+    const [ofModel, ofPipeline, ofRun, ofFile, wrong] = await Promise.all([
+      command('info', [out, '--json', '--batch-size', '4']), command('info', [pipeline]), command('info', [run.path]), command('info', [join(out, BIG)]), command('fetch', ['model']),
+    ]);
+    assert.is(ofModel.code, 0, ofModel.stderr);
+    const { count, modules, memory, tensors } = JSON.parse(ofModel.stdout);
     assert.is(count, total);
     assert.is(tensors.length, all.length);
     assert.is(Object.values(modules as Record<string, number>).reduce((a, b) => a + b), total);
     assert.is(modules['conv_in'], 8 * 9 + 8);
     assert.ok(memory.weights >= 4 * total && memory.activations > memory.activationsCheckpointed && memory.activationsCheckpointed > memory.sampling);
-    assert.match(file.stdout, new RegExp(`conv_in\\.weight +F32 +72  \\(8, 1, 3, 3\\)[^]*all +${total.toLocaleString('en-US')}  in ${all.length} tensors`));
-    const wrong = await command('fetch', ['model']);
+    assert.is(memory.data, null);
+    assert.match(ofPipeline.stdout, /^model +\S+pipeline$[^]*conv_in\.weight +F32 +72 [^]*conv_in\.bias +F16 +8 [^]*not counted +the images to train on; noise/m);
+    assert.match(ofRun.stdout, /^run +\S+run$[^]*data +shapes[^]*step 3 +\S+ MiB[^]*training +\S+ MiB = .* \+ images 3\.0 MiB$[^]*not counted +noise/m);
+    assert.match(ofFile.stdout, new RegExp(`conv_in\\.weight +F32 +72  \\(8, 1, 3, 3\\)[^]*all +${total.toLocaleString('en-US')}  in ${all.length} tensors`));
     assert.is(wrong.code, 2);
     assert.match(wrong.stderr, /E-USAGE "model" is not the name of a model; it is owner\/name/);
   }));

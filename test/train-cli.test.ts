@@ -261,7 +261,9 @@ cli('--init starts from a folder as on the hub, with its model and its diffusion
   const weights = parametersOf(new UNet(config)).map((p, i) => [p.name.replace('.to_q.', '.query.').replace('.to_out.0.', '.proj_attn.'), { shape: p.shape, data: Float32Array.from(normals({ seed: 1, stream: 7, step: 0, samples: [i], count: p.size }), (v) => 0.1 * v) }] as const);
   writeFileSync(join(folder, 'diffusion_pytorch_model.safetensors'), writeSafetensors(weights));
   const line = `--init ${folder} --steps 2 --lr 0 --sample-every 0 --save-every 1 --dropout 0.1 --name pre`;
-  ended(await train(`${line} --predict eps`), 1, 'E-MODEL --predict is eps, and the weights were trained with v');
+  const [refused, drawn] = await Promise.all([train(`${line} --predict eps`), sample(`${folder} --n 1 --sample-steps 2 --out ${run('pretrained.png')}`)]);
+  ended(refused, 1, 'E-MODEL --predict is eps, and the weights were trained with v');
+  ended(drawn, 0, /^sampler {2}ddim, 2 steps/m);
   const done = await train(line), scheduler = join(folder, 'scheduler_config.json');
   ended(done, 0, `model    ${folder}  channels 8, 16`, `init     schedule, prediction and variance are those of ${scheduler}, but for --timesteps`, 'schedule cosine T 50, predicts v, variance fixed_large');
   const saved = run('pre', 'checkpoints', 'step-0000002'), names = readdirSync(saved).sort();

@@ -10,6 +10,7 @@ import { plotLogarithmic } from '../io/plot.ts';
 import { encodePng } from '../io/png.ts';
 import { Tensor } from '../tensor.ts';
 import type { Parsed } from './flags.ts';
+import { classRows, forwardOf } from './network.ts';
 import { Bar } from './progress.ts';
 import { BATCH, type PlacedModel } from './sampling.ts';
 import type { EVAL } from './settings.ts';
@@ -28,12 +29,14 @@ export interface Measurement {
 /** Measures `n` images of the data, from the first. The batches are as even as they can be, since a plan has one size. */
 export async function measureLikelihood({ unet, diffusion, model }: PlacedModel, data: Dataset, { n, seed, batchSize, split }: { n: number; seed: number; batchSize: number; split: string }): Promise<Measurement> {
   const { height, width, channels, pixels } = data, size = height * width * channels, count = Math.min(n, data.count), { T } = diffusion;
-  const own = unet.config.out_channels / (isLearned(diffusion.variance) ? 2 : 1), selfConditioned = unet.config.in_channels === 2 * own;
+  const own = unet.config.out_channels / (isLearned(diffusion.variance) ? 2 : 1), forward = forwardOf(unet, own), rows = classRows(unet);
   if (channels !== own) throw new DdpmError('E-SHAPE', `the model takes ${own} channels, and the images of ${data.name} have ${channels}. Choose others with --data.`);
+  const odd = rows && data.labels ? data.labels.subarray(0, count).findIndex((label) => label >= rows) : -1;
+  if (odd >= 0) throw new DdpmError('E-DATA', `image ${odd} of ${data.name} is of class ${data.labels![odd]}, and the model knows the classes 0 to ${rows - 1}. Measure it on the data that it was trained on.`);
   const batch = Math.min(batchSize, count), totals = new Float64Array(count), byT = new Float64Array(T), prior = new Float64Array(count);
   // Each image with its own label, or with that of no class where the data have none. x_t has no step before it to be conditioned on.
-  const labels = unet.conditional ? Tensor.empty(diffusion.engine, [batch]) : null, none = (unet.config.num_class_embeds ?? 1) - 1;
-  const likelihood = new Likelihood((x, t) => unet.forward(selfConditioned ? [x, null] : x, t, { labels }), diffusion, [batch, height, width, channels]);
+  const labels = rows ? Tensor.empty(diffusion.engine, [batch]) : null, none = rows - 1;
+  const likelihood = new Likelihood((x, t) => forward(x, t, null, labels), diffusion, [batch, height, width, channels]);
   await likelihood.compile();
   const bar = new Bar(Math.ceil(count / batch) * T);
   for (let first = 0, done = 0; first < count; first += batch, done += T) {
@@ -56,7 +59,7 @@ export async function measureLikelihood({ unet, diffusion, model }: PlacedModel,
     figures: { bits_per_dim: average, standard_error: deviation, L_T: mean(prior), L_1_to_T_minus_1: byT.reduce((a, b) => a + b, 0) - byT[0]!, L_0: byT[0]! },
     protocol: {
       weights: model.file, images: `the first ${count} of ${data.name}, ${split}, not mirrored`, timesteps: T, predicts: diffusion.prediction, variance: diffusion.variance,
-      noise: `one draw of each x_t, seed ${seed}`, ...(unet.conditional && { labels: data.labels ? 'those of the images' : 'none' }), decoder: '256 levels, tanh approximation of the normal distribution', x_0: 'clipped to [-1, 1]',
+      noise: `one draw of each x_t, seed ${seed}`, ...(rows && { labels: data.labels ? 'those of the images' : 'none' }), decoder: '256 levels, tanh approximation of the normal distribution', x_0: 'clipped to [-1, 1]',
     },
     byT: Array.from(byT),
   };

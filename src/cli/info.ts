@@ -1,5 +1,5 @@
 // npm run info: what is in a safetensors file, a model's folder or a run: config, tensors, checkpoints, and the memory that a batch takes.
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tape } from '../autograd.ts';
 import { DdpmError } from '../errors.ts';
@@ -36,7 +36,13 @@ interface Memory {
   readonly activations: number;
   readonly activationsCheckpointed: number;
   readonly sampling: number;
+  /** The images that a run trains on, which lie on the device; null where none are named. */
+  readonly data: number | null;
+  readonly leftOut: readonly string[];
 }
+
+/** What the estimate leaves out. */
+const LEFT_OUT = ['noise, losses and logs of a step', 'the sampler of the grids that training draws', 'what is read back', 'programs, and whatever the driver keeps'];
 
 interface Info {
   readonly path: string;
@@ -90,15 +96,25 @@ async function ofFolder(path: string, batchSize: number): Promise<Info> {
   const { config, tensors, file } = await loadModelFolder(newest);
   const unet = new UNet(config), wanted = new Map(parametersOf(unet).map((p) => [p.name, p.shape.join()]));
   for (const [name, shape] of wanted) if (tensors.get(name)?.shape.join() !== shape) throw new DdpmError('E-MODEL', `${file} does not fit its config.json: ${name} is (${tensors.get(name)?.shape.join(', ') ?? 'missing'}), and the model has (${shape}).`);
-  const rows = [...tensors].map(([name, { shape }]): Row => ({ name, dtype: 'F32', shape, count: sizeOf(shape) }));
-  return { ...about, config: unet.config, ...withSums(rows), ...(unet.config.sample_size !== null && { memory: memoryOf(config, batchSize) }) };
+  const rows = [...tensors].map(([name, { dtype, shape }]): Row => ({ name, dtype, shape, count: sizeOf(shape) }));
+  return { ...about, config: unet.config, ...withSums(rows), ...(unet.config.sample_size !== null && { memory: memoryOf(config, batchSize, run && dataBytes(run)) }) };
 }
 
-/** Counted by capturing the passes on an engine that allocates nothing. Needs no GPU. */
-function memoryOf(config: ConstructorParameters<typeof UNet>[0], batchSize: number): Memory {
+/** As the run counted them when it last started; null for one that did not say. */
+function dataBytes(run: RunFolder): number | null {
+  try {
+    const { memory } = JSON.parse(readFileSync(run.file('env.json'), 'utf8')) as { memory?: { data?: number } };
+    return memory?.data ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/** Counted by capturing the passes on an engine that allocates nothing and chooses the kernels of a GPU. Needs none. */
+function memoryOf(config: ConstructorParameters<typeof UNet>[0], batchSize: number, data: number | null): Memory {
   const engine = new Engine(paperDevice());
   const [plain, again] = [false, true].map((checkpointBlocks) => passes(engine, new UNet(config, { checkpointBlocks }), batchSize));
-  return { batchSize, weights: plain!.weights, trainingState: 5 * plain!.weights, activations: plain!.training, activationsCheckpointed: again!.training, sampling: plain!.sampling };
+  return { batchSize, data, leftOut: [...(data === null ? ['the images to train on'] : []), ...LEFT_OUT], weights: plain!.weights, trainingState: 5 * plain!.weights, activations: plain!.training, activationsCheckpointed: again!.training, sampling: plain!.sampling };
 }
 
 function passes(engine: Engine, unet: UNet, N: number): { weights: number; training: number; sampling: number } {
@@ -117,7 +133,7 @@ function passes(engine: Engine, unet: UNet, N: number): { weights: number; train
 
 function asText({ path, kind, settings, checkpoints, config, metadata, tensors, modules, count, memory }: Info): string {
   const lines = [`${kind.padEnd(9)}${path}`], wide = Math.max(4, ...tensors.map(({ name }) => name.length));
-  const fields = (title: string, values: object): void => void lines.push('', title, ...Object.entries(values).map(([name, value]) => `  ${name.padEnd(24)}${typeof value === 'string' ? value : JSON.stringify(value)}`));
+  const fields = (title: string, values: object): void => void lines.push('', title, ...Object.entries(values).map(([name, value]) => `  ${name.padEnd(26)}${typeof value === 'string' ? value : JSON.stringify(value)}`));
   if (settings) fields('settings', settings);
   if (checkpoints) fields('checkpoints', checkpoints.length ? Object.fromEntries(checkpoints.map(({ step, path: at, bytes }) => [`step ${step}`, `${mebibytes(bytes)} MiB  ${at}`])) : { none: 'nothing was saved yet' });
   if (config) fields('config', config);
@@ -126,11 +142,12 @@ function asText({ path, kind, settings, checkpoints, config, metadata, tensors, 
   lines.push('', 'tensors', ...tensors.map(({ name, dtype, shape, count: n }) => `  ${name.padEnd(wide)}  ${dtype.padEnd(4)} ${number(n)}  (${shape.join(', ')})`));
   lines.push('', 'modules', ...Object.entries(modules).map(([name, n]) => `  ${name.padEnd(wide)}       ${number(n)}`), `  ${'all'.padEnd(wide)}       ${number(count)}  in ${tensors.length} tensors`);
   if (memory) {
-    const { batchSize, weights, trainingState, activations, activationsCheckpointed, sampling } = memory, mib = (bytes: number): string => `${mebibytes(bytes)} MiB`;
-    fields(`memory at batch size ${batchSize}`, {
-      training: `${mib(trainingState + activations)} = weights, gradients, Adam and EMA ${mib(trainingState)} + activations ${mib(activations)}`,
-      'with --checkpoint-blocks': `${mib(trainingState + activationsCheckpointed)} = ${mib(trainingState)} + ${mib(activationsCheckpointed)}`,
+    const { batchSize, data, leftOut, weights, trainingState, activations, activationsCheckpointed, sampling } = memory, mib = (bytes: number): string => `${mebibytes(bytes)} MiB`, images = data === null ? '' : ` + images ${mib(data)}`;
+    fields(`memory of a GPU at batch size ${batchSize}`, {
+      training: `${mib(trainingState + activations + (data ?? 0))} = weights, gradients, Adam and EMA ${mib(trainingState)} + activations ${mib(activations)}${images}`,
+      'with --checkpoint-blocks': `${mib(trainingState + activationsCheckpointed + (data ?? 0))} = ${mib(trainingState)} + ${mib(activationsCheckpointed)}${images}`,
       sampling: `${mib(weights + sampling)} = weights ${mib(weights)} + activations ${mib(sampling)}`,
+      'not counted': leftOut.join('; '),
     });
   }
   return `${lines.join('\n')}\n`;

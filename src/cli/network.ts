@@ -1,6 +1,7 @@
 // The network of a model as a sampler takes it: with labels and guidance where it has classes, with its own last prediction where it was trained so.
 
 import type { DiffusionModel } from '../diffusion/gaussian.ts';
+import type { UNet } from '../nn/unet.ts';
 import { guided } from '../diffusion/uses/guidance.ts';
 import { DdpmError } from '../errors.ts';
 import { Tensor } from '../tensor.ts';
@@ -11,6 +12,23 @@ export interface LabelSettings {
   readonly label: string | null;
   /** w in uncond + w (cond - uncond). */
   readonly guidance: number;
+}
+
+/** The forward pass with whatever the network reads beside x and t; it is conditioned on its own last prediction where it takes twice the channels of an image. */
+export function forwardOf(unet: UNet, channels: number): (x: Tensor, t: Tensor, start: Tensor | null | undefined, labels: Tensor | null) => Tensor {
+  const selfConditioned = unet.config.in_channels === 2 * channels;
+  return (x, t, start, labels) => unet.forward(selfConditioned ? [x, start ?? null] : x, t, { labels });
+}
+
+/**
+ * The rows of a model's table of classes, of which the last stands for no class; 0 for a model without classes.
+ *
+ * @throws DdpmError E-MODEL where it embeds classes otherwise
+ */
+export function classRows({ conditional, config: { num_class_embeds: rows, class_embed_type: type } }: UNet): number {
+  if (!conditional) return 0;
+  if (rows === null) throw new DdpmError('E-MODEL', `the model embeds classes by "${type}", and only rows of a table (num_class_embeds) can be chosen here.`);
+  return rows;
 }
 
 export class Network {
@@ -27,19 +45,16 @@ export class Network {
    * @throws DdpmError E-USAGE for labels or guidance that the model has no use for, or a class that it does not know
    */
   constructor({ unet, diffusion: { engine } }: Pick<PlacedModel, 'unet' | 'diffusion'>, [, , channels]: ImageShape, batch: number, { label, guidance }: LabelSettings) {
-    const selfConditioned = unet.config.in_channels === 2 * channels;
-    const input = (x: Tensor, start: Tensor | null | undefined) => (selfConditioned ? ([x, start ?? null] as const) : x);
-    if (!unet.conditional) {
+    const forward = forwardOf(unet, channels), rows = classRows(unet);
+    if (!rows) {
       for (const [flag, given] of [['--label', label !== null], ['--guidance', guidance !== 1]] as const)
         if (given) throw new DdpmError('E-USAGE', `${flag} is for models with classes, and this one was trained without labels. Leave it out.`);
-      this.model = (x, t, start) => unet.forward(input(x, start), t);
+      this.model = (x, t, start) => forward(x, t, start, null);
       this.description = '';
       this.#labels = this.#none = null;
       this.#classOf = () => 0;
       return;
     }
-    const rows = unet.config.num_class_embeds;
-    if (rows === null) throw new DdpmError('E-MODEL', `the model embeds classes by "${unet.config.class_embed_type}", and --label only chooses rows of a table (num_class_embeds).`);
     // The last row of the table stands for no class where guidance is to be possible.
     const classes = rows - 1;
     const chosen = label === null || label === 'all' ? null : Number(label);
@@ -49,7 +64,7 @@ export class Network {
     const upload = (row: (n: number) => number) => Tensor.from(engine, [batch], Uint32Array.from({ length: batch }, (_, n) => row(n)));
     this.#labels = upload((n) => this.#classOf(n));
     this.#none = guidance === 1 ? null : upload(() => classes);
-    this.model = guided((x, t, start, labels) => unet.forward(input(x, start), t, { labels }), { labels: this.#labels, ...(this.#none && { none: this.#none }), scale: guidance });
+    this.model = guided(forward, { labels: this.#labels, ...(this.#none && { none: this.#none }), scale: guidance });
     this.description = `${chosen === null ? `classes 0 to ${classes - 1} in turn` : `class ${chosen}`}${guidance === 1 ? '' : `, guidance ${guidance}`}`;
   }
 

@@ -11,7 +11,7 @@ import type { UNetFields } from '../nn/config.ts';
 import type { NamedTensors, Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
 import { readFileOr, writeAtomic } from './files.ts';
-import { modelFile, parseConfig, readModel } from './model.ts';
+import { modelFile, type ModelTensor, parseConfig, readModel } from './model.ts';
 import { safetensorsChunks, type TensorToWrite } from './safetensors.ts';
 import { readScheduler, type Scheduler, SCHEDULER, schedulerConfig } from './scheduler.ts';
 
@@ -126,7 +126,7 @@ export interface ModelFolder {
   /** The file that the weights come from. */
   readonly file: string;
   readonly config: UNetFields;
-  readonly tensors: NamedTensors;
+  readonly tensors: ReadonlyMap<string, ModelTensor>;
   readonly scheduler: Scheduler;
   /** Where the scheduler was described; null where nothing was, and DDPM's own schedule of 1,000 steps is taken. */
   readonly schedulerFile: string | null;

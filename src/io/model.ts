@@ -1,7 +1,7 @@
 // A model as files: config.json and tensors in safetensors, in the layout of diffusers, both ways.
 import { DdpmError } from '../errors.ts';
 import type { UNetFields } from '../nn/config.ts';
-import { readSafetensors, type TensorToWrite } from './safetensors.ts';
+import { type Dtype, readSafetensors, type TensorToWrite } from './safetensors.ts';
 
 /** The names that attention tensors had before diffusers 0.18; google/ddpm-cifar10-32 still has them. */
 const LEGACY: readonly [RegExp, string][] = [
@@ -26,12 +26,15 @@ export function modernNames<T extends { readonly shape: readonly number[] }>(ten
   return out;
 }
 
+/** A tensor of weights; `dtype` is the file's, whatever the data were widened to. */
+export type ModelTensor = { readonly shape: readonly number[]; readonly data: ArrayLike<number>; readonly dtype: Dtype };
+
 /** The float tensors of a safetensors file, ready for Parameters.write. */
-export function readModel(bytes: Uint8Array, name: string): Map<string, { shape: readonly number[]; data: ArrayLike<number> }> {
+export function readModel(bytes: Uint8Array, name: string): Map<string, ModelTensor> {
   const { tensors } = readSafetensors(bytes, name);
   for (const [tensor, { dtype }] of tensors)
     if (!['F64', 'F32', 'F16', 'BF16'].includes(dtype)) throw new DdpmError('E-MODEL', `${name}: tensor ${tensor} is ${dtype}; weights are floating point.`);
-  return modernNames(tensors as unknown as Map<string, { shape: readonly number[]; data: ArrayLike<number> }>);
+  return modernNames(tensors as unknown as Map<string, ModelTensor>);
 }
 
 /** Parses a config.json; throws E-FILE where it is not JSON or not of a U-Net. */
