@@ -1,8 +1,8 @@
-// y[to + i / row stride + i % row] = sum_s part[start + s step + i] for i < size, added to y where `accumulate` is set: many such sums at once
+// y[to + i / row stride + i % row] = sum_s part[start + s step + i / row pitch + i % row] for i < size, added to y where `accumulate` is set: many such sums at once
 // A workgroup looks its sum up in the table, an invocation computes one value, in the order of s: the same bits on every run.
 #import index
 struct Dims { sums: u32 }
-struct Sum { group: u32, start: u32, terms: u32, step: u32, size: u32, row: u32, stride: u32, to: u32, accumulate: u32 }
+struct Sum { group: u32, start: u32, terms: u32, step: u32, size: u32, row: u32, pitch: u32, stride: u32, to: u32, accumulate: u32 }
 @group(0) @binding(0) var<storage, read> table: array<Sum>;   // (sums), by the first of their workgroups
 @group(0) @binding(1) var<storage, read> part: array<f32>;    // every sum's (terms, step)
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // the results, anywhere
@@ -20,8 +20,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let job = table[first];
   let i = (group - job.group) * 64u + li;
   if (i >= job.size) { return; }
+  let at_part = job.start + i / job.row * job.pitch + i % job.row;
   var sum = 0.0;
-  for (var s = 0u; s < job.terms; s++) { sum += part[job.start + s * job.step + i]; }
+  for (var s = 0u; s < job.terms; s++) { sum += part[at_part + s * job.step]; }
   let at = job.to + i / job.row * job.stride + i % job.row;
   if (job.accumulate != 0u) { sum += y[at]; }
   y[at] = sum;

@@ -27,19 +27,25 @@ interface Node {
   readonly saved: readonly Slice[];
   /** The input whose gradient is dy itself: the tape hands dy over instead of copying it. */
   readonly passes: number;
+  readonly parts: readonly Tensor[];
 }
 
 const active = new WeakMap<Engine, Tape>();
 
 /**
  * Puts an op on the active tape. `backward` gets dy and, for each input, where its gradient goes, or null where none is wanted.
- * `saved` are slices that backward reads and that die with the node; they and y must come from engine.allocate.
+ * `saved` are slices that backward reads and that die with the node; they and y must come from engine.allocate. `parts` are tensors over ranges of y, for ops of
+ * several results: their gradients are ranges of dy.
  */
-export function record(y: Tensor, inputs: readonly (Tensor | null)[], backward: Node['backward'], { saved = [], passes = -1 }: { saved?: Slice[]; passes?: number } = {}): Tensor {
+export function record(y: Tensor, inputs: readonly (Tensor | null)[], backward: Node['backward'], { saved = [], passes = -1, parts = [] }: { saved?: Slice[]; passes?: number; parts?: readonly Tensor[] } = {}): Tensor {
   const tape = active.get(y.engine);
   if (tape && inputs.some((x) => x?.requiresGrad)) {
     y.requiresGrad = true;
-    tape.nodes.push({ output: y, inputs, backward, saved, passes });
+    tape.nodes.push({ output: y, inputs, backward, saved, passes, parts });
+    for (const part of parts) {
+      part.requiresGrad = true;
+      tape.wholes.set(part.slice, y.slice);
+    }
   } else if (!tape) for (const slice of saved) y.engine.free(slice);
   return y;
 }
@@ -76,6 +82,8 @@ export class Tape {
   readonly engine: Engine;
   /** What was recorded, in order. */
   nodes: (Node | Segment)[] = [];
+  /** Of a result that is a part of a whole: the whole. */
+  readonly wholes = new Map<Slice, Slice>();
   readonly #leaves = new Map<Slice, Slice>();
   #scope: Scope | null = null;
 
@@ -139,9 +147,11 @@ export class Tape {
         if (dy) gradients.set(this.#again(node, left).slice, dy);
         continue;
       }
+      // What nobody has used has no gradient.
+      for (const { slice } of node.parts) if (!gradients.delete(slice) && dy) engine.clear(rangeOf(slice, node.output.slice, dy));
       if (dy) {
         node.backward(dy, node.inputs.map((input, i) => (i === node.passes ? null : this.#destination(input, gradients, written, folds))));
-        if (!this.#hand(dy, node.inputs[node.passes] ?? null, gradients)) engine.free(dy);
+        if (!this.#hand(dy, node.inputs[node.passes] ?? null, gradients, written, folds)) engine.free(dy);
       }
       for (const slice of node.saved) engine.free(slice);
       if (!kept.has(node.output.slice.buffer)) engine.free(node.output.slice);
@@ -180,24 +190,32 @@ export class Tape {
     }
     const there = gradients.get(input.slice);
     if (there) return { slice: there, accumulate: 1 };
-    const slice = this.engine.allocate(input.slice.bytes);
+    const whole = this.wholes.get(input.slice);
+    let slice = (whole && gradients.get(whole)) ?? this.engine.allocate((whole ?? input.slice).bytes);
+    if (whole) {
+      gradients.set(whole, slice);
+      slice = rangeOf(input.slice, whole, slice);
+    }
     gradients.set(input.slice, slice);
     return { slice, accumulate: 0 };
   }
 
   /** Makes dy the input's gradient, or adds it; true if dy was taken. */
-  #hand(dy: Slice, input: Tensor | null, gradients: Map<Slice, Slice>): boolean {
+  #hand(dy: Slice, input: Tensor | null, gradients: Map<Slice, Slice>, written: Set<Slice> | null, folds: Folds): boolean {
     if (!input?.requiresGrad) return false;
     if (input instanceof ParameterTensor) throw new DdpmError('E-ENGINE', `${input.name}: a parameter cannot take dy over; its gradient has its own place.`);
-    const there = gradients.get(input.slice);
-    if (!there) {
+    if (!gradients.has(input.slice) && !this.wholes.has(input.slice)) {
       gradients.set(input.slice, dy);
       return true;
     }
-    this.engine.run(k.accumulate, pointwise(input.size), { x: dy, y: there, copy: 0 });
+    const { slice, accumulate } = this.#destination(input, gradients, written, folds)!;
+    this.engine.run(k.accumulate, pointwise(input.size), { x: dy, y: slice, copy: 1 - accumulate });
     return false;
   }
 }
+
+/** What a part of `whole` is in another slice of its size. */
+const rangeOf = (part: Slice, whole: Slice, other: Slice): Slice => ({ buffer: other.buffer, offset: other.offset + part.offset - whole.offset, bytes: part.bytes });
 
 /** Runs fn with nothing recorded, and frees what it made but its result: no gradient flows through that. */
 export function noGrad<T>(engine: Engine, fn: () => T): T {

@@ -3,7 +3,7 @@ import type { Engine } from './gpu/engine.ts';
 import { grid, type Slice } from './gpu/kernel.ts';
 import * as k from './gpu/kernels.gen.ts';
 
-/** y[to + floor(i / row) stride + i % row] = sum_s part[from + s step + i], i < size. In elements; `to` counts from the start of y. */
+/** y[to + floor(i / row) stride + i % row] = sum_s part[from + s step + floor(i / row) pitch + i % row], i < size. In elements; `to` counts from the start of y. */
 export interface Sum {
   readonly y: Slice;
   readonly accumulate: 0 | 1;
@@ -11,8 +11,9 @@ export interface Sum {
   readonly terms: number;
   readonly step: number;
   readonly size: number;
-  /** By default the sums lie one behind the other. */
+  /** By default rows lie one behind the other, here and there. */
   readonly row?: number;
+  readonly pitch?: number;
   readonly stride?: number;
   readonly to?: number;
 }
@@ -89,14 +90,26 @@ export function fold(engine: Engine, part: Slice, sums: readonly Sum[]): void {
   engine.free(part);
 }
 
+/** A copy: sums of one term, from a slice of its own. */
+export type Move = { readonly from: Slice; readonly first?: number } & Pick<Sum, 'size' | 'row' | 'pitch' | 'stride' | 'to'>;
+
+/** Copies rows into y; one dispatch for all that come from one buffer. */
+export function move(engine: Engine, y: Slice, moves: readonly Move[]): void {
+  for (const buffer of new Set(moves.map(({ from }) => from.buffer))) {
+    const its = moves.filter(({ from }) => from.buffer === buffer);
+    const offset = Math.min(...its.map(({ from }) => from.offset)), end = Math.max(...its.map(({ from }) => from.offset + from.bytes));
+    launch(engine, { buffer, offset, bytes: end - offset }, its.map(({ from, first = 0, ...rest }) => ({ ...rest, y, accumulate: 0, from: first, base: (from.offset - offset) / 4, terms: 1, step: 0 })));
+  }
+}
+
 /** One dispatch for sums whose results lie in one buffer. */
 function launch(engine: Engine, part: Slice, sums: readonly (Sum & { readonly base: number })[]): void {
   const offset = Math.min(...sums.map(({ y }) => y.offset)), end = Math.max(...sums.map(({ y }) => y.offset + y.bytes));
   let groups = 0;
-  const table = sums.flatMap(({ y, base, from, terms, step, size, row = size, stride = 0, to = 0, accumulate }) => {
+  const table = sums.flatMap(({ y, base, from, terms, step, size, row = size, pitch = row, stride = row, to = 0, accumulate }) => {
     const first = groups;
     groups += Math.ceil(size / 64);
-    return [first, base + from, terms, step, size, row, stride, (y.offset - offset) / 4 + to, accumulate];
+    return [first, base + from, terms, step, size, row, pitch, stride, (y.offset - offset) / 4 + to, accumulate];
   });
   engine.run(k.fold, grid(groups), { table: engine.constants(Uint32Array.from(table)), part, y: { buffer: sums[0]!.y.buffer, offset, bytes: end - offset }, sums: sums.length });
 }

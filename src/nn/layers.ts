@@ -13,6 +13,8 @@ import { Module, Parameter } from './parameter.ts';
 export interface Mode {
   /** What drives dropout in training; without it dropout is off. */
   readonly clock: Clock | null;
+  /** What the blocks' time_emb_proj make of the embedding, all at once; a block that is not in it does so itself. */
+  readonly projected?: ReadonlyMap<ResnetBlock2D, Tensor>;
   /** Gradient checkpointing: backward runs each block again. */
   readonly again?: boolean;
 }
@@ -115,9 +117,9 @@ export class ResnetBlock2D extends Module {
   }
 
   /** x (N, H, W, C) or the two halves of a skip connection; temb (N, T) with its SiLU applied. */
-  forward(x: Tensor | readonly [Tensor, Tensor], temb: Tensor, { clock }: Mode): Tensor {
+  forward(x: Tensor | readonly [Tensor, Tensor], temb: Tensor, { clock, projected }: Mode): Tensor {
     let h = this.norm1.forward(x, true);
-    const e = this.time_emb_proj.forward(temb);
+    const e = projected?.get(this) ?? this.time_emb_proj.forward(temb);
     h = this.conv1.forward(h, { perImage: this.#scaleShift ? null : e });
     h = this.norm2.forward(h, true, this.#scaleShift ? e : null);
     if (clock && this.#dropout > 0) h = dropout(h, this.#dropout, clock, this.#stream);

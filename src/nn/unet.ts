@@ -5,6 +5,7 @@ import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { fill } from '../gpu/kernels.gen.ts';
 import { placeFrequencies, timestepEmbedding } from '../ops/embedding.ts';
+import { linears } from '../ops/linears.ts';
 import { add, silu } from '../ops/pointwise.ts';
 import { Tensor } from '../tensor.ts';
 import { type UNetConfig, type UNetFields, readConfig } from './config.ts';
@@ -196,11 +197,11 @@ export class UNet extends Module {
     const frequencies = this.#frequencies.get(engine);
     if (!frequencies) throw new DdpmError('E-ENGINE', 'the model is not on this device yet: call Parameters.place(engine, model) first.');
     this.#checkLabels(labels, N);
-    const mode: Mode = { clock, again: this.#again };
 
     return engine.scope(() => {
       // Every block applies SiLU to the same embedding: once is enough.
       const temb = engine.scope(() => silu(this.#embed(t, labels, frequencies)));
+      const mode: Mode = { clock, again: this.#again, projected: this.#project(temb) };
       let h = engine.scope(() => this.conv_in.forward(conditioned ? [image, start ?? zerosLike(image)] : image));
       const skips = [h];
       for (const block of this.down_blocks) {
@@ -212,6 +213,14 @@ export class UNet extends Module {
       for (const block of this.up_blocks) h = block.forward(h, skips, temb, mode);
       return this.conv_out.forward(this.conv_norm_out.forward(h, true));
     });
+  }
+
+  /** What every block's time_emb_proj makes of the embedding, in one product. */
+  #project(temb: Tensor): ReadonlyMap<ResnetBlock2D, Tensor> {
+    const blocks = [...this.down_blocks, this.mid_block, ...this.up_blocks].flatMap(({ resnets }) => resnets);
+    const layers = blocks.map(({ time_emb_proj: { weight, bias } }) => ({ w: weight.tensor, bias: bias.tensor }));
+    const projected = temb.engine.scope(() => linears(temb, layers));
+    return new Map(blocks.map((block, i) => [block, projected[i]!]));
   }
 
   /** The embedding of t, and of the labels where the model has classes. */
