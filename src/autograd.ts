@@ -78,6 +78,10 @@ export const pointwise = (values: number) => grid(Math.ceil(values / 256));
 /** Launches one invocation for each of `count` items. */
 export const threads = (count: number) => grid(Math.ceil(count / 64));
 
+/**
+ * Reverse-mode differentiation: ops called inside `record` are noted with how to go back, and `backward(loss)` runs that in reverse, from a loss of shape (1)
+ * (E-SHAPE otherwise). Gradients of parameters go to their own places, those of other inputs are read with `gradient`.
+ */
 export class Tape {
   readonly engine: Engine;
   /** What was recorded, in order. */

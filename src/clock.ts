@@ -2,6 +2,7 @@
 import type { Engine } from './gpu/engine.ts';
 import type { Slice } from './gpu/kernel.ts';
 
+/** What a clock is set to. */
 export interface Tick {
   /** The seed of every random stream. */
   readonly seed: number;
@@ -16,6 +17,10 @@ export interface Tick {
   readonly emaDecay?: number;
 }
 
+/**
+ * 64 bytes on the device that say which step it is: the counters of every random stream, the learning rate and AdamW's corrections. `set` it before each
+ * replay of a plan, which reads it; nothing else changes between steps.
+ */
 export class Clock {
   readonly engine: Engine;
   readonly slice: Slice;

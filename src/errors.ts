@@ -19,6 +19,10 @@ export type ErrorCode =
 /** Process exit codes: 1 failure, 2 usage, 3 no usable GPU, 4 device lost, 5 loss not finite (130, interrupted and saved, is not an error). */
 const EXIT: Partial<Record<ErrorCode, number>> = { 'E-USAGE': 2, 'E-NO-ADAPTER': 3, 'E-DEVICE-LOST': 4, 'E-NONFINITE': 5 };
 
+/**
+ * What everything here throws where a caller can do something about it: `code` is stable, the message says what happened, why, and what to do; `exitCode` is
+ * the command line's.
+ */
 export class DdpmError extends Error {
   override readonly name = 'DdpmError';
   readonly code: ErrorCode;

@@ -9,6 +9,7 @@ export { loadCheckpoint, loadModelFolder, type ModelFolder, saveCheckpoint, type
 export { imageGrid, type Picture, toBytes } from './io/picture.ts';
 export { encodePng } from './io/png.ts';
 
+/** Which adapter openEngine() opens, and with what. */
 export interface OpenOptions {
   /** Part of an adapter's name, or its number in listAdapters(); default is a hardware adapter if there is one. */
   readonly gpu?: string;
@@ -25,6 +26,7 @@ export interface OpenOptions {
   readonly poison?: boolean;
 }
 
+/** An engine on a device of its own; `close` destroys both. */
 export interface OpenedEngine {
   readonly engine: Engine;
   readonly device: GPUDevice;
@@ -47,6 +49,7 @@ async function loadDawn(): Promise<typeof import('webgpu')> {
   }
 }
 
+/** An adapter as Dawn lists it. */
 export interface AdapterName {
   readonly backend: string;
   readonly name: string;

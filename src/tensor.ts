@@ -4,6 +4,7 @@ import { USAGE } from './gpu/constants.ts';
 import type { Engine } from './gpu/engine.ts';
 import type { Slice } from './gpu/kernel.ts';
 
+/** Values in a tensor of this shape: the product of its sizes. */
 export const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
 /** float32 (or 32-bit integers, where a docstring says so), contiguous. Activations are NHWC. */

@@ -21,6 +21,13 @@ const files = readdirSync(here, { recursive: true, encoding: 'utf8' })
   .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)))
   .sort();
 
+// DDPM_TEST_LIMITS=default: as on a device that offers nothing beyond WebGPU's default limits and has no subgroups, here and in the commands that tests start.
+if (process.env.DDPM_TEST_LIMITS === 'default') {
+  const { href } = new URL('helpers/default-limits.mjs', import.meta.url);
+  process.env.NODE_OPTIONS = `${process.env.NODE_OPTIONS ?? ''} --import ${href}`;
+  await import(href);
+}
+
 let total = 0, passed = 0, failed = 0, skipped = 0, current = '', finished = false;
 const started = performance.now();
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(2)} s`;

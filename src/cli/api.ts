@@ -35,7 +35,7 @@ export function declaration(text: string, name: string): { doc: string; code: st
 }
 
 export function apiPage(dist: string): string {
-  const out = ['# The API of ddpm.wgsl', '', 'Made by `npm run build` from the declarations and docstrings. `ddpm.wgsl/nn` and `ddpm.wgsl/diffusion` are parts of `ddpm.wgsl`.'];
+  const out = ['# The API of ddpm.wgsl', '', 'Made by `npm run api` from the declarations and docstrings. `ddpm.wgsl/nn` and `ddpm.wgsl/diffusion` are parts of `ddpm.wgsl`.'];
   const described = new Set<string>();
   for (const [title, file] of ENTRIES) {
     out.push('', `## ${title}`);

@@ -80,7 +80,7 @@ const HELP = { type: 'bool', default: false, once: true, group: 'other', help: '
 
 /** How data are read, whatever their format. */
 const READ = {
-  'image-size': { ...COUNT, default: null, group: 'data', help: 'resize the shorter side of images and cut out the square middle; draw shapes in this size' },
+  'image-size': { ...COUNT, default: null, group: 'data', help: 'resize the shorter side, cut out the square middle; size of drawn shapes' },
   channels: { type: 'choice', choices: ['1', '3'], default: null, group: 'data', help: 'grey or colour' },
   labels: { type: 'choice', choices: ['fine', 'coarse'], default: null, group: 'data', help: 'of CIFAR-100: 100 classes, or the 20 groups of them' },
   'skip-bad': { type: 'bool', default: null, group: 'data', help: 'leave out damaged files of a folder of images, and damaged records of CIFAR' },

@@ -16,6 +16,7 @@ import { makeShapes } from './shapes.ts';
 
 export type { Dataset } from './images.ts';
 
+/** Which images of a data set are read, and how they are made to fit. */
 export type LoadOptions = {
   /** Which half (train). */
   split?: 'train' | 'test';

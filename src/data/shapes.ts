@@ -10,6 +10,7 @@ export const SHAPE_KINDS = ['disc', 'square', 'triangle', 'cross', 'ring'] as co
 /** Second half of the Philox key ("shap"), far from the numbers in STREAM, so that drawing data never shares a stream with training. */
 const SHAPES_STREAM = 0x73686170;
 
+/** How many synthetic images, how large, from which seed. */
 export type ShapesOptions = {
   /** Number of images (10,000). */
   count?: number;

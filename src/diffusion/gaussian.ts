@@ -28,8 +28,10 @@ const COLUMNS = [
 const K = COLUMNS.length;
 const column = (name: (typeof COLUMNS)[number]) => COLUMNS.indexOf(name);
 
+/** A coefficient of the schedule that can be looked up for every image. */
 export type TableName = keyof typeof TABLE_NAMES;
 
+/** Moments of a normal distribution. */
 export interface MeanVariance {
   /** (N, H, W, C) */
   readonly mean: Tensor;
@@ -41,6 +43,10 @@ export interface MeanVariance {
 
 const requireTimes = (x: Tensor, t: Tensor): void => requireShapes(t.size === x.shape[0], 'diffusion', 'one timestep for each image', { x, t });
 
+/**
+ * The diffusion process on tensors, with a t for every image (Ho et al., 2020): q(x_t | x_0), the posterior, a reverse step, the simple loss. Images are (N,
+ * H, W, C), about [-1, 1]; t is (N) uint32, from 0 to T - 1. Shapes that do not go together are E-SHAPE.
+ */
 export class GaussianDiffusion {
   readonly engine: Engine;
   readonly schedule: Schedule;

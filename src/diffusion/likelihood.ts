@@ -21,6 +21,7 @@ export function priorBits(s: Schedule, x0: ArrayLike<number>, N: number): Float6
   });
 }
 
+/** A likelihood, in bits a dimension, and its parts. */
 export interface Bits {
   /** L_T, (N) */
   readonly prior: Float64Array;
@@ -30,6 +31,10 @@ export interface Bits {
   readonly total: Float64Array;
 }
 
+/**
+ * The variational bound on -log p(x_0) of images, in bits a dimension: its terms at every t and the prior's (Ho et al., 2020, eq. 5; Nichol & Dhariwal,
+ * 2021).
+ */
 export class Likelihood {
   readonly engine: Engine;
   readonly diffusion: GaussianDiffusion;

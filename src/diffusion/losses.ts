@@ -15,8 +15,10 @@ import { isLearned, logVarianceTable, type Variance } from './variance.ts';
  * - `hybrid`: L_simple + T / 1000 of that term, whose gradient reaches only the variance (Nichol & Dhariwal 2021, section 3.1).
  */
 export const LOSSES = ['mse', 'l1', 'huber', 'vlb', 'hybrid'] as const;
+/** One of LOSSES. */
 export type LossName = (typeof LOSSES)[number];
 
+/** Which loss, and how timesteps are weighted. */
 export interface LossOptions {
   /** `mse` by default, `hybrid` where the variance is learned. */
   readonly loss?: LossName | null;
@@ -50,6 +52,7 @@ export function uploadColumns(diffusion: GaussianDiffusion, columns: readonly Fl
 
 const SIMPLE_FACTOR = 7, VLB_FACTOR = 8;
 
+/** The training loss for one prediction, variance and weighting: of every image and the batch's mean. */
 export class DiffusionLoss {
   readonly diffusion: GaussianDiffusion;
   readonly name: LossName;

@@ -8,6 +8,7 @@ import type { Schedule } from './schedule.ts';
  * or the mean of q(x_{t-1} | x_t, x_0) (mu, Ho et al. 2020, section 3.2).
  */
 export const PREDICTIONS = ['eps', 'x0', 'v', 'mu'] as const;
+/** One of PREDICTIONS: what the network's output means. */
 export type Prediction = (typeof PREDICTIONS)[number];
 
 /** diffusers' `prediction_type` of each; it has none for mu. */

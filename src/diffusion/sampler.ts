@@ -12,6 +12,7 @@ import type { DiffusionModel, GaussianDiffusion } from './gaussian.ts';
 import { type Row, ROW_SIZE, rowValues } from './samplers/row.ts';
 import { samplerTable, type TableOptions } from './samplers/table.ts';
 
+/** Which sampler, over which timesteps, with how much noise. */
 export interface SamplerOptions extends TableOptions {
   /** Clip the predicted x_0 to [-1, 1]; true by default. */
   readonly clipDenoised?: boolean;
@@ -48,6 +49,10 @@ export interface Draw {
   readonly onStep?: (step: SampleStep) => void | Promise<void>;
 }
 
+/**
+ * A chain from noise to images as one captured step that is replayed: (N, H, W, C), of one shape and one set of options. `sample` draws; `destroy` frees its
+ * memory.
+ */
 export class Sampler {
   readonly engine: Engine;
   readonly shape: readonly [number, number, number, number];

@@ -4,8 +4,10 @@ import { DdpmError } from '../errors.ts';
 
 /** The schedules by name. `quadratic` is diffusers' `scaled_linear`, `cosine` its `squaredcos_cap_v2`. */
 export const SCHEDULES = ['linear', 'quadratic', 'cosine', 'sigmoid'] as const;
+/** One of SCHEDULES. */
 export type ScheduleName = (typeof SCHEDULES)[number];
 
+/** The ends of a schedule's betas. */
 export interface BetaOptions {
   /** First beta of all but `cosine` (1e-4, Ho et al. 2020, section 4). */
   readonly betaStart?: number;

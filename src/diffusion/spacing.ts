@@ -5,10 +5,12 @@ import type { Schedule } from './schedule.ts';
 
 /** diffusers' `timestep_spacing`. */
 export const SPACINGS = ['leading', 'trailing', 'linspace'] as const;
+/** One of SPACINGS. */
 export type Spacing = (typeof SPACINGS)[number];
 
 /** Those, the noise levels of Karras et al. (2022), and levels that fall by one factor (Song & Ermon 2019). */
 export const SAMPLER_SPACINGS = [...SPACINGS, 'karras', 'geometric'] as const;
+/** One of SAMPLER_SPACINGS. */
 export type SamplerSpacing = (typeof SAMPLER_SPACINGS)[number];
 
 /** log(alpha / sigma) below which the solvers do not start: a cosine schedule ends at -9.9, where x_0 is 20,000 times as far off as eps (diffusers' advice). */

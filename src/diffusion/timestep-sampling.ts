@@ -7,7 +7,9 @@ import * as k from '../gpu/kernels.gen.ts';
 import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 
+/** How t is drawn in training: uniformly, or in proportion to the root of its mean squared loss (Nichol & Dhariwal, 2021, section 3.3). */
 export const TIME_SAMPLINGS = ['uniform', 'importance'] as const;
+/** One of TIME_SAMPLINGS. */
 export type TimeSampling = (typeof TIME_SAMPLINGS)[number];
 
 /** Losses kept for every t, and their count. */

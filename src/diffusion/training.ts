@@ -16,6 +16,7 @@ import type { GaussianDiffusion } from './gaussian.ts';
 import { DiffusionLoss, type LossName, type LossOptions } from './losses.ts';
 import { ImportanceSampling, type TimeSampling } from './timestep-sampling.ts';
 
+/** Batch, length and learning rate of a training run, with the loss and AdamW's settings. */
 export interface TrainingOptions extends AdamWOptions, LossOptions {
   readonly batchSize: number;
   /** Images that go through the network at a time, all of the batch by default: less memory for the same step, whose gradient is the sum over the parts. */
@@ -33,6 +34,10 @@ export interface TrainingOptions extends AdamWOptions, LossOptions {
   readonly labelDropout?: number;
 }
 
+/**
+ * The training step as one captured plan: batch, noise, forward, backward, AdamW, moving average. `run(step)` replays it without waiting, `read` brings
+ * losses back, `loop` is both as an async iterator. A step that is not finite changes nothing, and its log says so.
+ */
 export class Training {
   readonly engine: Engine;
   readonly options: TrainingOptions;

@@ -9,6 +9,7 @@ import type { Schedule } from './schedule.ts';
  * - `learned`: log sigma^2 = v.
  */
 export const VARIANCES = ['fixed_small', 'fixed_large', 'learned_range', 'learned'] as const;
+/** One of VARIANCES: what the variance of a reverse step is. */
 export type Variance = (typeof VARIANCES)[number];
 
 /** Whether the network has a second half of channels, for the variance. */

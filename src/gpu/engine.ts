@@ -27,6 +27,10 @@ function subgroupWidth(device: GPUDevice): number {
   return device.features.has('subgroups') && info?.subgroupMinSize === info?.subgroupMaxSize ? (info?.subgroupMinSize ?? 0) : 0;
 }
 
+/**
+ * Runs typed WGSL kernels on a borrowed GPUDevice, eagerly (`run`, in batches, submitted when something is read) or captured into plans (`capture`) that are
+ * replayed. What it allocates is float32 or 32-bit integers, freed by scope or by hand.
+ */
 export class Engine {
   readonly device: GPUDevice;
   readonly pipelines: Pipelines;

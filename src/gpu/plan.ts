@@ -4,6 +4,7 @@ import type { Slice } from './kernel.ts';
 import type { Pipeline } from './pipelines.ts';
 import type { Pool } from './pool.ts';
 
+/** What a plan is made of: a dispatch of workgroups, a copy or a clearing of bytes. */
 export type Command =
   | { readonly kind: 'dispatch'; readonly pipeline: Pipeline; readonly bindings: GPUBindGroup; readonly x: number; readonly y: number; readonly z: number }
   | { readonly kind: 'copy'; readonly from: Slice; readonly to: Slice }

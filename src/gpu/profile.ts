@@ -3,6 +3,7 @@ import { MAP_READ, USAGE } from './constants.ts';
 import type { Engine } from './engine.ts';
 import type { Command, Plan } from './plan.ts';
 
+/** Time on the device by kernel, as `engine.profile` measures it with timestamp queries. */
 export interface KernelTime {
   readonly kernel: string;
   readonly calls: number;

@@ -9,11 +9,13 @@ export type TensorData =
   | Int8Array | Int16Array | Int32Array | BigInt64Array
   | Uint8Array | Uint16Array | Uint32Array | BigUint64Array;
 
+/** The dtypes of safetensors files that are read and written. */
 export type Dtype = 'F64' | 'I64' | 'U64' | 'F32' | 'I32' | 'U32' | 'F16' | 'BF16' | 'I16' | 'U16' | 'I8' | 'U8' | 'BOOL';
 
 /** One tensor of a file. `dtype` is the file's; F16 and BF16 are widened to a Float32Array, BOOL is a Uint8Array of 0 and 1. */
 export type SafeTensor = { dtype: Dtype; shape: number[]; data: TensorData };
 
+/** A file's tensors by name, and its free text. */
 export type SafeTensors = { tensors: Map<string, SafeTensor>; metadata: Record<string, string> };
 
 /** What can be written: the dtype follows from the array's class. */

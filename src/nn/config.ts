@@ -4,6 +4,7 @@ import { DdpmError } from '../errors.ts';
 export type DownBlockType = 'DownBlock2D' | 'AttnDownBlock2D';
 export type UpBlockType = 'UpBlock2D' | 'AttnUpBlock2D';
 
+/** diffusers' `config.json` of a UNet2DModel, complete: what `parseConfig` returns. Sizes are in pixels and channels. */
 export interface UNetConfig {
   readonly _class_name: 'UNet2DModel';
   readonly sample_size: number | readonly [number, number] | null;

@@ -1,9 +1,12 @@
 // The initialisation of DDPM: variance scaling, and almost zero where a block ends (Ho et al., 2020, nn.py).
 import { normal4, philox4x32, STREAM, unit } from '../philox.ts';
 
+/** How a parameter starts: at a constant, by variance scaling, or standard normal. */
 export type Init = { readonly kind: 'constant'; readonly value: number } | { readonly kind: 'variance-scaling'; readonly scale: number } | { readonly kind: 'normal' };
 
+/** Starts a parameter at 0. */
 export const zeros: Init = { kind: 'constant', value: 0 };
+/** Starts a parameter at 1. */
 export const ones: Init = { kind: 'constant', value: 1 };
 /** Standard normal: how PyTorch starts an embedding. */
 export const normal: Init = { kind: 'normal' };

@@ -19,6 +19,7 @@ export interface Mode {
   readonly again?: boolean;
 }
 
+/** A convolution and its bias: (N, H, W, C) -> (N, OH, OW, O); see conv2d(). */
 export class Conv2d extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter;
@@ -32,6 +33,7 @@ export class Conv2d extends Module {
   }
 }
 
+/** A linear layer: (..., C) -> (..., O). */
 export class Linear extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter;
@@ -57,6 +59,7 @@ export class Embedding extends Module {
   }
 }
 
+/** A group norm and its scale and offset: (N, H, W, C) -> the same shape; see groupNorm(). */
 export class GroupNorm extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter;
@@ -155,6 +158,7 @@ export class Attention extends Module {
   }
 }
 
+/** A convolution of stride 2 that halves height and width: (N, H, W, C) -> (N, H/2, W/2, C). */
 export class Downsample2D extends Module {
   readonly conv: Conv2d;
   readonly #padding: readonly [number, number, number, number];
@@ -169,6 +173,7 @@ export class Downsample2D extends Module {
   }
 }
 
+/** Nearest upsampling by two, then a 3 x 3 convolution: (N, H, W, C) -> (N, 2H, 2W, C). */
 export class Upsample2D extends Module {
   readonly conv: Conv2d;
   constructor(channels: number) {

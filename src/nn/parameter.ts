@@ -6,6 +6,10 @@ import type { Init } from './init.ts';
 /** How a tensor lies in a file (PyTorch's layout) and on the device. Convolutions and linear layers are (K, K, I, O) on the device. */
 export type Layout = 'conv' | 'linear' | 'plain';
 
+/**
+ * A weight of a module: its shape in files (PyTorch's), its layout on the device, and how it starts. It has a tensor once Parameters.place has put the model
+ * on a device; before, `tensor` throws E-ENGINE.
+ */
 export class Parameter {
   /** Shape in files: OIHW for conv, (out, in) for linear. */
   readonly shape: readonly number[];

@@ -8,6 +8,7 @@ import { type Module, type Parameter, parametersOf } from './parameter.ts';
 
 /** The flat buffers: weights, gradients, AdamW's moments, the exponential moving average of the weights. */
 export const BUFFERS = ['values', 'grads', 'm', 'v', 'ema'] as const;
+/** What is kept for every weight: its value, AdamW's two moments, and its moving average. */
 export type BufferName = (typeof BUFFERS)[number];
 
 export interface Chunk {
@@ -25,6 +26,10 @@ interface Place {
 /** Tensors by name, in a file's layout. */
 export type NamedTensors = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>;
 
+/**
+ * All weights of a model, float32, in flat buffers for values, gradients, moments and averages. `read` and `write` speak the layout of files, by
+ * name.
+ */
 export class Parameters {
   readonly engine: Engine;
   readonly chunks: readonly Chunk[];

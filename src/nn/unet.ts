@@ -96,6 +96,7 @@ class MidBlock extends Module {
   }
 }
 
+/** What a forward pass may get: `clock` turns dropout on, `labels` are (N) uint32, or (N, D) float32 where the model takes vectors. */
 export interface ForwardOptions {
   /** What drives dropout; without it dropout is off. */
   readonly clock?: Clock | null;
@@ -103,6 +104,10 @@ export interface ForwardOptions {
   readonly labels?: Tensor | null;
 }
 
+/**
+ * diffusers' UNet2DModel: x (N, H, W, in_channels), t (N) uint32 -> (N, H, W, out_channels). Height and width must halve as often as there are levels less
+ * one (E-SHAPE). Source: Ho et al., 2020, appendix B.
+ */
 export class UNet extends Module {
   readonly conv_in: Conv2d;
   readonly time_embedding: TimestepEmbedding;

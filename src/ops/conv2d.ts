@@ -5,6 +5,7 @@ import { DdpmError } from '../errors.ts';
 import { Tensor } from '../tensor.ts';
 import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo, readsTwo } from './conv2d_kernels.ts';
 
+/** What conv2d() does besides: stride, padding, and what is added to the result in the same pass. */
 export interface Conv2dOptions {
   readonly stride?: number;
   /** [top, bottom, left, right]; default keeps the size for stride 1. DDPM's downsampling is [0, 1, 0, 1]. */

@@ -4,6 +4,7 @@ import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, Tensor } from '../tensor.ts';
 
+/** A sinusoidal timestep embedding of `size` values (Vaswani et al., 2017, section 3.5), in diffusers' terms. */
 export interface EmbeddingOptions {
   readonly size: number;
   /** cos before sin. */

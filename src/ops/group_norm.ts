@@ -5,6 +5,7 @@ import { fold, termsRoom } from '../folds.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 
+/** Groups, the epsilon added to a variance (1e-5), and whether SiLU follows in the same pass. Source: Wu & He, 2018. */
 export interface GroupNormOptions {
   readonly groups: number;
   readonly eps?: number;

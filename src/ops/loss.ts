@@ -31,6 +31,7 @@ export function smoothL1(pred: Tensor, goal: Tensor, delta: number): Tensor {
   });
 }
 
+/** What the term of the variational bound is computed from. */
 export interface BoundInputs {
   /** (N) uint32 */
   readonly t: Tensor;
@@ -63,6 +64,7 @@ export function variationalBound({ t, coef, output, x0, xt }: BoundInputs, { cli
   });
 }
 
+/** How two losses of every image become one number. */
 export interface ObjectiveOptions {
   /** A second term, (N). */
   readonly vlb?: Tensor | null;

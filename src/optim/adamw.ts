@@ -6,6 +6,7 @@ import * as k from '../gpu/kernels.gen.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import type { Tensor } from '../tensor.ts';
 
+/** AdamW's settings: betas (0.9, 0.999), eps (1e-8), weight decay (0), and clipping (1). */
 export interface AdamWOptions {
   readonly beta1?: number;
   readonly beta2?: number;
@@ -30,6 +31,10 @@ const SHARE = 4096;
 /** Steps whose results wait on the device to be read. */
 const RING = 1024;
 
+/**
+ * AdamW (Loshchilov & Hutter, 2019) with clipping by the global norm and a moving average of the weights, all on the device. A step whose loss or gradient is
+ * not finite changes nothing and is logged as bad.
+ */
 export class AdamW {
   readonly parameters: Parameters;
   readonly options: Required<AdamWOptions>;

@@ -1,6 +1,8 @@
 // What the host decides for each step: the learning rate and the decay of the moving average.
 
+/** What the learning rate does after its warm-up: it stays, or falls to 0 by half a cosine or by a line. */
 export const LR_SCHEDULES = ['constant', 'cosine', 'linear'] as const;
+/** One of LR_SCHEDULES. */
 export type LrSchedule = (typeof LR_SCHEDULES)[number];
 
 /** The learning rate of step `step` (from 0) of `steps`: linear warm-up over `warmup` steps, then constant, or decayed to 0 at the end. */

@@ -15,9 +15,7 @@ import { type Draw, normals, words } from '../ref/random.ts';
 
 type Floats = ArrayLike<number>;
 
-/** DDPM_TEST_LIMITS=default runs the suite as on a device that offers nothing beyond WebGPU's default limits. */
-export const openOptions: OpenOptions =
-  process.env.DDPM_TEST_LIMITS === 'default' ? { poison: true, defaultLimits: true, without: ['subgroups'] } : { poison: true };
+export const openOptions: OpenOptions = { poison: true };
 
 let opened: Promise<OpenedEngine> | undefined;
 

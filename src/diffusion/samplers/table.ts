@@ -14,8 +14,10 @@ import { type Chain, checkTimesteps, type Row, visits } from './row.ts';
  * `heun`: Karras et al. (2022), algorithm 1. `langevin`: annealed Langevin dynamics (Song & Ermon 2019).
  */
 export const SAMPLERS = ['ddpm', 'ddim', 'dpm++1', 'dpm++2m', 'heun', 'langevin'] as const;
+/** One of SAMPLERS. */
 export type SamplerName = (typeof SAMPLERS)[number];
 
+/** A sampler and its timesteps. An option that belongs to another sampler is E-USAGE. */
 export interface TableOptions {
   readonly method: SamplerName;
   /** Timesteps visited: all for ddpm, otherwise 50 (ddim, langevin), 20 (dpm++) or 18 (heun), and never more than there are. */
@@ -43,6 +45,7 @@ export interface TableOptions {
   readonly denoise?: boolean;
 }
 
+/** A sampler as numbers: everything that differs between samplers is in its rows. */
 export interface SamplerTable {
   /** The timesteps visited, noisiest first. */
   readonly timesteps: readonly number[];

@@ -4,12 +4,14 @@ import { type Draw, Sampler, type SamplerOptions } from '../sampler.ts';
 import { visitedTimesteps } from '../samplers/table.ts';
 import { checkImages, diffuse, drawNoise, fromStrength, type Shape, type UseOptions } from './encode.ts';
 
+/** How far edit() goes back up the chain, and with which sampler it comes down. */
 export interface EditOptions extends SamplerOptions, UseOptions {
   /** Share of the timesteps that are taken back: 1 leaves nothing of the image but its place in the batch (0.6). */
   readonly strength?: number;
   readonly onStep?: Draw['onStep'];
 }
 
+/** What edit() made. */
 export interface Edited {
   /** (N, H, W, C), not clipped */
   readonly images: Float32Array<ArrayBuffer>;

@@ -8,6 +8,7 @@ import type { DiffusionModel } from '../gaussian.ts';
 /** A network that is told a class for each image: labels (N) uint32; otherwise as DiffusionModel. */
 export type ConditionalModel = (x: Tensor, t: Tensor, start: Tensor | null, labels: Tensor) => Tensor;
 
+/** Classifier-free guidance (Ho & Salimans, 2022): the labels, and how strongly they are followed. */
 export interface Guidance {
   /** (N) uint32; may be written to between draws. */
   readonly labels: Tensor;

@@ -10,6 +10,7 @@ import { Sampler, type SamplerOptions, type SampleStep } from '../sampler.ts';
 import { level } from '../samplers/row.ts';
 import { checkImages, type Shape, type UseOptions } from './encode.ts';
 
+/** RePaint's resampling (Lugmayr et al., 2022), and the sampler. */
 export interface InpaintOptions extends SamplerOptions, UseOptions {
   /** Steps that a jump goes back up (10). */
   readonly jumpLength?: number;

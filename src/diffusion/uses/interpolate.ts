@@ -7,6 +7,7 @@ import { visitedTimesteps } from '../samplers/table.ts';
 import { checkImages, diffuse, drawNoise, fromStrength, type Shape, type UseOptions } from './encode.ts';
 import { decodeDdim, encodeDdim, type InvertOptions } from './invert.ts';
 
+/** How far up the chain two images are mixed, and with which sampler they come down. */
 export interface InterpolateOptions extends SamplerOptions, UseOptions {
   /** How far up the chain they are mixed, as a share of the timesteps: the higher, the more freely what lies between is made up (0.5). */
   readonly strength?: number;

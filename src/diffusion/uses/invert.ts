@@ -3,10 +3,12 @@ import type { DiffusionModel, GaussianDiffusion } from '../gaussian.ts';
 import { type Draw, Sampler, type SamplerOptions } from '../sampler.ts';
 import { checkImages, type Shape } from './encode.ts';
 
+/** Timesteps of DDIM inversion, which has no noise. */
 export interface InvertOptions extends Omit<SamplerOptions, 'method' | 'eta' | 'clipDenoised' | 'rederive' | 'meanOnly'> {
   readonly onStep?: Draw['onStep'];
 }
 
+/** What DDIM inversion found. */
 export interface Inverted {
   /** x at the noisiest timestep, about N(0, 1), (N, H, W, C). */
   readonly latents: Float32Array<ArrayBuffer>;
