@@ -45,7 +45,7 @@ const imports = new Map(files.map((f) => [f, importsOf(readFileSync(join(src, f)
 
 const layerOf = (file: string): number => LAYERS.findIndex((entries) => entries.some((entry) => (entry.endsWith('/') ? file.startsWith(entry) : file === entry)));
 /** The checks of the page run the tests' float64 twins: nothing else of the source looks into the tests. */
-const isTwin = (file: string, of: string): boolean => file === 'web/site/checks.ts' && of.startsWith('../../../test/ref/');
+const isTwin = (file: string, of: string): boolean => file.startsWith('web/site/checks') && /^(\.\.\/)+test\/ref\//.test(of);
 /** The file that an import means, or null where it is a package's. */
 const target = (file: string, of: string): string | null => (of.startsWith('.') && !isTwin(file, of) ? normalize(join(dirname(file), of)).replaceAll('\\', '/') : null);
 

@@ -1,31 +1,34 @@
-// The table of checks that the page runs in a browser, here on the adapter of the tests: all agree, and a wrong kernel or a value that nobody wrote would not.
+// The table of checks that the page runs in a browser, here on the adapter of the tests: all kernels are in it, all agree, and what is wrong would be seen.
 import * as assert from 'uvu/assert';
 import * as kernels from '../src/gpu/kernels.gen.ts';
-import { check, CHECKS } from '../src/web/site/checks.ts';
+import { check, CHECKS, compare, judge, whyNot } from '../src/web/site/checks.ts';
+import { functionIn } from '../src/web/site/source.ts';
+import { readFileSync } from 'node:fs';
 import { gpuSuite } from './helpers/gpu.ts';
 
 const checks = gpuSuite('checks of the page');
 
-for (const name of Object.keys(CHECKS))
-  checks(name, async (engine) => {
-    assert.ok(name in kernels, 'it is a kernel');
-    const result = await check(engine, name);
-    assert.ok(result.ok, `${name} ${result.shape}: off by ${result.error}, ${result.share} of what is allowed`);
-    assert.ok(result.values >= 50);
-  });
-
-checks('a difference of the size of a rounding error too many is seen', async (engine) => {
-  const { run } = CHECKS['softmax_forward']!, table = CHECKS as Record<string, { run: typeof run; twin: readonly [string, string] }>;
-  table['wrong'] = {
-    twin: ['softmax', 'softmax'],
-    run: async (e) => {
-      const compared = await run(e);
-      return { ...compared, want: Float64Array.from(compared.want, (v, i) => (i === 5 ? v * 1.0001 : v)) };
-    },
-  };
-  const result = await check(engine, 'wrong');
-  delete table['wrong'];
-  assert.not(result.ok);
+checks('every kernel is in the table, beside a twin that is there', () => {
+  assert.equal(Object.keys(CHECKS).sort(), Object.keys(kernels).sort());
+  for (const [name, { twin: [file, twin] }] of Object.entries(CHECKS)) {
+    const source = readFileSync(new URL(`ref/${file}.ts`, import.meta.url), 'utf8');
+    assert.ok(functionIn(source, twin).length < source.length, `${name}: ${twin} of test/ref/${file}.ts`);
+  }
 });
+
+for (const [name, { make }] of Object.entries(CHECKS))
+  checks(name, async (engine) => {
+    const why = whyNot(engine, name);
+    if (why) return assert.equal(await check(engine, name).then(({ skipped, values }) => [skipped, values]), [why, 0]);
+    const compared = await compare(engine, name, make()), { ok, error, share } = judge(compared);
+    assert.ok(ok, `off by ${error}, ${share} of what is allowed`);
+    for (const { got, want, off } of compared) {
+      // Tolerances are those of roundings: what is off by a thousandth of the size of the values, anywhere, is seen.
+      const size = Math.sqrt(Array.from(want).reduce((sum, v) => sum + v * v, 0) / want.length), at = Math.floor(want.length / 2);
+      assert.ok(off[at]! < 1e-3 * size, `value ${at} may be off by ${off[at]}, of ${size}`);
+      assert.not(judge([{ got, want: Float64Array.from(want, (v, i) => (i === at ? v + 2e-3 * size : v)), off }]).ok);
+      assert.not(judge([{ got: Float64Array.from(got, (v, i) => (i === at ? NaN : v)), want, off }]).ok, 'a value that nobody wrote');
+    }
+  });
 
 checks.run();

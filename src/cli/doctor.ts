@@ -22,15 +22,18 @@ async function doctor(): Promise<number> {
   say('system', `${String(environment['platform'])} · ${String(environment['cpu'])} · node ${process.versions.node} · webgpu ${String(environment['webgpu'])}`);
   say('limits', `${binding / 2 ** 20} MiB a binding, ${buffers} storage buffers, ${invocations} invocations a workgroup`);
 
-  const wrong: string[] = [];
-  for (const name of Object.keys(CHECKS)) {
-    const { ok, error, share, shape } = await check(engine, name);
-    if (!ok) wrong.push(name);
-    process.stdout.write(`${ok ? 'ok    ' : 'WRONG '} ${name.padEnd(22)} off by ${error.toExponential(1)}, ${(100 * share).toFixed(0)} % of what rounding allows  ${shape}\n`);
+  const wrong: string[] = [], names = Object.keys(CHECKS), width = Math.max(...names.map((name) => name.length));
+  let left = 0;
+  for (const name of names) {
+    const { ok, error, share, shape, skipped } = await check(engine, name);
+    if (skipped) left++;
+    else if (!ok) wrong.push(name);
+    const result = skipped ?? `off by ${error.toExponential(1)}, ${(100 * share).toFixed(0)} % of what rounding allows  ${shape}`;
+    process.stdout.write(`${skipped ? 'left   ' : ok ? 'ok     ' : 'WRONG  '}${name.padEnd(width)}  ${result}\n`);
   }
   for (const { name, ms, rate } of await measure(engine)) process.stdout.write(`${name.padEnd(44)} ${ms.toPrecision(3).padStart(8)} ms  ${rate}\n`);
   await opened.close();
-  process.stdout.write(wrong.length ? `${wrong.join(', ')} differ from their twins: do not trust this device or its driver\n` : `all ${Object.keys(CHECKS).length} kernels agree with their float64 twins\n`);
+  process.stdout.write(wrong.length ? `${wrong.join(', ')} differ from their twins: do not trust this device or its driver\n` : `${left ? '' : 'all '}${names.length - left} kernels agree with their float64 twins${left ? `; ${left} need what this device does not have` : ''}\n`);
   return wrong.length ? 1 : 0;
 }
 

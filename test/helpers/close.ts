@@ -1,6 +1,8 @@
 // Comparing a kernel's float32 output with its float64 twin: relative L2, element by element, and the tolerance that rounding allows.
 import * as assert from 'uvu/assert';
 
+export { abs, bound } from '../ref/accuracy.ts';
+
 type Floats = ArrayLike<number>;
 
 /** ‖got - want‖ / ‖want‖; the plain norm of got where want is all zero. */
@@ -53,16 +55,3 @@ export function assertClose(got: Floats, want: Floats, { atol = 0, rtol = 0, wha
 function fail(what: string, message: string): never {
   throw new assert.Assertion({ message: `${what}: ${message}`, operator: 'assertClose', expects: '', actual: '' });
 }
-
-/** |x|. A twin that is a sum of products gives the sum of absolute products when it is called with the absolute values of its inputs. */
-export const abs = (x: Floats): Float64Array => Float64Array.from({ length: x.length }, (_, i) => Math.abs(x[i]));
-
-/**
- * How far a sum of k float32 products may be off, for each element, given the sum of its absolute products.
- *
- * Each product and each partial sum is rounded by at most 2^-24 of itself, so in any order the error is at most about k 2^-24 absSum;
- * roundings have random signs, so it grows as sqrt(k) 2^-24 absSum (Higham & Mary, 2019), and c = 4 leaves room for the tail.
- * Losing a single product of k costs about absSum / k: it shows while k < 20,000. The last term is for results flushed to zero.
- */
-export const bound = (k: number, absSum: Floats, c = 4): Float64Array =>
-  Float64Array.from({ length: absSum.length }, (_, i) => c * Math.sqrt(k) * 2 ** -24 * absSum[i] + k * 2 ** -126);

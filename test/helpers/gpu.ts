@@ -9,9 +9,11 @@ import type { Engine } from '../../src/gpu/engine.ts';
 import type { Slice } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { type OpenedEngine, type OpenOptions, openEngine } from '../../src/node.ts';
-import { STREAM, unit } from '../../src/philox.ts';
+import { STREAM } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
-import { type Draw, normals, words } from '../ref/random.ts';
+import { normals } from '../ref/random.ts';
+
+export { DIVIDE, expUlps, logError, normalError, normalErrors, sigmoidError, SQRT, ULP } from '../ref/accuracy.ts';
 
 type Floats = ArrayLike<number>;
 
@@ -156,33 +158,4 @@ export async function assertError(fn: () => unknown, code: ErrorCode, message: R
   if (!(error instanceof DdpmError)) throw error;
   assert.is(error.code, code, error.message);
   assert.match(error.message, message);
-}
-
-// ---- how exact WGSL's functions are, on every device (W3C, "Accuracy of concrete floating point expressions")
-
-/** One unit in the last place, relative to the value, at most. Correctly rounded operations are off by half of it. */
-export const ULP = 2 ** -23;
-/** exp(x) is off by at most so many units. */
-export const expUlps = (x: number): number => 3 + 2 * Math.abs(x);
-/** A quotient; a square root or its reciprocal. */
-export const DIVIDE = 2.5 * ULP;
-export const SQRT = 4.5 * ULP;
-/** log(x), absolutely: 2^-21 between 0.5 and 2, else three units. */
-export const logError = (x: number): number => (x >= 0.5 && x <= 2 ? 2 ** -21 : 3 * ULP * Math.abs(Math.log(x)));
-/** 1 / (1 + exp(-x)), relative: the error of exp counts by its share of the sum. */
-export const sigmoidError = (x: number): number => ULP * (expUlps(x) / (1 + Math.exp(x)) + 0.5) + DIVIDE;
-
-/** A standard normal whose radius r = sqrt(-2 log u) comes from this word: an error e of r^2 is e / 2r, but at most sqrt(e); turn() rounds numbers up to 1. */
-export function normalError(word: number): number {
-  const r = Math.sqrt(-2 * Math.log(unit(word))), e = 2 * logError(unit(word));
-  return Math.min(e / (2 * r), Math.sqrt(e)) + r * (SQRT + 2 * ULP);
-}
-
-/** normalError of all that normals(draw) gives: the first word of each pair makes the radius. */
-export function normalErrors(draw: Draw): Float64Array {
-  const bits = words({ ...draw, count: draw.count + 1 }); // an odd count ends in half a pair
-  return Float64Array.from({ length: draw.samples.length * draw.count }, (_, i) => {
-    const j = i % draw.count;
-    return normalError(bits[Math.floor(i / draw.count) * (draw.count + 1) + j - (j & 1)]);
-  });
 }

@@ -10,9 +10,8 @@ import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, destination, differentiate, gpuSuite, random, upload } from '../helpers/gpu.ts';
 import * as filmTwin from '../ref/film.ts';
 import { type GroupNorm, groupNorm as forwardTwin, groupNormBackward } from '../ref/group_norm.ts';
-import { add, concatChannels, splitChannels } from '../ref/pointwise.ts';
-
-type Floats = ArrayLike<number>;
+import { groupNormErrors } from '../ref/accuracy.ts';
+import { add } from '../ref/pointwise.ts';
 
 interface Case {
   what: string;
@@ -45,46 +44,6 @@ const inputsOf = ({ N, P, C0, C1, mean = 0 }: Case) => ({
   dy: random(N * P * (C0 + C1), 4),
 });
 
-/**
- * How far each result may be off. The roundings of a computation are those of the largest numbers that it goes through, so a size is propagated
- * along with every value: that of x - mean is |x| + |mean|; the variance comes from squares about the group's first value, whose mean may be larger than
- * the variance, and an error of the variance scales xhat. SiLU's first and second derivative stay below 1.1 and 0.5, and its exp is off by 3 + 2 |h| units.
- * Errors of sums over a group of m values grow as sqrt(m), as in bound().
- */
-function tolerances(a: GroupNorm, dy: Floats) {
-  const { N, P, C0, C1 = 0, G } = a, C = C0 + C1, D = C / G, m = P * D;
-  const x = a.x2 ? concatChannels(a.x, a.x2, N * P, C0, C1) : a.x, { stats } = forwardTwin(a);
-  const at = (i: number) => {
-    const n = Math.floor(i / (P * C)), g = Math.floor((i % C) / D);
-    return { n, g, mean: stats[2 * (n * G + g)], rstd: stats[2 * (n * G + g) + 1] };
-  };
-  const fill = (f: (i: number, c: number) => number) => Float64Array.from({ length: N * P * C }, (_, i) => f(i, i % C));
-  const groupMean = (v: Floats) => {
-    const means = new Float64Array(N * G);
-    for (let i = 0; i < N * P * C; i++) means[at(i).n * G + at(i).g] += v[i] / m;
-    return fill((i) => means[at(i).n * G + at(i).g]);
-  };
-  const spread = groupMean(fill((i) => ((x[i] - x[at(i).n * P * C + at(i).g * D]) * at(i).rstd) ** 2));
-  const xhat = fill((i) => (x[i] - at(i).mean) * at(i).rstd);
-  const xSize = fill((i) => at(i).rstd * (Math.abs(x[i]) + Math.abs(at(i).mean)) + Math.abs(xhat[i]) * spread[i]);
-  const hSize = fill((i, c) => Math.abs(a.gamma[c]) * xSize[i] + Math.abs(a.beta[c]));
-  const dSize = fill((i, c) => Math.abs(dy[i]) * (a.silu ? 2 + hSize[i] + Math.abs(a.gamma[c] * xhat[i] + a.beta[c]) : 1));
-  const eSize = fill((i, c) => Math.abs(a.gamma[c]) * dSize[i]), meanE = groupMean(eSize), meanEX = groupMean(fill((i) => eSize[i] * xSize[i]));
-  const channelSum = (v: Floats) => {
-    const sums = new Float64Array(C);
-    for (let i = 0; i < N * P * C; i++) sums[i % C] += v[i];
-    return sums;
-  };
-  const [dx, dx2] = splitChannels(fill((i) => at(i).rstd * (eSize[i] + meanE[i] + xSize[i] * meanEX[i])), N * P, C0, C1);
-  return {
-    y: bound(m, hSize),
-    dx: bound(m, dx),
-    dx2: bound(m, dx2),
-    dgamma: bound(N * m, channelSum(fill((i) => dSize[i] * xSize[i]))),
-    dbeta: bound(N * m, channelSum(fill((i) => dSize[i] * (a.silu ? 1 : 0)))).map((v, c) => v + bound(N * P, channelSum(abs(dy)))[c]),
-  };
-}
-
 // -------------------------------------------------------------------------------------------------------------------- the kernels alone
 const kernels = gpuSuite('group norm kernels');
 for (const s of cases) {
@@ -93,7 +52,7 @@ for (const s of cases) {
     kernels(`${s.what}${silu ? ', with SiLU' : ''}`, async (engine) => {
       const { x, x2, gamma, beta, dy } = inputsOf(s), eps = 1e-5;
       const a: GroupNorm = { x, x2: C1 ? x2 : undefined, gamma, beta, N, P, C0, C1, G, eps, silu };
-      const want = { ...forwardTwin(a), ...groupNormBackward({ ...a, dy }) }, atol = tolerances(a, dy);
+      const want = { ...forwardTwin(a), ...groupNormBackward({ ...a, dy }) }, atol = groupNormErrors(a, dy);
       const before = { dx: random(x.length, 5), dx2: random(x2.length, 6), dgamma: random(C, 7), dbeta: random(C, 8) };
       const first = upload(engine, [x.length], x);
       const inputs = { x: first.slice, x2: C1 ? upload(engine, [x2.length], x2).slice : first.slice, gamma: upload(engine, [C], gamma).slice, beta: upload(engine, [C], beta).slice };
@@ -133,7 +92,7 @@ for (const s of [cases[0], cases[2], cases[3], cases[4], cases[5]]) {
     const t = [upload(engine, [N, P, 1, C0], x), upload(engine, [C], gamma), upload(engine, [C], beta)];
     if (C1) t.push(upload(engine, [N, P, 1, C1], x2));
     const { y, gradients } = await differentiate(t, () => groupNorm(C1 ? [t[0], t[3]] : t[0], t[1], t[2], { groups: G, eps, silu: true }), dy);
-    const a: GroupNorm = { x, x2: C1 ? x2 : undefined, gamma, beta, N, P, C0, C1, G, eps, silu: true }, want = groupNormBackward({ ...a, dy }), atol = tolerances(a, dy);
+    const a: GroupNorm = { x, x2: C1 ? x2 : undefined, gamma, beta, N, P, C0, C1, G, eps, silu: true }, want = groupNormBackward({ ...a, dy }), atol = groupNormErrors(a, dy);
     assertClose(y, forwardTwin(a).y, { atol: atol.y, what: 'y' });
     (['dx', 'dgamma', 'dbeta', ...(C1 ? ['dx2' as const] : [])] as const).forEach((name, i) => assertClose(gradients[i], want[name], { atol: atol[name], what: name }));
   });
@@ -155,7 +114,7 @@ for (const s of [cases[0], cases[2], cases[3], cases[5], cases[6]])
     for (let n = 0; n < N; n++) {
       const image = (v: Float32Array, width: number) => v.subarray(n * P * width, (n + 1) * P * width), rows = affine.subarray(2 * n * C, 2 * (n + 1) * C);
       const a: GroupNorm = { x: image(x, C0), x2: C1 ? image(x2, C1) : undefined, gamma: rows.subarray(0, C), beta: rows.subarray(C), N: 1, P, C0, C1, G, eps, silu: true };
-      const d = image(dy, C), want = groupNormBackward({ ...a, dy: d }), atol = tolerances(a, d);
+      const d = image(dy, C), want = groupNormBackward({ ...a, dy: d }), atol = groupNormErrors(a, d);
       const dAffine = [...want.dgamma, ...want.dbeta], atolAffine = Float64Array.from([...atol.dgamma, ...atol.dbeta]);
       assertClose(image(got.y, C), forwardTwin(a).y, { atol: atol.y, what: `y of image ${n}` });
       assertClose(image(got.gradients[0], C0), want.dx, { atol: atol.dx, what: `dx of image ${n}` });
@@ -188,7 +147,7 @@ for (const [N, C] of [[1, 1], [3, 5], [5, 16], [2, 70]] as const)
 ops('the gradient by one of two inputs only', async (engine) => {
   const { N, P, C0, C1, G } = cases[2], { x, x2, gamma, beta, dy } = inputsOf(cases[2]), C = C0 + C1;
   const [tx, tx2, tg, tb] = [upload(engine, [N, P, C0], x), upload(engine, [N, P, C1], x2), upload(engine, [C], gamma), upload(engine, [C], beta)];
-  const a = { x, x2, gamma, beta, N, P, C0, C1, G, eps: 1e-5 }, want = groupNormBackward({ ...a, dy }), atol = tolerances(a, dy);
+  const a = { x, x2, gamma, beta, N, P, C0, C1, G, eps: 1e-5 }, want = groupNormBackward({ ...a, dy }), atol = groupNormErrors(a, dy);
   for (const [wanted, name] of [[tx, 'dx'], [tx2, 'dx2']] as const) {
     [tx, tx2].forEach((t) => (t.requiresGrad = false));
     const { gradients } = await differentiate([wanted], () => groupNorm([tx, tx2], tg, tb, { groups: G }), dy);
@@ -199,7 +158,7 @@ ops('the gradient by one of two inputs only', async (engine) => {
 ops('the gradient by gamma or beta only', async (engine) => {
   const { N, P, C0, G } = cases[0], { x, gamma, beta, dy } = inputsOf(cases[0]);
   const [tx, tg, tb] = [upload(engine, [N, P, C0], x), upload(engine, [C0], gamma), upload(engine, [C0], beta)];
-  const a = { x, gamma, beta, N, P, C0, G, eps: 1e-5 }, want = groupNormBackward({ ...a, dy }), atol = tolerances(a, dy);
+  const a = { x, gamma, beta, N, P, C0, G, eps: 1e-5 }, want = groupNormBackward({ ...a, dy }), atol = groupNormErrors(a, dy);
   for (const [wanted, name] of [[tg, 'dgamma'], [tb, 'dbeta']] as const) {
     [tg, tb].forEach((t) => (t.requiresGrad = false));
     const { gradients } = await differentiate([wanted], () => groupNorm(tx, tg, tb, { groups: G }), dy);

@@ -6,7 +6,8 @@ import * as k from '../../src/gpu/kernels.gen.ts';
 import { mse, objective, smoothL1, squaredError, variationalBound } from '../../src/ops/loss.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { assertClose, bound } from '../helpers/close.ts';
-import { destination, differentiate, expUlps, gpuSuite, logError, random, ULP, upload } from '../helpers/gpu.ts';
+import { destination, differentiate, gpuSuite, logError, random, ULP, upload } from '../helpers/gpu.ts';
+import { boundError, boundSlope, boundValue } from '../ref/accuracy.ts';
 import * as diffusion from '../ref/diffusion.ts';
 import * as twin from '../ref/losses.ts';
 
@@ -127,23 +128,6 @@ function tensorsOf(engine: Engine, a: twin.BoundCase) {
   };
 }
 
-/**
- * What float32 allows a function of (mean, log variance): its own spread where they are off by their roundings, and the roundings of its value.
- * The spread is measured on the twin, so that it is large where the function is steep.
- */
-function allowance(e: ReturnType<typeof twin.boundElements>[number], f: (mean: number, log: number) => number, scale: number): number {
-  const meanError = e.c1 * bound(3, [Math.abs(e.a * e.xt) + Math.abs(e.b * e.out) + Math.abs(e.x)])[0] + bound(2, [Math.abs(e.mean)])[0];
-  // Everything is a function of mean / sigma and sigma: an error of exp() is one of the log variance.
-  const logError_ = bound(3, [Math.abs(e.c) + Math.abs(e.d * e.v)])[0] + 2 * ULP * (expUlps(e.log) + 4);
-  const middle = f(e.mean, e.log);
-  const spread = (dm: number, dl: number) => Math.abs(f(e.mean + dm, e.log + dl) - middle);
-  return spread(meanError, 0) + spread(-meanError, 0) + spread(0, logError_) + spread(0, -logError_) + 16 * ULP * scale;
-}
-
-const value = (e: ReturnType<typeof twin.boundElements>[number]) => (mean: number, log: number) => (e.t ? twin.normalKl(e.trueMean, e.trueLog, mean, log) : twin.decoderNll(e.x, mean, log));
-const slopes = (e: ReturnType<typeof twin.boundElements>[number], which: 0 | 1) => (mean: number, log: number) =>
-  (e.t ? twin.normalKlGradient(e.trueMean, e.trueLog, mean, log) : twin.decoderNllGradient(e.x, mean, log))[which];
-
 const CASES: readonly [readonly number[], number, number, diffusion.Prediction, diffusion.Variance][] = [
   [[0, 1, 2, 10, 999], 7, 1, 'eps', 'fixed_small'],
   [[500, 0, 3], 65, 3, 'eps', 'learned_range'],
@@ -158,7 +142,7 @@ for (const [t, P, C, prediction, variance] of CASES) {
       const a = { ...makeCase(t, P, C, prediction, variance), clip }, size = P * C;
       const got = await variationalBound(tensorsOf(engine, a), { clip }).read();
       const atol = new Float64Array(t.length);
-      for (const e of twin.boundElements(a)) atol[e.n] += (allowance(e, value(e), 1 + Math.abs(e.nats)) + (e.t ? 0 : logError(Math.exp(-e.nats)))) / size / Math.LN2;
+      for (const e of twin.boundElements(a)) atol[e.n] += (boundError(e, boundValue(e), 1 + Math.abs(e.nats)) + (e.t ? 0 : logError(Math.exp(-e.nats)))) / size / Math.LN2;
       const want = twin.bound(a);
       assertClose(got, want, { atol: atol.map((v, n) => v + bound(size, [want[n]])[0]), what: `bits a dimension${clip ? ', clipped' : ''}` });
       if (variance === 'fixed_small') assert.ok(want.every((bits) => bits > 0));
@@ -175,8 +159,8 @@ for (const [t, P, C, prediction, variance] of CASES) {
         const scale = Math.abs(dvlb[e.n]) / size / Math.LN2;
         // The terms of a derivative cancel; where they are large is where exp(-log variance) is.
         const terms = e.t ? 1 + Math.exp(e.trueLog - e.log) + (e.mean - e.trueMean) ** 2 * Math.exp(-e.log) : 10 + e.nats ** 2;
-        if (!fixedMean) atol[e.at] = scale * Math.abs(e.c1 * e.b) * allowance(e, slopes(e, 0), terms * Math.exp(-e.log / 2)) + 4 * ULP * Math.abs(want[e.at]);
-        if (M > C) atol[e.at + C] = scale * Math.abs(e.d) * allowance(e, slopes(e, 1), terms) + 4 * ULP * Math.abs(want[e.at + C]);
+        if (!fixedMean) atol[e.at] = scale * Math.abs(e.c1 * e.b) * boundError(e, boundSlope(e, 0), terms * Math.exp(-e.log / 2)) + 4 * ULP * Math.abs(want[e.at]);
+        if (M > C) atol[e.at + C] = scale * Math.abs(e.d) * boundError(e, boundSlope(e, 1), terms) + 4 * ULP * Math.abs(want[e.at + C]);
         if (!e.t && e.nats > 27.63) cut++;
       }
       assertClose(gradients[0], want, { atol, what: 'doutput' });

@@ -121,3 +121,16 @@ export function mse(pred: Floats, target: Floats): number {
 /** ∂(scale · mse) / ∂pred */
 export const mseGrad = (pred: Floats, target: Floats, scale = 1): Float64Array =>
   map(pred.length, (i) => (scale * 2 * (pred[i] - target[i])) / pred.length);
+
+/** coef (N,2), output (N,size/C,2C) → log variance = coef₀ + coef₁ v, v the second half of the channels. */
+export function logVariance(output: Floats, coef: Floats, C: number): Float64Array {
+  const N = coef.length / 2, size = output.length / 2 / N;
+  return map(N * size, (i) => {
+    const n = Math.floor(i / size);
+    return coef[2 * n] + coef[2 * n + 1] * output[Math.floor(i / C) * 2 * C + C + (i % C)];
+  });
+}
+
+/** coef (N,2) = factors of x_t and of the output → x̂₀ clipped to [-1, 1], or zero where the image's coin is 0 */
+export const selfCondition = (xt: Floats, output: Floats, coef: Floats, coins: ArrayLike<number>): Float64Array =>
+  eachElement(xt, coef, 2, (i, k, n) => coins[n] * clamp(k(0) * xt[i] + k(1) * output[i]));

@@ -1,4 +1,5 @@
 // Float64 twin of an embedding: rows of a table by number, and the gradient by the table.
+import { unit } from '../../src/philox.ts';
 
 type Floats = ArrayLike<number>;
 
@@ -15,3 +16,7 @@ export function embeddingBackward(ids: ArrayLike<number>, dy: Floats, K: number,
   for (let n = 0; n < ids.length; n++) for (let c = 0; c < C; c++) dtable[Math.min(ids[n], K - 1) * C + c] += dy[n * C + c];
   return dtable;
 }
+
+/** labels[index[n]], or `none` where unit(word[n]) < p. */
+export const dropLabels = (labels: ArrayLike<number>, index: ArrayLike<number>, words: ArrayLike<number>, p: number, none: number): Uint32Array =>
+  Uint32Array.from(index, (i, n) => (unit(words[n]) < p ? none : labels[i]));

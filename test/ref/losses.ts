@@ -63,6 +63,8 @@ export function boundElements({ betas, prediction, variance, t, output, x0, xt, 
   });
 }
 
+export type BoundElement = ReturnType<typeof boundElements>[number];
+
 /** Bits a dimension of each image. */
 export function bound(a: BoundCase): Float64Array {
   const each = new Float64Array(a.t.length), size = a.x0.length / a.t.length;
@@ -80,3 +82,29 @@ export function boundGradient(a: BoundCase, dvlb: Floats, fixedMean = false): Fl
   }
   return d;
 }
+
+/** pred (N,P,M), goal (N,P,C) → the mean of f(pred - goal) over the first C channels of every image, (N). */
+export function errorOfEach(pred: Floats, goal: Floats, N: number, C: number, M: number, f: (d: number) => number): Float64Array {
+  const each = new Float64Array(N), size = goal.length / N;
+  for (let i = 0; i < goal.length; i++) each[Math.floor(i / size)] += f(pred[Math.floor(i / C) * M + (i % C)] - goal[i]) / size;
+  return each;
+}
+
+/** ∂(sum_n deach[n] each[n]) / ∂pred, with f's derivative. */
+export function errorGradient(pred: Floats, goal: Floats, deach: Floats, C: number, M: number, derivative: (d: number) => number): Float64Array {
+  const size = goal.length / deach.length;
+  return Float64Array.from(pred as ArrayLike<number>, (v, i) => {
+    const at = Math.floor(i / M) * C + (i % M);
+    return i % M < C ? (deach[Math.floor(at / size)] * derivative(v - goal[at])) / size : 0;
+  });
+}
+
+/** each[n] = coef[n,a] simple[n] + coef[n,b] vlb[n], and the mean of weight[n] each[n]. */
+export function objective({ simple, vlb, coef, weight, K, a, b }: { simple: Floats; vlb: Floats; coef: Floats; weight: Floats; K: number; a: number; b: number }): { each: Float64Array; loss: number } {
+  const each = Float64Array.from(simple as ArrayLike<number>, (v, n) => coef[K * n + a] * v + coef[K * n + b] * vlb[n]);
+  return { each, loss: each.reduce((sum, v, n) => sum + weight[n] * v, 0) / each.length };
+}
+
+/** The gradient of that loss by the term whose factors are `column`. */
+export const objectiveGradient = (dloss: number, coef: Floats, weight: Floats, K: number, column: number): Float64Array =>
+  Float64Array.from(weight as ArrayLike<number>, (w, n) => (dloss * w * coef[K * n + column]) / weight.length);

@@ -54,3 +54,7 @@ export function adamw(a: AdamW): { param: Float64Array; m: Float64Array; v: Floa
   }
   return { param, m, v, ema, norm, skipped: false };
 }
+
+/** Sums of the squares of `share` values each. */
+export const partialSquares = (x: Float32Array, share: number): Float64Array =>
+  Float64Array.from({ length: Math.ceil(x.length / share) }, (_, i) => sumSquares(x.subarray(i * share, (i + 1) * share)));

@@ -99,3 +99,6 @@ export function hwioToOihw(w: Floats, O: number, I: number, K: number): Float64A
       for (let kh = 0; kh < K; kh++) for (let kw = 0; kw < K; kw++) out[((o * I + c) * K + kh) * K + kw] = w[((kh * K + kw) * I + c) * O + o];
   return out;
 }
+
+/** max(x, 0) */
+export const relu = (x: Floats): Float64Array => map(x.length, (i) => Math.max(x[i], 0));

@@ -1,4 +1,4 @@
-// The kernels, page by page: the mathematics, the WGSL, the float64 twin where there is one in the table, and a button that runs and compares them on this GPU.
+// The kernels, page by page: the mathematics, the WGSL, the float64 twin, and a button that runs and compares them on this GPU.
 import * as kernels from '../../gpu/kernels.gen.ts';
 import { fill, h, short } from '../dom.ts';
 import { CHECKS } from './checks.ts';
@@ -10,44 +10,46 @@ import { functionIn } from './source.ts';
 /** The files of test/ref by name, put in when the page is bundled. */
 declare const TWIN_SOURCES: Readonly<Record<string, string>>;
 
-const NAMES = Object.keys(kernels).filter((name) => !name.endsWith('_vec4')).sort();
+const NAMES = Object.keys(kernels).sort();
 type Kernel = (typeof kernels)[keyof typeof kernels];
 
-const resultText = ({ ok, error, share, shape, values, ms }: CheckResult): HTMLElement =>
-  h('span', { className: ok ? 'good' : 'bad' }, `${ok ? 'agrees' : 'DIFFERS'}: ${shape}, ${short(values)} values, largest difference ${error.toExponential(1)}, ${(100 * share).toFixed(0)} % of what rounding allows, ${ms.toFixed(0)} ms`);
+const resultText = ({ ok, error, share, shape, values, ms, skipped }: CheckResult): HTMLElement =>
+  skipped ? h('span', { className: 'soft' }, `not run: ${skipped}`) : h('span', { className: ok ? 'good' : 'bad' }, `${ok ? 'agrees' : 'DIFFERS'}: ${shape}, ${short(values)} values, largest difference ${error.toExponential(1)}, ${(100 * share).toFixed(0)} % of what rounding allows, ${ms.toFixed(0)} ms`);
 
 export function kernelsPage(client: Client): { element: HTMLElement; show(rest: string): void } {
   const message = new Message(), article = h('div', { className: 'stack' }), list = h('nav', { className: 'card kernels', aria: { label: 'kernels' } });
-  const marks = new Map(NAMES.map((name) => [name, h('span', { className: 'faint' }, name in CHECKS ? '○' : '')]));
-  const all = h('button', { type: 'button', id: 'check-all', className: 'primary' }, `Check all ${Object.keys(CHECKS).length}`), said = h('p', { id: 'checked', role: 'status', className: 'faint' }, '○ can be run and checked here');
+  const marks = new Map(NAMES.map((name) => [name, h('span', { className: 'faint' }, '○')]));
+  const all = h('button', { type: 'button', id: 'check-all', className: 'primary' }, `Check all ${NAMES.length}`), said = h('p', { id: 'checked', role: 'status', className: 'faint' }, 'Each runs here and is compared with its float64 twin');
 
   async function run(name: string): Promise<CheckResult> {
     const result = await client.call('check', name), mark = marks.get(name)!;
-    mark.textContent = result.ok ? '✓' : '✗';
-    mark.className = result.ok ? 'good' : 'bad';
+    mark.textContent = result.skipped ? '–' : result.ok ? '✓' : '✗';
+    mark.className = result.skipped ? 'faint' : result.ok ? 'good' : 'bad';
     return result;
   }
 
   all.addEventListener('click', () => void busy(all, message, async () => {
-    let good = 0, done = 0;
-    for (const name of Object.keys(CHECKS)) {
-      good += Number((await run(name)).ok);
-      said.textContent = `${good} of ${++done} agree with their float64 twins on this GPU`;
+    let good = 0, done = 0, left = 0;
+    for (const name of NAMES) {
+      const { ok, skipped } = await run(name);
+      if (skipped) left++;
+      else good += Number(ok);
+      said.textContent = `${good} of ${++done - left} agree with their float64 twins on this GPU${left ? `; ${left} need what it does not have` : ''}`;
     }
   }));
 
   function page(name: string): void {
-    const kernel = kernels[name as keyof typeof kernels] as Kernel, check = CHECKS[name], [mathematics = '', ...lines] = kernel.wgsl.split('\n');
+    const kernel = kernels[name as keyof typeof kernels] as Kernel, check = CHECKS[name]!, [mathematics = '', ...lines] = kernel.wgsl.split('\n');
     const result = h('p', { id: 'result', role: 'status' }), go = h('button', { type: 'button', id: 'run-check' }, 'Run and check on this GPU');
     go.addEventListener('click', () => void busy(go, message, async () => fill(result, resultText(await run(name)))));
     const pre = (text: string) => h('pre', { tabIndex: 0 }, h('code', {}, text));
     const code = (title: string, text: string, more: HTMLElement | null = null) => h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h3', { className: 'soft' }, title), pre(text), more);
-    const file = check && TWIN_SOURCES[check.twin[0]]!;
+    const file = TWIN_SOURCES[check.twin[0]]!, wide = name.endsWith('_vec4');
     fill(
       article,
-      h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h1', {}, name), h('p', { className: 'mathematics' }, mathematics.replace(/^\/\/ /, '')), check ? h('div', { className: 'row' }, go) : h('p', { className: 'faint' }, 'It has no check on this page; the tests compare it with its twin.'), message.element, result),
-      check && file ? code(`Its float64 twin · test/ref/${check.twin[0]}.ts`, functionIn(file, check.twin[1]), h('details', {}, h('summary', {}, 'The whole file'), pre(file))) : null,
-      code(`kernels/${name}.wgsl, with its imports`, lines.join('\n').trim()),
+      h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h1', {}, name), h('p', { className: 'mathematics' }, mathematics.replace(/^\/\/ /, '')), h('div', { className: 'row' }, go), message.element, result),
+      code(`Its float64 twin · test/ref/${check.twin[0]}.ts`, functionIn(file, check.twin[1]), h('details', {}, h('summary', {}, 'The whole file'), pre(file))),
+      code(`kernels/${name.replace(/_vec4$/, '')}.wgsl, with its imports${wide ? ', four channels at a time' : ''}`, lines.join('\n').trim()),
     );
     for (const link of list.querySelectorAll('a')) {
       if (link.textContent === name) link.setAttribute('aria-current', 'page');

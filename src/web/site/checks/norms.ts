@@ -1,0 +1,81 @@
+// Checks of group normalisation over two inputs, with SiLU, and of what modulates it.
+import { threads } from '../../../autograd.ts';
+import { abs, bound, groupNormErrors } from '../../../../test/ref/accuracy.ts';
+import { sumRows } from '../../../../test/ref/conv2d.ts';
+import { film, filmBackward } from '../../../../test/ref/film.ts';
+import { groupNorm, groupNormBackward } from '../../../../test/ref/group_norm.ts';
+import { type Checks, type Floats, values } from './case.ts';
+
+const [N, P, eps] = [2, 35, 1e-5] as const;
+
+/** Groups across both inputs. */
+function shapeOf(C0: number, C1: number, G: number) {
+  const C = C0 + C1, x = values(N * P * C0, 1), x2 = values(N * P * C1, 2).map((v) => 2 * v + 0.5), gamma = values(C, 3).map((v) => 1 + 0.3 * v), beta = values(C, 4), dy = values(N * P * C, 5);
+  return { twin: { x, x2, gamma, beta, N, P, C0, C1, G, eps, silu: true }, inputs: { x, x2, gamma, beta }, dy, C, numbers: { N, P, C0, C1, G, silu: 1, eps, accumulate: 0, accumulate2: 0, per_image: 0 }, shape: `(${N}, ${P}, ${C0} + ${C1}), ${G} groups`, grid: [G, N] as const };
+}
+
+function forward(...channels: [number, number, number]) {
+  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(...channels), { y } = groupNorm(twin);
+  return { shape, grid, inputs: { ...inputs, stats: new Float32Array(2 * N * twin.G) }, numbers, outputs: { y: { want: y, off: groupNormErrors(twin, dy).y } } };
+}
+
+/** What the first backward pass leaves for the second, image by image: the sums for gamma and beta, and the means of each group. */
+function sumsOf(...channels: [number, number, number]) {
+  const { twin, dy, C } = shapeOf(...channels), { G, C0, C1, gamma } = twin, D = C / G, { stats } = groupNorm(twin);
+  const part: number[] = [], off: number[] = [], means: number[] = [], meansOff: number[] = [];
+  for (let n = 0; n < N; n++) {
+    const image = (v: Float32Array, width: number) => v.subarray(n * P * width, (n + 1) * P * width), one = { ...twin, N: 1, x: image(twin.x, C0), x2: image(twin.x2, C1) };
+    const want = groupNormBackward({ ...one, dy: image(dy, C) }), error = groupNormErrors(one, image(dy, C));
+    part.push(...want.dgamma, ...want.dbeta);
+    off.push(...error.dgamma, ...error.dbeta);
+    for (let g = 0; g < G; g++) {
+      const mean = (v: Floats, f = (x: number) => x) => Array.from({ length: D }, (_, i) => f(gamma[g * D + i] * v[g * D + i])).reduce((a, b) => a + b, 0) / (P * D);
+      means.push(stats[2 * (n * G + g)], stats[2 * (n * G + g) + 1], mean(want.dbeta), mean(want.dgamma));
+      // What is passed on is exact; the sums have their errors, and D more roundings.
+      meansOff.push(0, 0, mean(error.dbeta, Math.abs) + bound(D + 2, [mean(want.dbeta, Math.abs)])[0], mean(error.dgamma, Math.abs) + bound(D + 2, [mean(want.dgamma, Math.abs)])[0]);
+    }
+  }
+  return { stats: Float32Array.from(stats), part, off, means: Float32Array.from(means), meansOff };
+}
+
+function backwardSums(...channels: [number, number, number]) {
+  const { inputs, numbers, shape, grid, dy } = shapeOf(...channels), { stats, part, off, means, meansOff } = sumsOf(...channels);
+  return { shape, grid, inputs: { ...inputs, dy, stats }, numbers, outputs: { part: { want: part, off }, means: { want: means, off: meansOff.map((v, i) => v + 2 ** -24 * Math.abs(means[i]) * Number(i % 4 > 1)) } } };
+}
+
+function backwardInput(...channels: [number, number, number]) {
+  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(...channels), want = groupNormBackward({ ...twin, dy }), off = groupNormErrors(twin, dy);
+  return { shape, grid, inputs: { ...inputs, dy, means: sumsOf(...channels).means }, numbers, outputs: { dx: { want: want.dx, off: off.dx }, dx2: { want: want.dx2, off: off.dx2 } } };
+}
+
+/** Group norm's gamma and beta under a scale and a shift of each image's own. */
+function modulation() {
+  const images = 5, C = 13, gamma = values(C, 1), beta = values(C, 2), s = values(2 * images * C, 3), dy = values(2 * images * C, 4), a = { gamma, beta, s, N: images, C };
+  const sizes = { gamma: abs(gamma), beta: abs(beta), s: abs(s), N: images, C };
+  return { a, dy, shape: `(${images}, 2, ${C})`, grid: threads(images * C), numbers: { N: images, C }, y: { want: film(a), off: bound(3, film(sizes)) }, back: filmBackward({ ...a, dy }), backSizes: filmBackward({ ...sizes, dy: abs(dy) }) };
+}
+
+export const NORMS = {
+  group_norm_forward: { twin: ['group_norm', 'groupNorm'], make: () => forward(5, 4, 3) },
+  group_norm_forward_vec4: { twin: ['group_norm', 'groupNorm'], make: () => forward(12, 12, 3) },
+  group_norm_backward_sums: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardSums(5, 4, 3) },
+  group_norm_backward_sums_vec4: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardSums(12, 12, 3) },
+  group_norm_backward_input: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardInput(5, 4, 3) },
+  group_norm_backward_input_vec4: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardInput(12, 12, 3) },
+  group_norm_fold: { twin: ['conv2d', 'sumRows'], make: () => {
+    const images = 6, C = 40, part = values(2 * images * C, 1), sums = sumRows(part, images, 2 * C), off = bound(images, sumRows(abs(part), images, 2 * C)), half = (from: number) => ({ want: sums.subarray(from, from + C), off: off.subarray(from, from + C) });
+    return { shape: `(${images}, 2, ${C})`, grid: threads(C), inputs: { part }, numbers: { N: images, C, accumulate: 0 }, outputs: { dgamma: half(0), dbeta: half(C) } };
+  } },
+  film_forward: { twin: ['film', 'film'], make: () => {
+    const { a, y, shape, grid, numbers } = modulation();
+    return { shape, grid, inputs: { gamma: a.gamma, beta: a.beta, s: a.s }, numbers, outputs: { y } };
+  } },
+  film_backward: { twin: ['film', 'filmBackward'], make: () => {
+    const { a, dy, shape, grid, numbers, back, backSizes } = modulation();
+    return { shape, grid, inputs: { gamma: a.gamma, beta: a.beta, dy }, numbers: { ...numbers, accumulate: 0 }, outputs: { ds: { want: back.ds, off: bound(2, backSizes.ds) } } };
+  } },
+  film_fold: { twin: ['film', 'filmBackward'], make: () => {
+    const { a, dy, shape, numbers, back, backSizes } = modulation();
+    return { shape, grid: [1], inputs: { s: a.s, dy }, numbers: { ...numbers, accumulate: 0 }, outputs: { dgamma: { want: back.dgamma, off: bound(a.N + 2, backSizes.dgamma) }, dbeta: { want: back.dbeta, off: bound(a.N + 2, backSizes.dbeta) } } };
+  } },
+} as const satisfies Checks;

@@ -1,0 +1,76 @@
+// Checks of sums of products: matrices and convolutions, in all their variants.
+import { threads } from '../../../autograd.ts';
+import { grid } from '../../../gpu/kernel.ts';
+import { abs, bound } from '../../../../test/ref/accuracy.ts';
+import * as conv from '../../../../test/ref/conv2d.ts';
+import { matmul } from '../../../../test/ref/matmul.ts';
+import { type Checks, type Floats, values } from './case.ts';
+
+function product(tile: readonly [number, number]) {
+  const [M, N, K] = [33, 50, 72] as const, a = values(M * K, 1), b = values(K * N, 2), twin = (f: (v: Floats) => Floats) => matmul({ a: f(a), b: f(b), M, N, K });
+  const strides = { outer_a: 0, outer_b: 0, outer_c: 0, inner_a: 0, inner_b: 0, inner_c: 0 };
+  return {
+    shape: `(${M}, ${K}) (${K}, ${N})`, grid: grid(Math.ceil(M / tile[0]) * Math.ceil(N / tile[1])), inputs: { a, b },
+    numbers: { M, N, K, batch: 1, inner: 1, trans_a: 0, trans_b: 0, accumulate: 0, alpha: 1, lda: K, ldb: N, ldc: N, ...strides },
+    outputs: { c: { want: twin((v) => v), off: bound(K, twin(abs)) } },
+  };
+}
+
+const [N, H, W] = [2, 9, 7] as const, pixels = N * H * W;
+/** A 3 x 3 convolution of C to O channels that keeps the size, as kernels and as twins take it. */
+function shapeOf(C: number, O: number) {
+  const twin = { N, H, W, C, O, KH: 3, KW: 3, stride: 1, OH: H, OW: W, pad: [1, 1] as const };
+  const numbers = { N, H, W, C, OH: H, OW: W, O, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
+  return { twin, numbers, weights: 9 * C * O };
+}
+type Tiles = (C: number, O: number) => number;
+/** Workgroups for tiles of `height` x `width` of a matrix of rows x columns. */
+const tiles = (rows: number, columns: number, height: number, width: number) => Math.ceil(rows / height) * Math.ceil(columns / width);
+/** Tiles of 7 rows by 8 columns, counted through the images, and 16 channels. */
+const rows3x3 = (channels: number) => tiles(H, N * W, 7, 8) * Math.ceil(channels / 16);
+
+function forward(C: number, O: number, workgroups: Tiles) {
+  const s = shapeOf(C, O), x = values(pixels * C, 1), w = values(s.weights, 2), bias = values(O, 3), per_image = values(N * O, 4), residual = values(pixels * O, 5);
+  const twin = (f: (v: Floats) => Floats) => conv.conv2d({ ...s.twin, x: f(x), w: f(w), bias: f(bias), perImage: f(per_image), residual: f(residual) });
+  return {
+    shape: `(${N}, ${H}, ${W}, ${C}) * (3, 3, ${C}, ${O})`, grid: grid(workgroups(C, O)), inputs: { x, w, bias, per_image, residual },
+    numbers: { ...s.numbers, has_bias: 1, has_per_image: 1, has_residual: 1 }, outputs: { y: { want: twin((v) => v), off: bound(9 * C + 3, twin(abs)) } },
+  };
+}
+
+function backwardInput(C: number, O: number, workgroups: Tiles) {
+  const s = shapeOf(C, O), dy = values(pixels * O, 1), w = values(s.weights, 2), twin = (f: (v: Floats) => Floats) => conv.conv2dBackwardInput({ ...s.twin, dy: f(dy), w: f(w) });
+  return { shape: `(${N}, ${H}, ${W}, ${O}) to (${N}, ${H}, ${W}, ${C})`, grid: grid(workgroups(C, O)), inputs: { dy, w }, numbers: s.numbers, outputs: { dx: { want: twin((v) => v), off: bound(9 * O, twin(abs)) } } };
+}
+
+function backwardWeight(C: number, O: number, workgroups: Tiles) {
+  const s = shapeOf(C, O), x = values(pixels * C, 1), dy = values(pixels * O, 2), twin = (f: (v: Floats) => Floats) => conv.conv2dBackwardWeight({ ...s.twin, x: f(x), dy: f(dy) });
+  return { shape: `(3, 3, ${C}, ${O}) from ${pixels} pixels`, grid: grid(workgroups(C, O)), inputs: { x, dy }, numbers: s.numbers, outputs: { part: { want: twin((v) => v), off: bound(pixels, twin(abs)) } } };
+}
+
+/** The same with the bias's gradient, which the fast kernels sum from the same reading of dy. */
+function backwardBoth(C: number, O: number, workgroups: Tiles) {
+  const weight = backwardWeight(C, O, workgroups), { dy } = weight.inputs;
+  return { ...weight, numbers: { ...weight.numbers, has_bias: 1 }, outputs: { ...weight.outputs, sums: { want: conv.sumRows(dy, pixels, O), off: bound(pixels, conv.sumRows(abs(dy), pixels, O)) } } };
+}
+
+export const PRODUCTS = {
+  matmul: { twin: ['matmul', 'matmul'], make: () => product([32, 32]) },
+  matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => product([32, 16]) },
+  conv2d_forward: { twin: ['conv2d', 'conv2d'], make: () => forward(3, 5, (_, O) => threads(pixels * O)[0]) },
+  conv2d_forward_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 32, 16)) },
+  conv2d_forward_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => rows3x3(O)) },
+  conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64)) },
+  conv2d_backward_input: { twin: ['conv2d', 'conv2dBackwardInput'], make: () => backwardInput(3, 5, (C) => threads(pixels * C)[0]) },
+  conv2d_backward_input_subgroup: { twin: ['conv2d', 'conv2dBackwardInput'], make: () => backwardInput(20, 8, (C) => tiles(pixels, C, 32, 16)) },
+  conv2d_backward_input_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardInput'], make: () => backwardInput(20, 8, (C) => rows3x3(C)) },
+  conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0]) },
+  conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 16)) },
+  conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => 3 * tiles(C, O, 16, 16)) },
+  conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64)) },
+  conv2d_fold: { twin: ['conv2d', 'sumRows'], make: () => {
+    const [C, O, splits] = [3, 5, 6] as const, { numbers, weights } = shapeOf(C, O), part = values(splits * weights, 1), sums = values(splits * O, 2);
+    const fold = (v: Float32Array, width: number) => ({ want: conv.sumRows(v, splits, width), off: bound(splits, conv.sumRows(abs(v), splits, width)) });
+    return { shape: `${splits} × (3, 3, ${C}, ${O})`, grid: threads(weights + O), inputs: { part, sums }, numbers: { ...numbers, splits, has_bias: 1 }, outputs: { dw: fold(part, weights), db: fold(sums, O) } };
+  } },
+} as const satisfies Checks;
