@@ -119,7 +119,7 @@ pages('weights, config and schedule that are dropped in give the samples of Node
 
   const { engine, close } = await openEngine();
   const model = new Model(engine, { name: 'golden', weights, config, scheduler });
-  const want = await model.draw({ method: 'ddim', steps: 3, eta: 0, seed: 7, n: 1, interpolate: false, inpaint: null }, () => {});
+  const want = await model.draw({ method: 'ddim', steps: 3, eta: 0, seed: 7, n: 1, interpolate: false, label: null, guidance: 1, inpaint: null }, () => {});
   await close();
   assert.is(got.length, want.length);
   // Three steps of a network that diffusers itself computes to 1e-6; a step divides its error by sqrt(acp), at most 160 at the first one, where x_0 is clipped.

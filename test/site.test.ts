@@ -54,7 +54,7 @@ drawing('inpainting keeps what is known and paints the rest; interpolation ends 
   const { tensors, metadata } = readSafetensors(readFileSync(new URL('golden/unet-dev-gray28.safetensors', import.meta.url)), 'golden');
   const weights = writeSafetensors([...tensors].flatMap(([name, tensor]) => (name.startsWith('weights.') ? [[name.slice(8), tensor] as const] : [])));
   const model = new Model(engine, { name: 'golden', weights, config: JSON.stringify({ sample_size: 28, ...(JSON.parse(metadata['config']!) as object) }), scheduler: null });
-  const request = { method: 'ddim', steps: 2, eta: 0, seed: 5, n: 2, interpolate: false, inpaint: null } as const;
+  const request = { method: 'ddim', steps: 2, eta: 0, seed: 5, n: 2, interpolate: false, label: null, guidance: 1, inpaint: null } as const;
   const seen: number[] = [], plain = await model.draw(request, ({ done, x, x0 }) => seen.push(done, x.length, x0.length)), size = 28 * 28;
   assert.equal(seen, [1, 2 * size, 2 * size, 2, 2 * size, 2 * size]);
   const known = Float32Array.from({ length: size }, (_, i) => Math.sin(i)), mask = Float32Array.from({ length: size }, (_, i) => Number(i < size / 2));
@@ -64,6 +64,23 @@ drawing('inpainting keeps what is known and paints the rest; interpolation ends 
   const between_ = await model.draw({ ...request, n: 3, interpolate: true }, () => {});
   // The same noise but for the host's rounding, through two steps of the same network.
   for (let i = 0; i < size; i++) assert.ok(Math.abs(between_[i]! - plain[i]!) < 2e-3 && Math.abs(between_[2 * size + i]! - plain[size + i]!) < 2e-3);
+  await model.destroy();
+});
+
+drawing('a model with classes draws the one that is asked for, and guidance counts', async (engine) => {
+  const { tensors, metadata } = readSafetensors(readFileSync(new URL('golden/unet-dev-classes.safetensors', import.meta.url)), 'golden');
+  const weights = writeSafetensors([...tensors].flatMap(([name, tensor]) => (name.startsWith('weights.') ? [[name.slice(8), tensor] as const] : [])));
+  const model = new Model(engine, { name: 'golden', weights, config: JSON.stringify({ ...(JSON.parse(metadata['config']!) as object), sample_size: 16 }), scheduler: null }), { classes } = model.facts;
+  assert.ok(classes > 2);
+  const draw = (label: string, guidance = 1) => model.draw({ method: 'ddim', steps: 2, eta: 0, seed: 5, n: 2, interpolate: false, label, guidance, inpaint: null }, () => {});
+  const [all, second, none] = [await draw('all'), await draw('1'), await draw(String(classes - 1))], half = all.length / 2;
+  // In turn: 0, then 1.
+  assert.equal(all.subarray(half), second.subarray(half));
+  assert.not.equal(all.subarray(0, half), second.subarray(0, half));
+  const largest = (a: Float32Array, b: Float32Array): number => a.reduce((m, v, i) => Math.max(m, Math.abs(v - b[i]!)), 0);
+  assert.ok(largest(await draw('1', 0), none) < 1e-4, 'a scale of 0 is no class');
+  assert.ok(largest(await draw('1', 3), second) > 1e-3);
+  await assertError(() => draw(String(classes)), 'E-USAGE', /it must be a class from 0/);
   await model.destroy();
 });
 

@@ -1,4 +1,5 @@
 // Where the images to train on come from: a data set that is served or dropped in, shapes made in code, one's own images, or drawings made here.
+import { cifarKind, parseCifar } from '../../data/cifar.ts';
 import { parseIdx } from '../../data/idx.ts';
 import { makeShapes } from '../../data/shapes.ts';
 import { DdpmError } from '../../errors.ts';
@@ -9,7 +10,7 @@ import { dropZone, field, type Message, select } from './parts.ts';
 import { dataSet, decodeImage, show, unpacked } from './pictures.ts';
 import type { TrainData } from './run-file.ts';
 
-const SOURCES = { shapes: 'Made-up shapes', 'fashion-mnist': 'Fashion-MNIST', images: 'My images', drawings: 'My drawings' };
+const SOURCES = { shapes: 'Made-up shapes', 'fashion-mnist': 'Fashion-MNIST', cifar: 'CIFAR-10 or CIFAR-100', images: 'My images', drawings: 'My drawings' };
 type Source = keyof typeof SOURCES;
 
 /** Images of a data set that are shown. */
@@ -66,6 +67,8 @@ export class DataPanel {
     } else if (source === 'fashion-mnist') {
       fill(this.#body, dropZone('idx-files', `Drop ${FASHION}.gz here, or any IDX file of images`, '.gz,.idx,*', (files) => void this.#take(files)));
       if (!this.data) await this.#fetchFashion();
+    } else if (source === 'cifar') {
+      fill(this.#body, dropZone('cifar-files', 'Drop data_batch_1.bin to data_batch_5.bin here (or some of them), or train.bin of CIFAR-100', '.bin,*', (files) => void this.#take(files)));
     } else if (source === 'images') {
       fill(this.#body, ...sizes, dropZone('image-files', 'Drop images here: the middle of each is cut out and scaled', 'image/*', (files) => void this.#take(files)));
     } else fill(this.#body, ...sizes, this.#makePad());
@@ -102,25 +105,28 @@ export class DataPanel {
       this.#about.textContent = 'This server does not have it. Drop the file in.';
       return;
     }
-    await this.#takeIdx(new Uint8Array(await answer.arrayBuffer()), FASHION, 'fashion-mnist');
+    const set = await idxImages(new Uint8Array(await answer.arrayBuffer()), FASHION, 'fashion-mnist');
+    // What was dropped in meanwhile is what is wanted.
+    if (this.#source.value === 'fashion-mnist' && !this.#files.has('fashion-mnist')) this.#keep('fashion-mnist', set);
   }
 
-  async #takeIdx(bytes: Uint8Array<ArrayBuffer>, file: string, name: string): Promise<void> {
-    const { shape, data } = parseIdx(await unpacked(bytes, file), file), [count = 0, height = 0, width = 0, channels = 1] = shape;
-    if (shape.length < 3 || count === 0) throw new DdpmError('E-DATA', `${file} has the sizes ${shape.join(' × ')}, and images need count × height × width. These may be the labels; take the file with the images.`);
-    const set = { name, count, height, width, channels, pixels: new Uint8Array(data) };
-    this.#files.set('fashion-mnist', set);
+  #keep(source: Source, set: TrainData): void {
+    this.#files.set(source, set);
     this.#set(set);
   }
 
-  /** Files that were dropped or chosen: IDX by its name or first bytes, all else as images. */
+  /** Files that were dropped or chosen: what the source is of, and IDX by its name anywhere. */
   async #take(files: readonly File[]): Promise<void> {
     this.#message.clear();
     try {
       const named = (f: File): boolean => /idx\d-ubyte|\.idx$|\.gz$/.test(f.name), idx = files.filter(named);
       if (idx.length > 0 || this.#source.value === 'fashion-mnist') {
         const file = idx.find((f) => f.name.includes('images')) ?? idx[0] ?? files[0];
-        if (file) await this.#takeIdx(new Uint8Array(await file.arrayBuffer()), file.name, file.name.replace(/\.gz$/, ''));
+        if (file) this.#keep('fashion-mnist', await idxImages(new Uint8Array(await file.arrayBuffer()), file.name, file.name.replace(/\.gz$/, '')));
+        return;
+      }
+      if (this.#source.value === 'cifar') {
+        this.#keep('cifar', await cifarImages(files));
         return;
       }
       const images: Uint8Array[] = [];
@@ -134,9 +140,7 @@ export class DataPanel {
       }
       if (failure) this.#message.error(failure);
       if (images.length === 0) return;
-      const set = dataSet('images', this.#image, images);
-      this.#files.set('images', set);
-      this.#set(set);
+      this.#keep('images', dataSet('images', this.#image, images));
     } catch (error) {
       this.#message.error(error);
     }
@@ -152,4 +156,17 @@ export class DataPanel {
     show(this.#shown, imageGrid(pixels.subarray(0, n * size), n, height, width, channels, 8, { pad: 1, background: 0 }));
     this.#shown.style.width = '100%';
   }
+}
+
+async function idxImages(bytes: Uint8Array<ArrayBuffer>, file: string, name: string): Promise<TrainData> {
+  const { shape, data } = parseIdx(await unpacked(bytes, file), file), [count = 0, height = 0, width = 0, channels = 1] = shape;
+  if (shape.length < 3 || count === 0) throw new DdpmError('E-DATA', `${file} has the sizes ${shape.join(' × ')}, and images need count × height × width. These may be the labels; take the file with the images.`);
+  return { name, count, height, width, channels, pixels: new Uint8Array(data) };
+}
+
+/** Batches of either CIFAR, by name: the order that Node reads them in. */
+async function cifarImages(dropped: readonly File[]): Promise<TrainData> {
+  const files = await Promise.all([...dropped].sort((a, b) => (a.name < b.name ? -1 : 1)).map(async (file) => ({ name: file.name, bytes: new Uint8Array(await file.arrayBuffer()) })));
+  const kind = cifarKind(files[0]!.bytes), { count, height, width, channels, pixels } = parseCifar(files, kind);
+  return { name: kind, count, height, width, channels, pixels: new Uint8Array(pixels) };
 }

@@ -33,6 +33,8 @@ export interface ModelFacts {
   readonly parameters: number;
   readonly shape: readonly [height: number, width: number, channels: number];
   readonly T: number;
+  /** Rows of the table of classes, the last of which stands for no class; 0 where the model has none. */
+  readonly classes: number;
 }
 
 export interface ModelFiles {
@@ -51,6 +53,10 @@ export interface DrawRequest {
   readonly n: number;
   /** A row from the noise of sample 0 to that of sample 1, n images in all. */
   readonly interpolate: boolean;
+  /** Of a model with classes: a class, or `all` for each in turn; null otherwise. */
+  readonly label: string | null;
+  /** w in uncond + w (cond - uncond); 1 for the class as it is. */
+  readonly guidance: number;
   /** An image in [-1, 1], (H, W, C), where to paint it anew (1) or not (0), (H, W), and how often each stretch of the chain is gone over (RePaint). */
   readonly inpaint: { readonly known: Floats; readonly mask: Floats; readonly resamples: number } | null;
 }

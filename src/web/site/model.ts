@@ -1,4 +1,5 @@
 // A model to sample from, on any engine: the averaged weights of a file, and chains of x_t and x_0 from them.
+import { Network } from '../../cli/network.ts';
 import { GaussianDiffusion } from '../../diffusion/gaussian.ts';
 import { Sampler, type SampleStep } from '../../diffusion/sampler.ts';
 import { makeSchedule } from '../../diffusion/schedule.ts';
@@ -12,7 +13,6 @@ import { readScheduler, type Scheduler } from '../../io/scheduler.ts';
 import { type NamedTensors, Parameters } from '../../nn/parameters.ts';
 import { UNet } from '../../nn/unet.ts';
 import { normal4, philox4x32, STREAM } from '../../philox.ts';
-import type { Tensor } from '../../tensor.ts';
 import type { DrawRequest, Events, Floats, ModelFacts, ModelFiles } from './messages.ts';
 import { configOf } from './models.ts';
 import { decodeRun } from './run-file.ts';
@@ -41,26 +41,28 @@ export class Model {
     this.#diffusion = new GaussianDiffusion(engine, schedule, this.scheduler);
     const { sample_size: size, in_channels: channels } = unet.config;
     if (size === null) throw new DdpmError('E-MODEL', 'config.json has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32.');
-    this.facts = { name, parameters: this.#parameters.count, shape: typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels], T: schedule.T };
+    this.facts = { name, parameters: this.#parameters.count, shape: typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels], T: schedule.T, classes: unet.conditional ? (unet.config.num_class_embeds ?? 0) : 0 };
   }
 
   /** Draws images, (n, H, W, C); `onStep` gets x_t and x_0 after every step and ends the drawing by throwing. */
   async draw(request: DrawRequest, onStep: (chain: Chain) => void): Promise<Floats> {
-    const { method, eta, seed, n, interpolate, inpaint: open } = request, [H, W, C] = this.facts.shape, shape = [n, H, W, C] as const;
+    const { method, eta, seed, n, interpolate, label, guidance, inpaint: open } = request, [H, W, C] = this.facts.shape, shape = [n, H, W, C] as const;
     const { clipSample, setAlphaToOne, stepsOffset } = this.scheduler, steps = Math.min(request.steps, this.facts.T);
     const options = { method, steps, clipDenoised: clipSample, setAlphaToOne, stepsOffset, ...(method === 'ddim' && { eta }) };
-    const network = (x: Tensor, t: Tensor): Tensor => this.#unet.forward(x, t);
+    const network = new Network({ unet: this.#unet, diffusion: this.#diffusion }, [H, W, C], n, { label, guidance });
     const watch = async ({ done, steps: of, t, x, predXstart }: SampleStep): Promise<void> => onStep({ done, steps: of, t, x: await x.read(), x0: await predXstart.read() });
-    if (open) {
-      const jumpLength = Math.max(1, Math.floor(steps / 10)), resamples = steps > 1 ? open.resamples : 1;
-      return inpaint(network, this.#diffusion, repeat(open.known, n), repeat(open.mask, n), shape, { ...options, seed, jumpLength, resamples, onStep: watch });
-    }
-    const sampler = new Sampler(network, this.#diffusion, shape, options);
+    let sampler: Sampler | null = null;
     try {
-      await sampler.compile();
-      return await sampler.sample({ seed, onStep: watch, ...(interpolate && { noise: between(seed, n, H * W * C) }) });
+      if (!open) {
+        sampler = new Sampler(network.model, this.#diffusion, shape, options);
+        await sampler.compile();
+        return await sampler.sample({ seed, onStep: watch, ...(interpolate && { noise: between(seed, n, H * W * C) }) });
+      }
+      const jumpLength = Math.max(1, Math.floor(steps / 10)), resamples = steps > 1 ? open.resamples : 1;
+      return await inpaint(network.model, this.#diffusion, repeat(open.known, n), repeat(open.mask, n), shape, { ...options, seed, jumpLength, resamples, onStep: watch });
     } finally {
-      await sampler.destroy();
+      await sampler?.destroy();
+      network.free();
     }
   }
 

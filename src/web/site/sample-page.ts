@@ -26,6 +26,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   const [png, apng, raw] = [button('png', 'PNG'), button('apng', 'Animated PNG'), button('raw', 'Numbers')];
   const method = select(Object.fromEntries(SAMPLERS.map((s) => [s, NAMES[s]])) as Record<SamplerName, string>, 'ddim', 'sampler');
   const steps = number('sample-steps', 50, { min: 1 }), eta = number('eta', 0, { min: 0, max: 1, step: 0.1 }), seed = number('sample-seed', 0, { min: 0, max: 0xffffffff }), n = number('count', 16, { min: 1, max: 64 });
+  const label = h('select', { id: 'label' }), guidance = number('guidance', 1, { min: 0, max: 20, step: 0.1 }), classes = h('div', { hidden: true }, field('Class', label), field('Guidance', guidance));
   const resamples = number('resamples', 3, { min: 1, max: 20 });
   const interpolate = h('input', { type: 'checkbox', id: 'interpolate' });
   const about = h('dl', { className: 'numbers', id: 'model' }), progress = h('progress', { max: 1, value: 0, hidden: true, style: 'width: 100%' });
@@ -61,6 +62,11 @@ export function samplePage(client: Client): { element: HTMLElement } {
     model = await client.call('model', { name, weights, config, scheduler });
     [chain, result, brush] = [[], null, null];
     fill(inpaint);
+    // The last row stands for no class.
+    const rows = model.classes;
+    classes.hidden = rows === 0;
+    fill(label, h('option', { value: 'all' }, 'each in turn'), ...Array.from({ length: rows }, (_, i) => h('option', { value: String(i) }, i === rows - 1 ? 'none' : String(i))));
+    guidance.value = '1';
     facts(about, [['weights', model.name], ['parameters', short(model.parameters)], ['images', model.shape.join(' × ')], ['noise levels', short(model.T)]]);
   }
 
@@ -81,6 +87,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   async function drawNow(): Promise<void> {
     const request: DrawRequest = {
       method: method.value as SamplerName, steps: Math.min(Number(steps.value), model!.T), eta: Number(eta.value), seed: Number(seed.value), n: Number(n.value), interpolate: interpolate.checked,
+      label: model!.classes ? label.value : null, guidance: model!.classes ? Number(guidance.value) : 1,
       inpaint: brush && { known: brush.known, mask: brush.pad.cover().map((v) => (v > 0.3 ? 1 : 0)), resamples: Number(resamples.value) },
     };
     [drawing, chain, result] = [true, [], null];
@@ -142,7 +149,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
     'div', { className: 'columns side' },
     h('div', { className: 'stack', style: 'align-content: start' },
       h('section', { className: 'card stack' }, h('h2', {}, 'Model'), zone, h('div', { className: 'row' }, useKept), about),
-      h('section', { className: 'card' }, h('h2', {}, 'Sampler'), field('Method', method), field('Steps', steps), field('Eta', eta), field('Seed', seed), field('Images', n), field('From one noise to another', interpolate)),
+      h('section', { className: 'card' }, h('h2', {}, 'Sampler'), field('Method', method), field('Steps', steps), field('Eta', eta), field('Seed', seed), field('Images', n), field('From one noise to another', interpolate), classes),
       h('section', { className: 'card stack' }, h('h2', {}, 'Inpaint'), inpaint, h('p', { className: 'faint' }, 'Draw once, then brush over a part of an image to draw it anew.'))),
     h('div', { className: 'stack', style: 'align-content: start' },
       h('section', { className: 'card stack' }, h('div', { className: 'row' }, draw, cancel, h('span', { className: 'faint' }, 'Save'), png, apng, raw), message.element, progress, h('div', { className: 'row' }, h('label', { className: 'slider' }, scrub), at)),

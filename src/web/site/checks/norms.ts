@@ -1,7 +1,6 @@
 // Checks of group normalisation over two inputs, with SiLU, and of what modulates it.
 import { threads } from '../../../autograd.ts';
 import { abs, bound, groupNormErrors } from '../../../../test/ref/accuracy.ts';
-import { sumRows } from '../../../../test/ref/conv2d.ts';
 import { film, filmBackward } from '../../../../test/ref/film.ts';
 import { groupNorm, groupNormBackward } from '../../../../test/ref/group_norm.ts';
 import { type Checks, type Floats, values } from './case.ts';
@@ -62,10 +61,6 @@ export const NORMS = {
   group_norm_backward_sums_vec4: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardSums(12, 12, 3) },
   group_norm_backward_input: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardInput(5, 4, 3) },
   group_norm_backward_input_vec4: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardInput(12, 12, 3) },
-  group_norm_fold: { twin: ['conv2d', 'sumRows'], make: () => {
-    const images = 6, C = 40, part = values(2 * images * C, 1), sums = sumRows(part, images, 2 * C), off = bound(images, sumRows(abs(part), images, 2 * C)), half = (from: number) => ({ want: sums.subarray(from, from + C), off: off.subarray(from, from + C) });
-    return { shape: `(${images}, 2, ${C})`, grid: threads(C), inputs: { part }, numbers: { N: images, C, accumulate: 0 }, outputs: { dgamma: half(0), dbeta: half(C) } };
-  } },
   film_forward: { twin: ['film', 'film'], make: () => {
     const { a, y, shape, grid, numbers } = modulation();
     return { shape, grid, inputs: { gamma: a.gamma, beta: a.beta, s: a.s }, numbers, outputs: { y } };

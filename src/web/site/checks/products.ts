@@ -68,9 +68,11 @@ export const PRODUCTS = {
   conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 16)) },
   conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => 3 * tiles(C, O, 16, 16)) },
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64)) },
-  conv2d_fold: { twin: ['conv2d', 'sumRows'], make: () => {
-    const [C, O, splits] = [3, 5, 6] as const, { numbers, weights } = shapeOf(C, O), part = values(splits * weights, 1), sums = values(splits * O, 2);
-    const fold = (v: Float32Array, width: number) => ({ want: conv.sumRows(v, splits, width), off: bound(splits, conv.sumRows(abs(v), splits, width)) });
-    return { shape: `${splits} × (3, 3, ${C}, ${O})`, grid: threads(weights + O), inputs: { part, sums }, numbers: { ...numbers, splits, has_bias: 1 }, outputs: { dw: fold(part, weights), db: fold(sums, O) } };
+  fold: { twin: ['conv2d', 'sumRows'], make: () => {
+    // Two sums in one dispatch, as a weight's and a bias's gradient: 135 values of 6 terms, and behind them 5 of 6.
+    const [weights, O, terms] = [135, 5, 6] as const, part = values(terms * (weights + O), 1), first = Math.ceil(weights / 64);
+    const table = Uint32Array.of(0, 0, terms, weights, weights, weights, weights, 0, 0, first, terms * weights, terms, O, O, O, O, weights, 0);
+    const twin = (v: Float32Array | Float64Array) => Float64Array.of(...conv.sumRows(v.subarray(0, terms * weights), terms, weights), ...conv.sumRows(v.subarray(terms * weights), terms, O));
+    return { shape: `${terms} × ${weights} and ${terms} × ${O}`, grid: grid(first + 1), inputs: { table, part }, numbers: { sums: 2 }, outputs: { y: { want: twin(part), off: bound(terms, twin(abs(part))) } } };
   } },
 } as const satisfies Checks;
