@@ -214,7 +214,7 @@ const SAMPLING = {
   'sample-steps': { ...COUNT, default: null, unset: 'ddpm all, ddim and langevin 50, dpm++ 20, heun 18', group: 'sampling', help: 'timesteps to visit' },
   spacing: {
     type: 'string', default: null, value: 'NAME|ddimN|A,B,...', unset: 'by sampler',
-    group: 'sampling', help: `which: ${SAMPLER_SPACINGS.join(', ')}, a stride that leaves N, or so many of each section`,
+    group: 'sampling', help: `${SAMPLER_SPACINGS.join(', ')}, a stride or section counts`,
   },
   timesteps: { type: 'string', default: null, value: 'T,T,...', unset: 'by spacing', group: 'sampling', help: 'the timesteps themselves, noisiest first' },
   eta: { type: 'float', min: 0, max: 1, default: 0, group: 'sampling', help: 'fresh noise in ddim: 0 none, 1 as much as ddpm' },
