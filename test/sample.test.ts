@@ -80,7 +80,7 @@ const inFolder = async (f: (path: (name: string) => string) => Promise<void>): P
     rmSync(folder, { recursive: true });
   }
 };
-const placedOf = (config: object | null): PlacedModel => ({ from: config && { run: { config: () => config } } }) as unknown as PlacedModel;
+const placedOf = (config: object | null): PlacedModel => ({ from: config && { run: { config: () => config, file: (name: string) => name } } }) as unknown as PlacedModel;
 
 sample('images come from files and from the data set', () => inFolder(async (path) => {
   const shapes = makeShapes({ count: 5, seed: 0 }), size = 28 * 28, picture = (channels: 1 | 3, fill: (i: number) => number) => ({ width: 28, height: 28, channels, data: Uint8Array.from({ length: size * channels }, (_, i) => fill(i)) });
