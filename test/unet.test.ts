@@ -300,7 +300,8 @@ forward('dropout is on with a clock only, and is a function of the clock', async
   // Each block drops by a stream of its own: with one for all, blocks of one shape would share a mask.
   const streams: number[] = [], { run } = engine;
   engine.run = function <K extends Kernel>(this: Engine, kernel: K, grid: Grid, args: Args<K>): void {
-    if (kernel.name === 'dropout') streams.push((args as unknown as { stream: number }).stream);
+    const { DROP, stream } = args as unknown as { DROP?: number; stream: number };
+    if (DROP) streams.push(stream);
     run.call(this, kernel, grid, args);
   };
   try {

@@ -1,5 +1,6 @@
 // What the group norm kernels share. x and x2 are read as one tensor of C0 + C1 channels, Values (f32 or vec4f, WIDTH channels) at a time.
-struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32, per_image: u32 }
+struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32, per_image: u32, stream: u32, p: f32 }
+#import philox
 
 fn load(row: u32, c: u32) -> Values {
   let C0 = dims.C0 / WIDTH;
@@ -16,4 +17,11 @@ fn through_silu(d: Values, h: Values) -> Values {
   if (dims.silu == 0u) { return d; }
   let s = 1.0 / (1.0 + exp(-h));
   return d * s * (1.0 + h * (1.0 - s));
+}
+
+// v as the kernel dropout leaves it: zero, or v / (1 - p), by the draw of pixel `row` of image n, channel c; key is the clock's (seed, step, first).
+fn dropped(v: Values, n: u32, row: u32, c: u32, key: vec3u) -> Values {
+  let element = row * (dims.C0 + dims.C1) + c * WIDTH;
+  let u = unit(philox(vec4u(element / 4u, key.z + n, key.y, 0u), vec2u(key.x, dims.stream)));
+  return select(Values(), v / (1.0 - dims.p), of_four(u, element) >= Values(dims.p));
 }

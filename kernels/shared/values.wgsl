@@ -2,4 +2,5 @@
 alias Values = f32;
 const WIDTH = 1u;
 fn channel_sum(v: Values) -> f32 { return v; }
+fn of_four(v: vec4f, element: u32) -> Values { return v[element % 4u]; }
 fn first_channel(v: Values) -> f32 { return v; }

@@ -4,8 +4,8 @@ import { attention } from '../ops/attention.ts';
 import { conv2d, type Conv2dOptions, linear } from '../ops/conv2d.ts';
 import { embedding } from '../ops/embedding.ts';
 import { film } from '../ops/film.ts';
-import { groupNorm } from '../ops/group_norm.ts';
-import { dropout, upsample } from '../ops/pointwise.ts';
+import { groupNorm, type GroupNormOptions } from '../ops/group_norm.ts';
+import { upsample } from '../ops/pointwise.ts';
 import type { Tensor } from '../tensor.ts';
 import { normal, ones, varianceScaling, zeros } from './init.ts';
 import { Module, Parameter } from './parameter.ts';
@@ -73,10 +73,10 @@ export class GroupNorm extends Module {
     this.#groups = groups;
     this.#eps = eps;
   }
-  /** `scaleShift` (N, 2C) modulates the result before the SiLU: h (1 + scale) + shift. */
-  forward(x: Tensor | readonly [Tensor, Tensor], silu = false, scaleShift: Tensor | null = null): Tensor {
+  /** `scaleShift` (N, 2C) modulates the result before the SiLU: h (1 + scale) + shift. Dropout comes last. */
+  forward(x: Tensor | readonly [Tensor, Tensor], silu = false, scaleShift: Tensor | null = null, dropout: GroupNormOptions['dropout'] = null): Tensor {
     const { tensor: gamma } = this.weight, { tensor: beta } = this.bias;
-    const options = { groups: this.#groups, eps: this.#eps, silu };
+    const options = { groups: this.#groups, eps: this.#eps, silu, dropout };
     return scaleShift ? groupNorm(x, film(gamma, beta, scaleShift), null, options) : groupNorm(x, gamma, beta, options);
   }
 }
@@ -124,8 +124,8 @@ export class ResnetBlock2D extends Module {
     let h = this.norm1.forward(x, true);
     const e = projected?.get(this) ?? this.time_emb_proj.forward(temb);
     h = this.conv1.forward(h, { perImage: this.#scaleShift ? null : e });
-    h = this.norm2.forward(h, true, this.#scaleShift ? e : null);
-    if (clock && this.#dropout > 0) h = dropout(h, this.#dropout, clock, this.#stream);
+    const dropout = clock && this.#dropout > 0 ? { p: this.#dropout, clock, stream: this.#stream } : null;
+    h = this.norm2.forward(h, true, this.#scaleShift ? e : null, dropout);
     const residual = this.conv_shortcut ? this.conv_shortcut.forward(x) : (x as Tensor);
     return this.conv2.forward(h, { residual });
   }

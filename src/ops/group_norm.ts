@@ -1,5 +1,6 @@
 // Group normalisation, alone or followed by SiLU, over one tensor or over two read as one.
 import { type Destination, pointwise, record } from '../autograd.ts';
+import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import { fold, termsRoom } from '../folds.ts';
 import * as k from '../gpu/kernels.gen.ts';
@@ -10,13 +11,15 @@ export interface GroupNormOptions {
   readonly groups: number;
   readonly eps?: number;
   readonly silu?: boolean;
+  /** Drops a share p of the result, with dropout()'s mask. */
+  readonly dropout?: { readonly p: number; readonly clock: Clock; readonly stream: number } | null;
 }
 
 /**
  * x (N, H, W, C), or two such tensors whose channels are read as concatenated -> (N, H, W, C), normalised over the pixels and channels of each group.
  * gamma and beta are (C); without beta, gamma is (N, 2, C): scale and offset of each image, such as film() makes.
  */
-export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, beta: Tensor | null, { groups: G, eps = 1e-5, silu = false }: GroupNormOptions): Tensor {
+export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, beta: Tensor | null, { groups: G, eps = 1e-5, silu = false, dropout = null }: GroupNormOptions): Tensor {
   const [a, b] = x instanceof Tensor ? [x, null] : x;
   const { engine } = a;
   const N = a.shape[0]!, C0 = a.shape.at(-1)!, C1 = b?.shape.at(-1) ?? 0, C = C0 + C1, P = a.size / (N * C0);
@@ -24,12 +27,12 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   if (gamma.size !== (beta ? C : 2 * N * C) || (beta && beta.size !== C) || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
   // On a CPU a workgroup is one subgroup: barriers between coroutines cost more than the loads they would share.
   const WG = engine.subgroupWidth === 8 || engine.swiftShader ? 8 : P >= 256 ? 256 : 64;
-  const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: beta ? 0 : 2 * C, WG, TWO: Number(b !== null) };
+  const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: beta ? 0 : 2 * C, WG, TWO: Number(b !== null), stream: dropout?.stream ?? 0, p: dropout?.p ?? 0, DROP: Number(!!dropout) };
   const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: (beta ?? gamma).slice };
   const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
   const y = Tensor.empty(engine, [...a.shape.slice(0, -1), C]);
-  const stats = engine.allocate(8 * N * G);
-  engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, y: y.slice, stats });
+  const stats = engine.allocate(8 * N * G + 16);
+  engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, clock: dropout?.clock.slice ?? a.slice, y: y.slice, stats });
 
   return record(
     y,
@@ -37,7 +40,7 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
     (dy, [dx, dx2, dgamma, dbeta]) => {
       // With one gamma for each image, the terms are the gradient.
       const whole = !beta && dgamma && !dgamma.accumulate, late = !!beta && [dgamma, dbeta].every((to) => !to || to.late);
-      const part = whole ? dgamma.slice : termsRoom(engine, 8 * N * C, late), means = engine.allocate(16 * N * G);
+      const part = whole ? dgamma.slice : termsRoom(engine, 8 * N * C, late), means = engine.allocate(16 * N * G + 16);
       engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy, stats, part, means });
       if (!beta) {
         if (dgamma?.accumulate) engine.run(k.accumulate, pointwise(gamma.size), { x: part, y: dgamma.slice, copy: 0 });

@@ -5,7 +5,7 @@ import { dispatch, group_norm_forward } from 'ddpm.wgsl/kernels';
 export function normalise(device: GPUDevice, buffers: Record<'x' | 'gamma' | 'beta' | 'y' | 'stats', GPUBuffer>, [N, P, C, G]: readonly [number, number, number, number]): void {
   const encoder = device.createCommandEncoder();
   dispatch(device, encoder, group_norm_forward, [G, N], {
-    ...buffers, x2: buffers.x, N, P, C0: C, C1: 0, G, eps: 1e-5, silu: 1, TWO: 0, per_image: 0, accumulate: 0, accumulate2: 0,
+    ...buffers, x2: buffers.x, clock: buffers.x, stream: 0, p: 0, N, P, C0: C, C1: 0, G, eps: 1e-5, silu: 1, TWO: 0, per_image: 0, accumulate: 0, accumulate2: 0,
   });
   device.queue.submit([encoder.finish()]);
 }

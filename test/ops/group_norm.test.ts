@@ -4,10 +4,10 @@ import { fold } from '../../src/folds.ts';
 import { film } from '../../src/ops/film.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { groupNorm } from '../../src/ops/group_norm.ts';
-import { add as addOp } from '../../src/ops/pointwise.ts';
+import { add as addOp, dropout } from '../../src/ops/pointwise.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
-import { assertError, destination, differentiate, gpuSuite, random, upload } from '../helpers/gpu.ts';
+import { assertError, clockAt, destination, differentiate, gpuSuite, random, upload } from '../helpers/gpu.ts';
 import * as filmTwin from '../ref/film.ts';
 import { type GroupNorm, groupNorm as forwardTwin, groupNormBackward } from '../ref/group_norm.ts';
 import { groupNormErrors } from '../ref/accuracy.ts';
@@ -60,9 +60,9 @@ for (const s of cases) {
       // A workgroup of 64 is what GPUs use up to 16 x 16 pixels, 256 above, 8 what CPUs use; each must do for any size.
       for (const WG of s.mean ? [8] : [8, 64, 256]) {
         // TWO only leaves out a branch: it may stand on without a second input.
-        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: 0, WG, TWO: Number(C1 > 0 || WG > 8) };
+        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: 0, WG, TWO: Number(C1 > 0 || WG > 8), stream: 0, p: 0 };
         const y = Tensor.empty(engine, [N * P * C]), stats = Tensor.empty(engine, [2 * N * G]), part = Tensor.empty(engine, [2 * N * C]), means = Tensor.empty(engine, [4 * N * G]);
-        engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, y: y.slice, stats: stats.slice });
+        engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, clock: first.slice, y: y.slice, stats: stats.slice });
         engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy: tdy, stats: stats.slice, part: part.slice, means: means.slice });
         assertClose(await y.read(), want.y, { atol: atol.y, what: `WG ${WG}: y` });
         for (const accumulate of [0, 1]) {
@@ -143,6 +143,25 @@ for (const [N, C] of [[1, 1], [3, 5], [5, 16], [2, 70]] as const)
     }
     await assertError(() => film(t[0], t[1], t[0]), 'E-SHAPE', /film: scales and shifts \(\d+\) do not fit/);
   });
+
+// With dropout inside: what groupNorm and dropout, one after the other, give and get.
+for (const s of [cases[0], cases[2], cases[3], cases[4], cases[5]])
+  for (const perImage of [false, true])
+    ops(`${s.what}, with dropout${perImage ? ' and gamma and beta for each image' : ''}`, async (engine) => {
+      const { N, P, C0, C1, G } = s, C = C0 + C1, { x, x2, gamma, beta, dy } = inputsOf(s), options = { groups: G, silu: true };
+      const t = [upload(engine, [N, P, 1, C0], x), ...(perImage ? [upload(engine, [N, 2, C], random(2 * N * C, 9))] : [upload(engine, [C], gamma), upload(engine, [C], beta)])];
+      if (C1) t.push(upload(engine, [N, P, 1, C1], x2));
+      const input = C1 ? ([t[0], t.at(-1)!] as const) : t[0], clock = clockAt(engine, { seed: 7, step: 3, first: 5 }), drop = { p: 0.3, clock, stream: 270 };
+      const fused = await differentiate(t, () => groupNorm(input, t[1], perImage ? null : t[2], { ...options, dropout: drop }), dy);
+      const apart = await differentiate(t, () => dropout(groupNorm(input, t[1], perImage ? null : t[2], options), drop.p, clock, drop.stream), dy);
+      assert.ok(fused.y.some((v) => v === 0) && fused.y.some((v) => v !== 0));
+      // Each is off by its bound, which the mask scales by 1 / 0.7.
+      const a: GroupNorm = { x, x2: C1 ? x2 : undefined, gamma, beta, N, P, C0, C1, G, eps: 1e-5, silu: true }, atol = groupNormErrors(a, dy);
+      fused.y.forEach((v, i) => assert.is(v === 0, apart.y[i] === 0, `the mask at ${i}`));
+      assertClose(fused.y, Float64Array.from(apart.y), { rtol: 1e-6, atol: atol.y.map((v) => 3 * v), what: 'y' });
+      (perImage ? [] : (['dx', 'dgamma', 'dbeta', ...(C1 ? ['dx2' as const] : [])] as const)).forEach((name, i) => assertClose(fused.gradients[i], Float64Array.from(apart.gradients[i]), { rtol: 1e-6, atol: atol[name].map((v) => 3 * v), what: name }));
+      if (perImage) fused.gradients.forEach((got, i) => assert.equal(got, apart.gradients[i], `gradient ${i}`));
+    });
 
 ops('the gradient by one of two inputs only', async (engine) => {
   const { N, P, C0, C1, G } = cases[2], { x, x2, gamma, beta, dy } = inputsOf(cases[2]), C = C0 + C1;

@@ -10,12 +10,12 @@ const [N, P, eps] = [2, 35, 1e-5] as const;
 /** Groups across both inputs. */
 function shapeOf(C0: number, C1: number, G: number) {
   const C = C0 + C1, x = values(N * P * C0, 1), x2 = values(N * P * C1, 2).map((v) => 2 * v + 0.5), gamma = values(C, 3).map((v) => 1 + 0.3 * v), beta = values(C, 4), dy = values(N * P * C, 5);
-  return { twin: { x, x2, gamma, beta, N, P, C0, C1, G, eps, silu: true }, inputs: { x, x2, gamma, beta }, dy, C, numbers: { N, P, C0, C1, G, silu: 1, eps, accumulate: 0, accumulate2: 0, per_image: 0 }, shape: `(${N}, ${P}, ${C0} + ${C1}), ${G} groups`, grid: [G, N] as const };
+  return { twin: { x, x2, gamma, beta, N, P, C0, C1, G, eps, silu: true }, inputs: { x, x2, gamma, beta }, dy, C, numbers: { N, P, C0, C1, G, silu: 1, eps, accumulate: 0, accumulate2: 0, per_image: 0, stream: 0, p: 0 }, shape: `(${N}, ${P}, ${C0} + ${C1}), ${G} groups`, grid: [G, N] as const };
 }
 
 function forward(...channels: [number, number, number]) {
   const { twin, inputs, numbers, shape, grid, dy } = shapeOf(...channels), { y } = groupNorm(twin);
-  return { shape, grid, inputs: { ...inputs, stats: new Float32Array(2 * N * twin.G) }, numbers, outputs: { y: { want: y, off: groupNormErrors(twin, dy).y } } };
+  return { shape, grid, inputs: { ...inputs, clock: new Float32Array(4), stats: new Float32Array(2 * N * twin.G) }, numbers, outputs: { y: { want: y, off: groupNormErrors(twin, dy).y } } };
 }
 
 /** What the first backward pass leaves for the second, image by image: the sums for gamma and beta, and the means of each group. */
