@@ -14,7 +14,7 @@ import { openEngine } from '../src/node.ts';
 import { Model } from '../src/web/site/model.ts';
 import { Run } from '../src/web/site/run.ts';
 import { decodeRun, type RunSettings } from '../src/web/site/run-file.ts';
-import { browser, browserSuite } from './helpers/chromium.ts';
+import { browser, browserSuite, browserWithoutWebGpu } from './helpers/chromium.ts';
 
 const pages = browserSuite('pages');
 const folder = mkdtempSync(join(tmpdir(), 'ddpm-pages-'));
@@ -115,6 +115,22 @@ pages('weights, config and schedule that are dropped in give the samples of Node
   assert.match(await page.innerText('#at'), /step 2 of 3/);
   const [film] = await Promise.all([page.waitForEvent('download'), page.click('#apng')]);
   assert.ok(readFileSync(await film.path()).includes('acTL'), 'an animated PNG');
+  assert.ok(await page.isHidden('#label'), 'a model without classes');
+
+  await page.click('#inpaint');
+  await page.fill('#resamples', '1');
+  await page.locator('.over .pad').scrollIntoViewIfNeeded();
+  const box = (await page.locator('.over .pad').boundingBox())!, middle = [box.x + box.width / 2, box.y + box.height / 2] as const;
+  await page.mouse.move(middle[0] - 20, middle[1]);
+  await page.mouse.down();
+  await page.mouse.move(middle[0] + 20, middle[1], { steps: 4 });
+  await page.mouse.up();
+  await page.click('#draw');
+  await until(page, '!document.querySelector("#png").disabled');
+  const painted = (await page.evaluate('Array.from(ddpm.samples)')) as number[];
+  const changed = painted.flatMap((v, i) => (v === got[i] ? [] : [i]));
+  assert.ok(changed.length > 0, `what the brush covered is drawn anew: ${changed.length} pixels`);
+  for (const i of changed) assert.ok(Math.abs(Math.floor(i / 28) - 13.5) < 6, `pixel ${i} is kept`);
   await done();
 
   const { engine, close } = await openEngine();
@@ -137,6 +153,14 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   writeFileSync(join(folder, 'cut-images-idx3-ubyte'), idx.subarray(0, 40));
   await page.setInputFiles('#idx-files', join(folder, 'cut-images-idx3-ubyte'));
   await until(page, '/E-DATA.*cut off/s.test(document.body.innerText)');
+
+  await page.selectOption('#source', 'cifar');
+  writeFileSync(join(folder, 'data_batch_1.bin'), Uint8Array.from({ length: 2 * 3073 }, (_, i) => (i % 3073 ? i & 255 : 7)));
+  await page.setInputFiles('#cifar-files', join(folder, 'data_batch_1.bin'));
+  await until(page, 'document.querySelector("#data-about").textContent === "2 images of 32 × 32, colour"');
+  writeFileSync(join(folder, 'data_batch_2.bin'), new Uint8Array(3000));
+  await page.setInputFiles('#cifar-files', join(folder, 'data_batch_2.bin'));
+  await until(page, '/E-DATA.*data_batch_2.bin has 3000 bytes/s.test(document.body.innerText)');
 
   await page.selectOption('#source', 'images');
   await page.selectOption('#size', '16');
@@ -178,6 +202,15 @@ pages('kernels are checked on the GPU of the browser, beside their twins', async
   await page.click('nav a[href="#doctor"]');
   await until(page, '/swiftshader[\\s\\S]*maxStorageBuffersPerShaderStage/.test(document.body.innerText)');
   await done();
+});
+
+pages('without WebGPU the page says so, and what to do', async () => {
+  const { url } = await (site ??= openWeb(0)), other = await browserWithoutWebGpu(), page = await other.newPage();
+  page.setDefaultTimeout(PATIENCE);
+  await page.goto(url);
+  await until(page, 'document.querySelector("#device").textContent === "no WebGPU"');
+  assert.match(await said(page), /WebGPU.*(chrome:\/\/gpu|--enable-unsafe-webgpu)/s);
+  await other.close();
 });
 
 pages('the view of a run grows with it', async () => {

@@ -24,6 +24,9 @@ let opened: Promise<Browser> | undefined;
 /** The browser of this process, started by the first test that asks; test/run.ts ends the process, and it with it. */
 export const browser = (): Promise<Browser> => (opened ??= chromium.launch({ executablePath: findBrowser()!, headless: true, args: FLAGS }));
 
+/** Another one, with neither flag nor GPU: it has no WebGPU that works. The caller closes it. */
+export const browserWithoutWebGpu = (): Promise<Browser> => chromium.launch({ executablePath: findBrowser()!, headless: true, args: ['--no-sandbox', '--disable-gpu', '--disable-features=WebGPU'] });
+
 /** A suite that is skipped, with a line that says so, where there is no Chromium. */
 export function browserSuite(name: string): { (what: string, test: () => void | Promise<void>): void; run(): void } {
   const tests = suite(name);
