@@ -29,7 +29,7 @@ paper('ddpm-cifar10 at batch 128: dispatches and memory of a training step and a
   for (const width of [32, 8]) {
     const { unet, diffusion } = place(new Engine(paperDevice(width)), 'ddpm-cifar10', false);
     const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [64, 32, 32, 3], { method: 'ddim', steps: 50 });
-    assert.ok(sampler.dispatches <= 200, `${sampler.dispatches} dispatches a sampling step, subgroups of ${width}`);
+    assert.ok(sampler.dispatches <= (width === 8 ? 187 : 170), `${sampler.dispatches} dispatches a sampling step, subgroups of ${width}`);
   }
 });
 paper.run();
