@@ -90,6 +90,28 @@ pages('training that is paused, reloaded and loses its device ends with the loss
   assert.ok(mean(saved.losses.slice(-8)) < 0.8 * mean(saved.losses.slice(0, 8)), 'the loss has fallen');
 });
 
+pages('a run from a file goes on in the tab, and its learning rate is changed while it trains', async () => {
+  const { engine, close } = await openEngine(), { count, height, width, channels, pixels } = makeShapes({ count: 50, size: 16 });
+  const settings: RunSettings = { model: 'mini', steps: 400, batchSize: 1, lr: 0.004, timesteps: 1000, seed: 0, flip: false, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
+  writeFileSync(join(folder, 'run.safetensors'), await (await Run.open(engine, { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels) }, settings)).encode());
+  await close();
+  const { page, done } = await open('train');
+  await page.setInputFiles('#run-file', join(folder, 'run.safetensors'));
+  await until(page, 'document.querySelector("#numbers dd").textContent === "0 / 400" && document.querySelector("#start").textContent === "Go on" && !document.querySelector("#start").disabled');
+  await page.click('#start');
+  await until(page, `${step} >= 2`);
+  await page.click('summary:has-text("While it trains")');
+  await page.fill('#rate', '0.00001');
+  await page.click('#set-rate');
+  await until(page, 'Number([...document.querySelectorAll("#numbers dd")][3].textContent) <= 0.00001');
+  await page.click('#pause');
+  await until(page, '!document.querySelector("#save").disabled');
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]), saved = decodeRun(readFileSync(await download.path()), 'the run that was loaded');
+  assert.equal([saved.lr, saved.settings.steps], [0.00001, 400]);
+  assert.ok(saved.step >= 2 && saved.step < 400 && saved.losses.length === saved.step);
+  await done();
+});
+
 pages('weights, config and schedule that are dropped in give the samples of Node', async () => {
   const { tensors, metadata } = readSafetensors(readFileSync(new URL('golden/unet-dev-gray28.safetensors', import.meta.url)), 'golden');
   const weights = writeSafetensors([...tensors].flatMap(([name, tensor]) => (name.startsWith('weights.') ? [[name.slice(8), tensor] as const] : [])));
