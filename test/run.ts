@@ -35,7 +35,7 @@ const report = (error: unknown): string => (error instanceof Error ? (error.stac
 
 function summary(): string {
   const totals = [`  Total:     ${total}`, `  Passed:    ${passed}`, `  Skipped:   ${skipped}`, `  Duration:  ${seconds(started)}`];
-  return `\n${totals.join('\n')}\n\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`;
+  return `\n${totals.join('\n')}\n\n${passed} passed, ${failed} failed\n`;
 }
 
 /** Counts a failure that ends the whole run, and prints the totals so far. */
