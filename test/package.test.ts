@@ -241,7 +241,7 @@ browser('Vite: a page draws its own buffer as it is denoised, without a copy', a
   const served = await serve(join(site, 'out'));
   try {
     let shot: Buffer | undefined;
-    const { x0, said } = await resultOf<{ x0: number[]; said: string[] }>(`${served.url}/index.html`, { seconds: 120, then: async (page) => void (shot = await page.screenshot({ clip: { x: 0, y: 0, width: 64, height: 64 } })) });
+    const { x0, said } = await resultOf<{ x0: number[]; said: string[] }>(`${served.url}/index.html`, { seconds: 120, afterwards: async (page) => void (shot = await page.screenshot({ clip: { x: 0, y: 0, width: 64, height: 64 } })) });
     assert.equal(said, []);
     const { PNG } = await import('pngjs');
     const { data } = PNG.sync.read(shot!);

@@ -70,7 +70,7 @@ export async function serve(folder: string, also: Readonly<Record<string, string
  * Opens a page and waits until it has put a promise's outcome into `window.result` (an object), which is returned. What the page logs, and every error that it
  * does not catch, is part of the message when it fails or takes longer than `seconds`.
  */
-export async function resultOf<T>(url: string, { seconds = 30, then }: { seconds?: number; then?: (page: Page) => Promise<void> } = {}): Promise<T> {
+export async function resultOf<T>(url: string, { seconds = 30, afterwards }: { seconds?: number; afterwards?: (page: Page) => Promise<void> } = {}): Promise<T> {
   const page = await (await browser()).newPage();
   const said: string[] = [];
   let crash: (error: Error) => void = () => {};
@@ -84,7 +84,7 @@ export async function resultOf<T>(url: string, { seconds = 30, then }: { seconds
     done.catch(() => {});
     await Promise.race([done, crashed]);
     const result = (await page.evaluate(() => (globalThis as { result?: unknown }).result)) as T;
-    await then?.(page);
+    await afterwards?.(page);
     return result;
   } catch (error) {
     throw new Error(`${url}: ${(error as Error).message}${said.length ? `\nthe page said:\n${said.join('\n')}` : ''}`, { cause: error });

@@ -3,6 +3,6 @@
 import { globals } from 'webgpu';
 
 const { requestDevice } = globals.GPUAdapter.prototype;
-globals.GPUAdapter.prototype.requestDevice = function ({ requiredLimits: _, requiredFeatures = [], ...rest } = {}) {
-  return requestDevice.call(this, { ...rest, requiredFeatures: [...requiredFeatures].filter((feature) => feature !== 'subgroups') });
+globals.GPUAdapter.prototype.requestDevice = function ({ requiredFeatures = [], ...rest } = {}) {
+  return requestDevice.call(this, { ...rest, requiredLimits: {}, requiredFeatures: [...requiredFeatures].filter((feature) => feature !== 'subgroups') });
 };
