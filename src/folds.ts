@@ -19,7 +19,7 @@ export interface Sum {
 }
 
 /** Terms that wait at the same time. On CPUs few: what lies in their caches is folded sooner than it is fetched again. */
-const roomOf = (engine: Engine): number => (engine.subgroupWidth === 8 || engine.swiftShader ? 2 ** 20 : 2 ** 26);
+const roomOf = (engine: Engine): number => (engine.cpu ? 2 ** 20 : 2 ** 26);
 
 const open = new WeakMap<Engine, Folds>();
 

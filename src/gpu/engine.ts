@@ -36,6 +36,8 @@ export class Engine {
   readonly pipelines: Pipelines;
   /** Lanes of a subgroup where the device has exactly one width and the feature is on; otherwise 0. */
   readonly subgroupWidth: number;
+  /** The device is a CPU that plays a GPU: workgroups of one subgroup are the fastest there, because barriers cost more than the loads that they save. */
+  readonly cpu: boolean;
   /**
    * The adapter is SwiftShader, browsers' CPU that plays a GPU: its compiler takes 6 to 9 seconds for a convolution's GEMM with barriers, where the plain kernel
    * takes less than one and runs as fast.
@@ -67,6 +69,8 @@ export class Engine {
     this.pipelines = new Pipelines(device);
     this.subgroupWidth = subgroupWidth(device);
     this.swiftShader = device.adapterInfo?.architecture === 'swiftshader';
+    // llvmpipe is 8 wide, and no GPU is always so.
+    this.cpu = this.subgroupWidth === 8 || this.swiftShader || device.adapterInfo?.isFallbackAdapter === true;
     this.#pool = new Pool(device, (fn) => this.#guard(fn));
     this.#dims = new Dims(device);
     this.#bindGroups = new BindGroups((pipeline, resources) => this.#guard(() => makeBindGroup(device, pipeline, resources)));

@@ -6,14 +6,14 @@ import * as k from '../gpu/kernels.gen.ts';
 
 /** y[n,c] = sum over p of x[n,p,c], for x (N, P, C). */
 export function sumPixels(engine: Engine, x: Slice, N: number, P: number, C: number, { slice: y, accumulate }: Destination): void {
-  const shape = engine.subgroupWidth === 8 || engine.swiftShader ? { WG: 8, COLUMNS: 1 } : { WG: 256, COLUMNS: 8 };
+  const shape = engine.cpu ? { WG: 8, COLUMNS: 1 } : { WG: 256, COLUMNS: 8 };
   const columns = C % 4 ? N * C : (N * C) / 4;
   engine.run(C % 4 ? k.sum_pixels : k.sum_pixels_vec4, grid(Math.ceil(columns / shape.COLUMNS)), { x, y, N, P, C, accumulate, ...shape });
 }
 
 /** y[c] = sum over rows of x[row,c]. Where a GPU would have few and long sums, in two stages of about as many terms each. */
 export function sumRows(engine: Engine, x: Slice, rows: number, C: number, y: Destination): void {
-  if (engine.subgroupWidth === 8 || engine.swiftShader || rows <= 4096) return sumPixels(engine, x, 1, rows, C, y);
+  if (engine.cpu || rows <= 4096) return sumPixels(engine, x, 1, rows, C, y);
   let share = Math.ceil(Math.sqrt(rows));
   while (rows % share) share++;
   const part = engine.allocate((4 * rows * C) / share);
