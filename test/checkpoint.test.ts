@@ -4,15 +4,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { parseFlags } from '../src/cli/flags.ts';
+import { samplerOptions } from '../src/cli/sampling.ts';
+import { SAMPLE } from '../src/cli/settings.ts';
 import { makeShapes } from '../src/data/shapes.ts';
 import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
 import { PREDICTIONS } from '../src/diffusion/prediction.ts';
 import { makeBetas, makeSchedule, type ScheduleSource } from '../src/diffusion/schedule.ts';
-import { VARIANCES } from '../src/diffusion/variance.ts';
+import { visitedTimesteps } from '../src/diffusion/samplers/table.ts';
+import { SPACINGS } from '../src/diffusion/spacing.ts';
+import { logVarianceTable, VARIANCES } from '../src/diffusion/variance.ts';
 import { Training } from '../src/diffusion/training.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import { loadCheckpoint, loadModelFolder, saveCheckpoint } from '../src/io/checkpoint.ts';
-import { readScheduler, schedulerConfig } from '../src/io/scheduler.ts';
+import { readScheduler, type SamplingFields, schedulerConfig } from '../src/io/scheduler.ts';
 import { readSafetensors, type SafeTensor, writeSafetensors } from '../src/io/safetensors.ts';
 import type { UNetFields } from '../src/nn/config.ts';
 import { type BufferName, Parameters } from '../src/nn/parameters.ts';
@@ -183,15 +188,70 @@ scheduler('every schedule goes through the file and comes back with the same bet
   assert.equal(schedulerConfig([0.1, 0.2])['trained_betas'], [0.1, 0.2]);
 });
 
+scheduler('how to sample goes through the file and comes back', () => {
+  const fields: SamplingFields[] = SPACINGS.flatMap((spacing, i) => [true, false].map((clipSample) => ({ clipSample, spacing, stepsOffset: i, setAlphaToOne: !clipSample })));
+  for (const each of fields) {
+    const { clipSample, spacing, stepsOffset, setAlphaToOne } = readScheduler(schedulerConfig(SCHEDULE, each));
+    assert.equal({ clipSample, spacing, stepsOffset, setAlphaToOne }, each);
+  }
+  const file = schedulerConfig(SCHEDULE, { clipSample: false, spacing: 'trailing', stepsOffset: 2, setAlphaToOne: false });
+  assert.equal([file['clip_sample'], file['timestep_spacing'], file['steps_offset'], file['set_alpha_to_one']], [false, 'trailing', 2, false]);
+});
+
+scheduler('a sampler takes what the file says, and a flag has the last word', () => {
+  const options = (line: string, fields: UNetFields) => {
+    const { settings, given } = parseFlags(SAMPLE, { name: 'sample', help: '' }, line.split(' ').filter(Boolean));
+    return samplerOptions(settings, given, readScheduler({ num_train_timesteps: 100, ...fields }));
+  };
+  const own = { clip_sample: false, timestep_spacing: 'trailing', steps_offset: 1, set_alpha_to_one: false };
+  // No offset in trailing spacing.
+  assert.equal(options('--sample-steps 10', own), { method: 'ddim', clipDenoised: false, setAlphaToOne: false, spacing: 'trailing', eta: 0, steps: 10 });
+  assert.equal(visitedTimesteps(makeSchedule({ name: 'cosine', T: 100 }), options('--sample-steps 4', own)), [99, 74, 49, 24]);
+  assert.equal(options('--sampler dpm++2m', own), { method: 'dpm++2m', clipDenoised: false, setAlphaToOne: false, steps: 20 });
+  assert.is(options('--spacing linspace', own).spacing, 'linspace');
+  const leading = options('--sample-steps 10', { steps_offset: 1 });
+  assert.equal([leading.clipDenoised, leading.stepsOffset, leading.spacing], [true, 1, 'leading']);
+  assert.equal(visitedTimesteps(makeSchedule({ name: 'cosine', T: 100 }), leading), [91, 81, 71, 61, 51, 41, 31, 21, 11, 1]);
+  // The whole chain has no timestep left to be moved to.
+  assert.equal([options('--sampler ddpm', { steps_offset: 1 }).stepsOffset, options('--sampler ddpm --sample-steps 30', { steps_offset: 30 }).stepsOffset], [0, 12]);
+  assert.is(options('--timesteps 70,30', { steps_offset: 1 }).stepsOffset, undefined);
+});
+
+scheduler("variances are those of diffusers' _get_variance, and have its name only where they are", async () => {
+  const s = makeSchedule({ name: 'linear', T: 40 });
+  for (const file of ['fixed_small', 'fixed_small_log', 'fixed_large', 'learned_range']) {
+    const { variance } = readScheduler({ variance_type: file }), { at, slope } = logVarianceTable(s, variance);
+    assert.is(schedulerConfig(SCHEDULE, { variance })['variance_type'], file === 'fixed_small_log' ? 'fixed_small' : file);
+    for (let t = 1; t < 40; t++)
+      for (const v of [-1, -0.3, 0, 0.9]) {
+        // Nothing is drawn at t = 0, neither there nor here.
+        const acp = s.alphasCumprod[t]!, before = s.alphasCumprod[t - 1]!, beta = 1 - acp / before, small = Math.max(((1 - before) / (1 - acp)) * beta, 1e-20), share = (v + 1) / 2;
+        const want = file === 'fixed_large' ? beta : file === 'learned_range' ? Math.exp(share * Math.log(beta) + (1 - share) * Math.log(small)) : small;
+        assert.ok(Math.abs(Math.exp(at[t]! + slope[t]! * v) / want - 1) < 1e-9, `${file} at ${t}`);
+      }
+  }
+  // diffusers' `learned` is sigma^2 = v; here it is log sigma^2 = v, as in the classic code, so the names differ.
+  const { at, slope } = logVarianceTable(s, 'learned');
+  assert.equal([at[7], slope[7]], [0, 1]);
+  assert.is(schedulerConfig(SCHEDULE, { variance: 'learned' })['variance_type'], 'learned_log');
+  assert.is(readScheduler({ variance_type: 'learned_log' }).variance, 'learned');
+});
+
 scheduler("what is absent has diffusers' defaults, and older files are understood", () => {
   const usual = readScheduler({});
   assert.equal([usual.schedule.T, usual.prediction, usual.variance, usual.clipSample, usual.spacing, usual.stepsOffset, usual.setAlphaToOne], [1000, 'eps', 'fixed_small', true, 'leading', 0, true]);
   assert.equal(usual.schedule.betas, makeBetas('linear', 1000));
   const cifar = readScheduler({
     _class_name: 'DDPMScheduler', _diffusers_version: '0.1.1', beta_end: 0.02, beta_schedule: 'linear', beta_start: 0.0001, clip_sample: true, num_train_timesteps: 1000,
-    trained_betas: null, variance_type: 'fixed_large', timestep_values: null, class_embed: false,
+    trained_betas: null, variance_type: 'fixed_large', timestep_values: null, class_embed: false, _name_or_path: 'a',
   });
   assert.is(cifar.variance, 'fixed_large');
+  // PNDMScheduler clips nothing and ends at the noise of t = 0 unless told otherwise.
+  const pndm = readScheduler({ _class_name: 'PNDMScheduler', skip_prk_steps: true }), said = readScheduler({ _class_name: 'PNDMScheduler', set_alpha_to_one: true, clip_sample: true });
+  assert.equal([pndm.clipSample, pndm.setAlphaToOne, said.clipSample, said.setAlphaToOne], [false, false, true, true]);
+  // Before 0.10 files said predict_epsilon.
+  assert.equal([{ predict_epsilon: true }, { predict_epsilon: false }, { predict_epsilon: false, prediction_type: 'v_prediction' }].map((f) => readScheduler(f).prediction), ['eps', 'x0', 'v']);
+  assert.is(readScheduler({ clip_sample: false, clip_sample_range: 2 }).clipSample, false);
   assert.is(readScheduler({ variance_type: 'fixed_small_log' }).variance, 'fixed_small');
   const own = readScheduler({ trained_betas: [0.1, 0.2, 0.3], clip_sample: false, set_alpha_to_one: false, steps_offset: 1 });
   assert.equal([[...own.schedule.betas], own.clipSample, own.setAlphaToOne, own.stepsOffset], [[0.1, 0.2, 0.3], false, false, 1]);
@@ -202,7 +262,10 @@ scheduler('what is not implemented is refused by name', async () => {
     [{ beta_schedule: 'laplace' }, /beta_schedule = "laplace" is not implemented; it is "linear" or "scaled_linear"/],
     // diffusers takes log(beta) for a variance here, and the variance itself for its logarithm there.
     [{ variance_type: 'fixed_large_log' }, /variance_type = "fixed_large_log"/],
-    [{ variance_type: 'learned' }, /variance_type = "learned"/],
+    [{ variance_type: 'learned' }, /variance_type = "learned" is not implemented: diffusers' is the variance itself, and the one that is learnt here its logarithm, learned_log/],
+    [{ predict_epsilon: false, prediction_type: 'epsilon' }, /predict_epsilon is false, and prediction_type "epsilon"/],
+    [{ timestep_values: [3, 1] }, /the field "timestep_values" \(\[3,1\]\) is not known/],
+    [{ steps_offset: 0.5 }, /steps_offset = 0.5/],
     [{ prediction_type: 'flow' }, /prediction_type = "flow".*"epsilon" or "sample" or "v_prediction"/],
     [{ timestep_spacing: 'karras' }, /timestep_spacing/],
     [{ thresholding: true }, /thresholding = true/],

@@ -258,7 +258,7 @@ cli('--init starts from a folder as on the hub, with its model and its diffusion
   const folder = run('pretrained'), config = { in_channels: 1, out_channels: 1, block_out_channels: [8, 16], down_block_types: ['DownBlock2D', 'AttnDownBlock2D'], up_block_types: ['AttnUpBlock2D', 'UpBlock2D'], layers_per_block: 1, norm_num_groups: 4, attention_head_dim: null, sample_size: 28, _diffusers_version: '0.0.4' };
   mkdirSync(folder);
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
-  writeFileSync(join(folder, 'scheduler_config.json'), JSON.stringify({ num_train_timesteps: 40, beta_schedule: 'squaredcos_cap_v2', prediction_type: 'v_prediction', variance_type: 'fixed_large' }));
+  writeFileSync(join(folder, 'scheduler_config.json'), JSON.stringify({ num_train_timesteps: 40, beta_schedule: 'squaredcos_cap_v2', prediction_type: 'v_prediction', variance_type: 'fixed_large', clip_sample: false, timestep_spacing: 'trailing', steps_offset: 1, set_alpha_to_one: false }));
   const weights = parametersOf(new UNet(config)).map((p, i) => [p.name.replace('.to_q.', '.query.').replace('.to_out.0.', '.proj_attn.'), { shape: p.shape, data: Float32Array.from(normals({ seed: 1, stream: 7, step: 0, samples: [i], count: p.size }), (v) => 0.1 * v) }] as const);
   writeFileSync(join(folder, 'diffusion_pytorch_model.safetensors'), writeSafetensors(weights));
   const line = `--init ${folder} --steps 2 --lr 0 --sample-every 0 --save-every 1 --dropout 0.1 --name pre`;
@@ -269,7 +269,8 @@ cli('--init starts from a folder as on the hub, with its model and its diffusion
   ended(done, 0, `model    ${folder}  channels 8, 16`, `init     schedule, prediction and variance are those of ${scheduler}, but for --timesteps`, 'schedule cosine T 50, predicts v, variance fixed_large');
   const saved = run('pre', 'checkpoints', 'step-0000002'), names = readdirSync(saved).sort();
   const fields = JSON.parse(readFileSync(join(saved, 'scheduler_config.json'), 'utf8')) as Record<string, unknown>;
-  assert.equal(['num_train_timesteps', 'beta_schedule', 'prediction_type', 'variance_type'].map((name) => fields[name]), [50, 'squaredcos_cap_v2', 'v_prediction', 'fixed_large']);
+  const kept = { beta_schedule: 'squaredcos_cap_v2', prediction_type: 'v_prediction', variance_type: 'fixed_large', clip_sample: false, timestep_spacing: 'trailing', steps_offset: 1, set_alpha_to_one: false };
+  for (const [name, value] of Object.entries({ ...kept, num_train_timesteps: 50 })) assert.is(fields[name], value, name);
   // Without a learning rate the weights come out as they went in, under today's names.
   const [raw, ema] = ['model.safetensors', 'diffusion_pytorch_model.safetensors'].map((file) => readSafetensors(readFileSync(join(saved, file)), file).tensors);
   assert.equal([...ema!.keys()], [...raw!.keys()]);

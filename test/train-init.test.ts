@@ -50,6 +50,16 @@ test('a flag has the last word', () => {
   assert.is(settled('--betas mine.json', { trained_betas: [0.1, 0.2] }).settings.betas, 'mine.json');
 });
 
+test('how to sample is the folder\'s too, unless a flag says otherwise', () => {
+  const fields = { clip_sample: false, timestep_spacing: 'linspace', steps_offset: 1, set_alpha_to_one: false };
+  const of = ({ settings: { clipSample, timestepSpacing, stepsOffset, setAlphaToOne } }: ReturnType<typeof settled>) => [clipSample, timestepSpacing, stepsOffset, setAlphaToOne];
+  assert.equal(of(settled('', fields)), [false, 'linspace', 1, false]);
+  assert.equal(of(settled('', {})), [true, 'leading', 0, true]);
+  const flags = settled('--clip-sample --timestep-spacing trailing --steps-offset 0', fields);
+  assert.equal(of(flags), [true, 'trailing', 0, false]);
+  assert.match(flags.words, /, but for --clip-sample, --timestep-spacing, --steps-offset$/);
+});
+
 test('what the weights mean is not for a flag to change', async () => {
   const v = { prediction_type: 'v_prediction' };
   await assertError(() => settled('--predict eps', v), 'E-MODEL', /--predict is eps, and the weights were trained with v \(folder\/scheduler_config\.json\)/);

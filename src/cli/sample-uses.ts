@@ -1,5 +1,6 @@
 // --from, --interpolate, --inpaint and --invert: pictures that show what was given beside what was made of it.
 
+import type { SamplerOptions } from '../diffusion/sampler.ts';
 import { samplerTable, visitedTimesteps } from '../diffusion/samplers/table.ts';
 import { edit } from '../diffusion/uses/edit.ts';
 import { fromStrength } from '../diffusion/uses/encode.ts';
@@ -9,6 +10,7 @@ import { invert, type InvertOptions } from '../diffusion/uses/invert.ts';
 import { DdpmError } from '../errors.ts';
 import { captionedGrid, type Cell } from '../io/caption.ts';
 import { type Picture, toBytes } from '../io/picture.ts';
+import { withSampling } from '../io/scheduler.ts';
 import { say } from './command.ts';
 import { readImages, readMask } from './sample-inputs.ts';
 import { imageOf, joined, type Ready, repeated, withNetwork } from './sample-ready.ts';
@@ -97,12 +99,12 @@ export async function inverting(ready: Ready, names: string): Promise<Picture> {
   });
 }
 
-/** DDIM's walk up and down: the timesteps that were asked for, if it was for ddim; its own otherwise. */
-function ddimSteps({ options, settings }: Ready): InvertOptions {
-  const { method, steps, spacing, timesteps, stepsOffset } = options;
-  if (method !== 'ddim') return {};
-  if (settings.eta > 0) say('note', 'the walk through latents draws no noise: it does not use --eta');
-  return timesteps ? { timesteps } : { steps, ...(spacing && { spacing }), ...(stepsOffset !== undefined && { stepsOffset }) };
+/** DDIM's walk up and down: the timesteps that were asked for, if it was for ddim; otherwise as many as ddim takes, as the scheduler has them. */
+function ddimSteps({ options, settings, placed: { model } }: Ready): InvertOptions {
+  const { steps, spacing, timesteps, stepsOffset, setAlphaToOne } = options.method === 'ddim' ? options : withSampling<SamplerOptions>({ method: 'ddim' }, model.scheduler);
+  if (options.method === 'ddim' && settings.eta > 0) say('note', 'the walk through latents draws no noise: it does not use --eta');
+  const visited = timesteps ? { timesteps } : { ...(steps !== undefined && { steps }), ...(spacing && { spacing }), ...(stepsOffset !== undefined && { stepsOffset }) };
+  return { ...visited, ...(setAlphaToOne !== undefined && { setAlphaToOne }) };
 }
 
 const ddimCount = ({ placed }: Ready, walk: InvertOptions): number => visitedTimesteps(placed.diffusion.schedule, { ...walk, method: 'ddim' }).length;

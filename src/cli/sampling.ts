@@ -11,7 +11,7 @@ import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { loadModelFolder, type ModelFolder } from '../io/checkpoint.ts';
-import type { Scheduler } from '../io/scheduler.ts';
+import { type Scheduler, withSampling } from '../io/scheduler.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { nearest } from './flags.ts';
@@ -46,6 +46,14 @@ export function imageShape(unet: UNet, { folder, scheduler }: ModelFolder): Imag
   return typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels];
 }
 
+/** @throws DdpmError E-MODEL where the network does not give what the scheduler says that it does */
+function checkChannels(unet: UNet, { folder, scheduler, schedulerFile }: ModelFolder): void {
+  const { in_channels: into, out_channels: out } = unet.config, channels = imageChannels(unet, scheduler);
+  if (Number.isInteger(channels) && (into === channels || into === 2 * channels)) return;
+  const says = schedulerFile === null ? 'without a scheduler_config.json the variance is fixed_small' : `${schedulerFile} says variance_type ${scheduler.variance}`;
+  throw new DdpmError('E-MODEL', `${join(folder, 'config.json')} has in_channels ${into} and out_channels ${out}, and ${says}: with a learned variance a network gives twice the channels of an image, otherwise as many. One of the two is wrong.`);
+}
+
 /** A model on the device, ready to be sampled. */
 export interface PlacedModel {
   readonly model: ModelFolder;
@@ -61,6 +69,7 @@ export async function placeModel(engine: Engine, named: string, weights: 'ema' |
   const from = namedRun(named);
   const model = await loadModelFolder(from?.checkpoint.path ?? named, { weights });
   const unet = new UNet(model.config, { dropout: 0 });
+  checkChannels(unet, model);
   const parameters = Parameters.place(engine, unet, { training: false });
   parameters.write('values', model.tensors, model.file);
   const diffusion = new GaussianDiffusion(engine, model.scheduler.schedule, model.scheduler);
@@ -82,19 +91,17 @@ const ONLY = [['eta', '--eta', 'ddim'], ['innerSteps', '--inner-steps', 'langevi
 
 /** The sampler that the flags ask for, with what the model's scheduler says. `steps` is the number of timesteps that it visits. */
 export function samplerOptions(settings: SamplingSettings, given: ReadonlySet<string>, scheduler: Scheduler): SamplerOptions & { readonly steps: number } {
-  const method = settings.sampler as SamplerName, { schedule, clipSample, setAlphaToOne, stepsOffset } = scheduler;
+  const method = settings.sampler as SamplerName;
   for (const [name, flag, owner] of ONLY)
     if (given.has(name) && method !== owner) throw new DdpmError('E-USAGE', `${flag} belongs to the ${owner} sampler; ${method} has no such setting. Leave it out, or take --sampler ${owner}.`);
   const own = method === 'ddim' ? { eta: settings.eta } : method === 'langevin' ? { innerSteps: settings.innerSteps, snr: settings.snr } : {};
-  const options: SamplerOptions = { method, clipDenoised: clipSample, setAlphaToOne, ...own, ...visited(settings, given, scheduler) };
-  // The offset is diffusers' for ddim and ddpm, and only in leading spacing.
-  const offset = (method === 'ddim' || method === 'ddpm') && !options.timesteps ? { stepsOffset } : {};
-  return { ...options, ...offset, steps: visitedTimesteps(schedule, { ...options, ...offset }).length };
+  const options = withSampling<SamplerOptions>({ method, ...own, ...visited(settings, given, scheduler) }, scheduler);
+  return { ...options, steps: visitedTimesteps(scheduler.schedule, options).length };
 }
 
 /** What --sample-steps, --spacing and --timesteps say about which timesteps to visit; each in its own way, so two of them must not disagree. */
-function visited(settings: SamplingSettings, given: ReadonlySet<string>, { schedule: { T }, spacing: trained }: Scheduler): Pick<SamplerOptions, 'steps' | 'spacing' | 'timesteps'> {
-  const { spacing, timesteps, sampleSteps, sampler } = settings;
+function visited(settings: SamplingSettings, given: ReadonlySet<string>, { schedule: { T } }: Scheduler): Pick<SamplerOptions, 'steps' | 'spacing' | 'timesteps'> {
+  const { spacing, timesteps, sampleSteps } = settings;
   const steps = sampleSteps === null ? {} : { steps: sampleSteps };
   if (timesteps !== null) {
     if (spacing !== null || given.has('sampleSteps')) throw new DdpmError('E-USAGE', '--timesteps names the timesteps; leave out --spacing and --sample-steps.');
@@ -102,8 +109,7 @@ function visited(settings: SamplingSettings, given: ReadonlySet<string>, { sched
     if (!list.every(Number.isInteger)) throw new DdpmError('E-USAGE', `--timesteps is "${timesteps}"; it must be whole numbers with commas between them, such as 999,700,300,0.`);
     return { timesteps: list };
   }
-  // The spacing of scheduler_config.json was chosen for ddpm and ddim; the solvers have their own.
-  if (spacing === null) return { ...steps, ...(sampler === 'ddpm' || sampler === 'ddim' ? { spacing: trained } : {}) };
+  if (spacing === null) return steps;
   const named = SAMPLER_SPACINGS.find((each) => each === spacing);
   if (named) return { ...steps, spacing: named };
   if (!/^[\d,]+$|^ddim\d/.test(spacing)) {

@@ -4,7 +4,7 @@ import { SAMPLERS } from '../diffusion/samplers/table.ts';
 import { LOSSES } from '../diffusion/losses.ts';
 import { PREDICTIONS } from '../diffusion/prediction.ts';
 import { SCHEDULES } from '../diffusion/schedule.ts';
-import { SAMPLER_SPACINGS } from '../diffusion/spacing.ts';
+import { SAMPLER_SPACINGS, SPACINGS } from '../diffusion/spacing.ts';
 import { TIME_SAMPLINGS } from '../diffusion/timestep-sampling.ts';
 import { VARIANCES } from '../diffusion/variance.ts';
 import { FIGURES } from './figures.ts';
@@ -129,6 +129,10 @@ export const TRAIN = {
   },
   predict: { type: 'choice', choices: PREDICTIONS, default: 'eps', group: 'diffusion', help: 'what the network predicts; mu is the posterior mean' },
   variance: { type: 'choice', choices: VARIANCES, default: 'fixed_small', group: 'diffusion', help: 'of the reverse step; a learned one doubles the output channels' },
+  'clip-sample': { type: 'bool', default: true, group: 'diffusion', help: 'samplers clip the predicted x_0 to [-1, 1]; off for data of another range' },
+  'timestep-spacing': { type: 'choice', choices: SPACINGS, default: 'leading', group: 'diffusion', help: 'timesteps that ddpm and ddim visit, unless told otherwise' },
+  'steps-offset': { type: 'int', min: 0, default: 0, group: 'diffusion', help: 'added to the timesteps of leading spacing' },
+  'set-alpha-to-one': { type: 'bool', default: true, group: 'diffusion', help: 'the last step of ddim leads to x_0, not to the noise of t = 0' },
   loss: { type: 'choice', choices: LOSSES, default: null, unset: 'mse, or hybrid where the variance is learned', group: 'diffusion', help: 'what training minimises' },
   'snr-gamma': { type: 'float', min: 0, default: null, unset: 'off', group: 'diffusion', help: 'min-SNR weights of mse and hybrid; 5 is usual' },
   'huber-delta': { type: 'float', min: 0, default: 1, group: 'diffusion', help: 'where the loss huber passes from squares to absolute values' },

@@ -7,14 +7,14 @@ import type { UNet } from '../nn/unet.ts';
 import type { TrainSettings } from './settings.ts';
 
 /**
- * The settings with the schedule, the prediction and the variance of a folder's scheduler_config.json wherever no flag (`given`) says otherwise.
+ * The settings with what a folder's scheduler_config.json says, of the diffusion and of sampling, wherever no flag (`given`) says otherwise.
  * Another schedule or other betas are a flag's to choose, since training goes on; what the outputs of the network mean is not.
  *
  * @throws DdpmError E-MODEL for a flag that the weights contradict
  */
 export function withScheduler(settings: TrainSettings, given: ReadonlySet<string>, { scheduler, schedulerFile: file }: Pick<ModelFolder, 'scheduler' | 'schedulerFile'>): TrainSettings {
   if (file === null) return settings;
-  const { source, schedule, prediction, variance } = scheduler;
+  const { source, schedule, prediction, variance, clipSample, spacing, stepsOffset, setAlphaToOne } = scheduler;
   const fixed = (flag: string, asked: string, has: string): never => {
     throw new DdpmError('E-MODEL', `--${flag} is ${asked}, and the weights were trained with ${has} (${file}): what they give means nothing else. Leave the flag out, or --init.`);
   };
@@ -22,7 +22,7 @@ export function withScheduler(settings: TrainSettings, given: ReadonlySet<string
   // Between two fixed variances the network has no say, so a flag may choose.
   if (given.has('variance') && settings.variance !== variance && (isLearned(settings.variance) || isLearned(variance))) fixed('variance', settings.variance, variance);
 
-  const taken: Partial<TrainSettings> = { predict: prediction, variance, timesteps: schedule.T };
+  const taken: Partial<TrainSettings> = { predict: prediction, variance, timesteps: schedule.T, clipSample, timestepSpacing: spacing, stepsOffset, setAlphaToOne };
   if (!('name' in source)) {
     if (!given.has('schedule')) taken.betas = file;
   } else if (!given.has('schedule')) {
@@ -39,7 +39,7 @@ export function withScheduler(settings: TrainSettings, given: ReadonlySet<string
 /** For the header: where the diffusion comes from, and which flags had the last word. */
 export function describeScheduler(given: ReadonlySet<string>, { folder, schedulerFile }: Pick<ModelFolder, 'folder' | 'schedulerFile'>): string {
   if (schedulerFile === null) return `${folder} has no scheduler_config.json: schedule, prediction and variance are those of the flags`;
-  const flags = ['timesteps', 'schedule', 'betaStart', 'betaEnd', 'scaleBetas', 'betas', 'variance'].filter((flag) => given.has(flag));
+  const flags = ['timesteps', 'schedule', 'betaStart', 'betaEnd', 'scaleBetas', 'betas', 'variance', 'clipSample', 'timestepSpacing', 'stepsOffset', 'setAlphaToOne'].filter((flag) => given.has(flag));
   const changed = flags.map((flag) => `--${flag.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`).join(', ');
   return `schedule, prediction and variance are those of ${schedulerFile}${changed && `, but for ${changed}`}`;
 }

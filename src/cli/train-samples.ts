@@ -1,9 +1,10 @@
 // The sample grids of a run under way: drawn with its averaged weights, by a sampler that is kept from one grid to the next.
 
 import type { GaussianDiffusion } from '../diffusion/gaussian.ts';
-import { Sampler } from '../diffusion/sampler.ts';
+import { Sampler, type SamplerOptions } from '../diffusion/sampler.ts';
 import { writeAtomic } from '../io/files.ts';
 import { encodePng } from '../io/png.ts';
+import { type SamplingFields, withSampling } from '../io/scheduler.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
 import { drawSamples, sampleGrid } from './command.ts';
@@ -16,6 +17,7 @@ export interface SampleGridsOptions {
   readonly unet: UNet;
   readonly parameters: Parameters;
   readonly diffusion: GaussianDiffusion;
+  readonly sampling: SamplingFields;
   readonly image: ImageShape;
   /** Images in a grid. */
   readonly n: number;
@@ -39,10 +41,11 @@ export class SampleGrids {
 
   /** Draws with DDIM in so many steps and writes a PNG; false where a stop was asked for meanwhile, and nothing is written. */
   async draw(path: string, steps: number): Promise<boolean> {
-    const { parameters, diffusion, image, n, seed, stop, onEvent } = this.#options;
+    const { parameters, diffusion, sampling, image, n, seed, stop, onEvent } = this.#options;
     if (this.#steps !== steps || !this.#sampler) {
       await this.#sampler?.destroy();
-      this.#sampler = parameters.use('ema', () => new Sampler(this.#network.model, diffusion, [Math.min(n, BATCH), ...image], { method: 'ddim', steps }));
+      const options = withSampling<SamplerOptions>({ method: 'ddim', steps }, { ...sampling, schedule: diffusion.schedule });
+      this.#sampler = parameters.use('ema', () => new Sampler(this.#network.model, diffusion, [Math.min(n, BATCH), ...image], options));
       this.#steps = steps;
       await this.#sampler.compile();
     }

@@ -97,8 +97,8 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   // The averaged weights are where the averages start, too.
   if (initial) for (const buffer of ['values', 'ema'] as const) parameters.write(buffer, initial.tensors, initial.file);
   const images = new DeviceImages(engine, classes ? data : { ...data, labels: null }, settings.flip);
-  const schedule = scheduleOf(settings, betas), { predict: prediction, variance } = settings;
-  const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance });
+  const schedule = scheduleOf(settings, betas), { predict: prediction, variance, clipSample, timestepSpacing: spacing, stepsOffset, setAlphaToOne } = settings;
+  const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance }), sampling = { clipSample, spacing, stepsOffset, setAlphaToOne };
   const { steps, lr, seed } = settings;
   const training = new Training(unet, parameters, diffusion, images, settings);
 
@@ -149,12 +149,12 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
 
   const save = async (step: number): Promise<void> => {
     const start = performance.now();
-    const content = { unet, parameters, schedule, prediction, variance, timeSampling: training.timeSampling, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
+    const content = { unet, parameters, schedule, scheduler: { prediction, variance, ...sampling }, timeSampling: training.timeSampling, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
     saved = await run.saveCheckpoint(step, (folder) => saveCheckpoint(folder, content), { keep: settings.keep });
     progress.event(`  checkpoint → ${relative(run.path, saved.path)} (${seconds(start)})`);
   };
 
-  const grids = new SampleGrids({ unet, parameters, diffusion, image: images.shape, n: settings.samples, seed, stop, onEvent: (text) => progress.event(text) });
+  const grids = new SampleGrids({ unet, parameters, diffusion, sampling, image: images.shape, n: settings.samples, seed, stop, onEvent: (text) => progress.event(text) });
   const draw = async (path: string, sampleSteps: number): Promise<boolean> => {
     const start = performance.now(), drawn = await grids.draw(path, sampleSteps);
     if (drawn) progress.event(`  samples → ${relative(run.path, path)} (${settings.samples}, ema, ddim ${sampleSteps}, ${seconds(start)})`);

@@ -2,10 +2,8 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Prediction } from '../diffusion/prediction.ts';
 import type { ScheduleSource } from '../diffusion/schedule.ts';
 import type { ImportanceSampling } from '../diffusion/timestep-sampling.ts';
-import type { Variance } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import type { UNetFields } from '../nn/config.ts';
 import type { NamedTensors, Parameters } from '../nn/parameters.ts';
@@ -13,7 +11,7 @@ import type { UNet } from '../nn/unet.ts';
 import { readFileOr, writeAtomic } from './files.ts';
 import { modelFile, type ModelTensor, parseConfig, readModel } from './model.ts';
 import { safetensorsChunks, type TensorToWrite } from './safetensors.ts';
-import { readScheduler, type Scheduler, SCHEDULER, schedulerConfig } from './scheduler.ts';
+import { readScheduler, type Scheduler, SCHEDULER, schedulerConfig, type SchedulerFields } from './scheduler.ts';
 
 const CONFIG = 'config.json';
 /** The averaged weights have the name that diffusers looks for: they are the ones to sample with. */
@@ -42,8 +40,8 @@ export interface CheckpointContent {
   readonly unet: UNet;
   readonly parameters: Parameters;
   readonly schedule: ScheduleSource;
-  readonly prediction?: Prediction;
-  readonly variance?: Variance;
+  /** What else scheduler_config.json is to say: what is predicted, the variance, and how to sample. */
+  readonly scheduler?: SchedulerFields;
   /** Where t is drawn by importance: what its draws depend on goes with the moments. */
   readonly timeSampling?: ImportanceSampling | null;
   readonly state: Omit<TrainingState, 'parameters'>;
@@ -58,7 +56,7 @@ type Tensors = Map<string, { readonly shape: readonly number[]; readonly data: F
  * @throws DdpmError E-NONFINITE if a tensor holds a value that is not finite, naming it; such a checkpoint would be of no use
  * @throws DdpmError E-FILE if a file cannot be written
  */
-export async function saveCheckpoint(folder: string, { unet, parameters, schedule, state, timeSampling, ...diffusion }: CheckpointContent): Promise<void> {
+export async function saveCheckpoint(folder: string, { unet, parameters, schedule, scheduler, state, timeSampling }: CheckpointContent): Promise<void> {
   const finite = (tensors: Tensors, what: string): Tensors => {
     const bad = [...tensors].find(([, { data }]) => !data.every(Number.isFinite));
     if (bad) throw new DdpmError('E-NONFINITE', `the ${what} of ${bad[0]} are not finite after step ${state.step}, so no checkpoint was saved.`);
@@ -77,7 +75,7 @@ export async function saveCheckpoint(folder: string, { unet, parameters, schedul
   for (const [name, tensor] of (await timeSampling?.read()) ?? []) moments.set(name, tensor);
   await write(OPTIMIZER, moments);
   await writeAtomic(join(folder, CONFIG), json(unet.config));
-  await writeAtomic(join(folder, SCHEDULER), json(schedulerConfig(schedule, diffusion)));
+  await writeAtomic(join(folder, SCHEDULER), json(schedulerConfig(schedule, scheduler)));
   await writeAtomic(join(folder, STATE), json({ format: FORMAT, ...state, parameters: parameters.count }));
 }
 

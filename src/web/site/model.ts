@@ -9,7 +9,7 @@ import { DdpmError } from '../../errors.ts';
 import type { Engine } from '../../gpu/engine.ts';
 import { parseConfig, readModel } from '../../io/model.ts';
 import { readSafetensors } from '../../io/safetensors.ts';
-import { readScheduler, type Scheduler } from '../../io/scheduler.ts';
+import { readScheduler, type Scheduler, withSampling } from '../../io/scheduler.ts';
 import { type NamedTensors, Parameters } from '../../nn/parameters.ts';
 import { UNet } from '../../nn/unet.ts';
 import { normal4, philox4x32, STREAM } from '../../philox.ts';
@@ -47,8 +47,8 @@ export class Model {
   /** Draws images, (n, H, W, C); `onStep` gets x_t and x_0 after every step and ends the drawing by throwing. */
   async draw(request: DrawRequest, onStep: (chain: Chain) => void): Promise<Floats> {
     const { method, eta, seed, n, interpolate, label, guidance, inpaint: open } = request, [H, W, C] = this.facts.shape, shape = [n, H, W, C] as const;
-    const { clipSample, setAlphaToOne, stepsOffset } = this.scheduler, steps = Math.min(request.steps, this.facts.T);
-    const options = { method, steps, clipDenoised: clipSample, setAlphaToOne, stepsOffset, ...(method === 'ddim' && { eta }) };
+    const steps = Math.min(request.steps, this.facts.T), { schedule } = this.#diffusion;
+    const options = withSampling({ method, steps, ...(method === 'ddim' && { eta }) }, { ...this.scheduler, schedule });
     const network = new Network({ unet: this.#unet, diffusion: this.#diffusion }, [H, W, C], n, { label, guidance });
     const watch = async ({ done, steps: of, t, x, predXstart }: SampleStep): Promise<void> => onStep({ done, steps: of, t, x: await x.read(), x0: await predXstart.read() });
     let sampler: Sampler | null = null;
