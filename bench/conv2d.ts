@@ -1,13 +1,15 @@
 // Convolutions at the shapes of a preset's training step: forward, backward-input and backward-weight, every variant that takes the shape.
 import type { Engine } from '../src/gpu/engine.ts';
 import type { Slice } from '../src/gpu/kernel.ts';
-import { backwardInput, backwardWeight, type ConvDims, type ConvDirection, type ConvVariant, convVariant, forward } from '../src/ops/conv2d_kernels.ts';
+import { convChoice } from '../src/ops/conv2d_choice.ts';
+import { backwardInput, backwardWeight, type ConvDims, forward } from '../src/ops/conv2d_kernels.ts';
+import type { ConvDirection, ConvVariant } from '../src/variants.ts';
 import { type Case, noise } from './harness.ts';
 import type { Shape } from './model.ts';
 
 /** The variants worth timing on this device; the first is the one that the engine chooses. */
 function variants(engine: Engine, dims: ConvDims, direction: ConvDirection, all: boolean): ConvVariant[] {
-  const chosen = convVariant(engine, dims, direction);
+  const chosen = convChoice(engine, dims, direction).variant;
   if (!all) return [chosen];
   const whole = dims.C % 4 === 0 && dims.O % 4 === 0;
   const possible: ConvVariant[] = ['plain', ...(whole ? (['tiled', ...(engine.subgroupWidth === 8 ? (['subgroup'] as const) : [])] as const) : (['padded'] as const))];
@@ -27,9 +29,9 @@ export function* conv2dCases(engine: Engine, shape: Shape, all: boolean): Genera
   const name = `${N}x${H}x${W} ${C}->${O} k${KH === KW ? KH : `${KH}x${KW}`}${stride > 1 ? ` s${stride}` : ''}`;
   const work = { flops: 2 * N * OH * OW * O * KH * KW * C, bytes: 4 * (N * H * W * C + KH * KW * C * O + N * OH * OW * O) };
   const launch = {
-    forward: (v: ConvVariant) => () => forward(engine, { ...dims, x, w, bias, per_image: bias, residual: x, y }, v),
-    input: (v: ConvVariant) => () => backwardInput(engine, dims, dy, w, { slice: dx, accumulate: 0 }, v),
-    weight: (v: ConvVariant) => () => backwardWeight(engine, dims, x, dy, { slice: dw, accumulate: 0 }, null, v),
+    forward: (v: ConvVariant) => () => forward(engine, { ...dims, x, w, bias, per_image: bias, residual: x, y }, { variant: v }),
+    input: (v: ConvVariant) => () => backwardInput(engine, dims, dy, w, { slice: dx, accumulate: 0 }, { variant: v }),
+    weight: (v: ConvVariant) => () => backwardWeight(engine, dims, x, dy, { slice: dw, accumulate: 0 }, null, { variant: v }),
   };
   const kinds = [
     ['forward', 'conv2d_forward', y, KH * KW * C],

@@ -2,6 +2,7 @@
 import type { Engine } from './gpu/engine.ts';
 import { grid, type Slice } from './gpu/kernel.ts';
 import * as k from './gpu/kernels.gen.ts';
+import { DEFAULTS } from './variants.ts';
 
 /** y[to + floor(i / row) stride + i % row] = sum_s part[from + s step + floor(i / row) pitch + i % row], i < size. In elements; `to` counts from the start of y. */
 export interface Sum {
@@ -18,8 +19,8 @@ export interface Sum {
   readonly to?: number;
 }
 
-/** Terms that wait at the same time. On CPUs few: what lies in their caches is folded sooner than it is fetched again. */
-const roomOf = (engine: Engine): number => (engine.cpu ? 2 ** 20 : 2 ** 26);
+/** Bytes of terms that wait at the same time. */
+const roomOf = (engine: Engine): number => DEFAULTS[engine.deviceClass].waiting;
 
 const open = new WeakMap<Engine, Folds>();
 

@@ -2,6 +2,8 @@
 
 export { DdpmError, type ErrorCode } from './errors.ts';
 
+export type { Choice, Choices, ChoiceTable, Made } from './gpu/choices.ts';
+export type { DeviceClass } from './gpu/device-class.ts';
 export { Engine, type Scope } from './gpu/engine.ts';
 export { type Args, type Grid, grid, type Kernel, type Slice } from './gpu/kernel.ts';
 export type { Command, Plan } from './gpu/plan.ts';

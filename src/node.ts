@@ -1,5 +1,7 @@
 // `ddpm.wgsl/node`: opens a device through Dawn (the only importer of the package 'webgpu'), and what else needs Node: data sets, checkpoints, pictures.
 import { DdpmError } from './errors.ts';
+import type { ChoiceTable } from './gpu/choices.ts';
+import { isSoftware } from './gpu/device-class.ts';
 import { Engine } from './gpu/engine.ts';
 import { engineRequirements } from './gpu/requirements.ts';
 
@@ -24,6 +26,8 @@ export interface OpenOptions {
   readonly robust?: boolean;
   /** Fill every allocation with NaN; for tests. */
   readonly poison?: boolean;
+  /** Variants of kernels by shape, given the adapter: what the Engine's `choices` are. */
+  readonly choices?: (info: GPUAdapterInfo) => ChoiceTable;
 }
 
 /** An engine on a device of its own; `close` destroys both. */
@@ -108,8 +112,6 @@ const nap = (): Promise<void> => {
   return new Promise((resolve) => setImmediate(resolve));
 };
 
-const isSoftware = (info: GPUAdapterInfo): boolean => /llvmpipe|lavapipe|swiftshader|software|basic render/i.test(`${info.vendor} ${info.architecture} ${info.device} ${info.description}`);
-
 /** Opens the best adapter and a device with all that the engine can use. Throws E-NO-ADAPTER where there is none. */
 export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngine> {
   let adapter: GPUAdapter | null = null;
@@ -132,7 +134,7 @@ export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngin
     requiredLimits: options.defaultLimits ? {} : requiredLimits,
   });
   const software = isSoftware(adapter.info);
-  const engine = new Engine(device, { poison: options.poison ?? false, ...(software ? { idle: nap } : {}) });
+  const engine = new Engine(device, { poison: options.poison ?? false, ...(software && { idle: nap }), ...(options.choices && { choices: options.choices(adapter.info) }) });
   const close = async (): Promise<void> => {
     await engine.destroy();
     device.destroy();

@@ -11,7 +11,7 @@ const src = fileURLToPath(new URL('../src', import.meta.url));
 const LAYERS: readonly (readonly string[])[] = [
   ['errors.ts', 'philox.ts'],
   ['gpu/', 'tensor.ts'], // an engine makes tensors over borrowed buffers
-  ['clock.ts', 'folds.ts', 'autograd.ts'],
+  ['clock.ts', 'variants.ts', 'folds.ts', 'autograd.ts'],
   ['ops/'],
   ['nn/'],
   ['optim/'],

@@ -10,12 +10,12 @@ import { openEngine } from '../src/node.ts';
 const paper = suite('plans on paper');
 
 paper('launch and hold what they do on the device', async () => {
-  const { engine, close } = await openEngine();
+  const { engine, info, close } = await openEngine();
   const labels = (on: Engine) => {
     const { plan } = trainingOf(on, 'tiny', 2).training;
     return { launched: plan.commands.map((c) => (c.kind === 'dispatch' ? `${c.pipeline.label} ${[c.x, c.y, c.z].join()}` : c.kind)), bytes: plan.pool.totalBytes, peak: plan.pool.peakBytes };
   };
-  const real = labels(engine), counted = labels(new Engine(paperDevice(engine.subgroupWidth)));
+  const real = labels(engine), counted = labels(new Engine(paperDevice(engine.subgroupWidth, info)));
   assert.ok(real.launched.length > 200);
   assert.equal(counted, real);
   await close();

@@ -79,7 +79,7 @@ interface Start {
 async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, betas, resumed, initial }: Start): Promise<number> {
   const { software } = opened;
   // What a dry run says is counted; nothing is allocated, however large the model and the batch.
-  const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth)) : opened.engine;
+  const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth, opened.info)) : opened.engine;
   process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
   say('device', describeDevice(opened));
   const data = await loadDataset(asked.data, { ...(asked.limit !== null && { limit: asked.limit }), ...readingOptions(asked), say: (text) => say('data', text) });

@@ -1,6 +1,8 @@
 // The engine: runs typed WGSL kernels on a borrowed GPUDevice, eagerly or captured into a plan.
 import { BindGroups, makeBindGroup } from './bind-groups.ts';
+import { Choices, type ChoiceTable } from './choices.ts';
 import { MAP_READ, USAGE } from './constants.ts';
+import { type DeviceClass, deviceClass, subgroupWidth } from './device-class.ts';
 import { Dims } from './dims.ts';
 import { DdpmError } from '../errors.ts';
 import { type Args, type Grid, grid, type Kernel, type Slice } from './kernel.ts';
@@ -21,12 +23,6 @@ export interface Scope {
 /** Eager commands are submitted in batches: a submit costs as much as ten dispatches. */
 const EAGER_BATCH = 256;
 
-/** Subgroup width when it is one number on this device, else 0. */
-function subgroupWidth(device: GPUDevice): number {
-  const info = device.adapterInfo;
-  return device.features.has('subgroups') && info?.subgroupMinSize === info?.subgroupMaxSize ? (info?.subgroupMinSize ?? 0) : 0;
-}
-
 /**
  * Runs typed WGSL kernels on a borrowed GPUDevice, eagerly (`run`, in batches, submitted when something is read) or captured into plans (`capture`) that are
  * replayed. What it allocates is float32 or 32-bit integers, freed by scope or by hand.
@@ -36,13 +32,9 @@ export class Engine {
   readonly pipelines: Pipelines;
   /** Lanes of a subgroup where the device has exactly one width and the feature is on; otherwise 0. */
   readonly subgroupWidth: number;
-  /** The device is a CPU that plays a GPU: workgroups of one subgroup are the fastest there, because barriers cost more than the loads that they save. */
-  readonly cpu: boolean;
-  /**
-   * The adapter is SwiftShader, browsers' CPU that plays a GPU: its compiler takes 6 to 9 seconds for a convolution's GEMM with barriers, where the plain kernel
-   * takes less than one and runs as fast.
-   */
-  readonly swiftShader: boolean;
+  readonly deviceClass: DeviceClass;
+  /** How ops compute their shapes. */
+  readonly choices: Choices;
   readonly #pool: Pool;
   readonly #plans = new Set<Plan>();
   readonly #scopes: Scope[] = [];
@@ -59,18 +51,18 @@ export class Engine {
    * Borrows the device: it is never destroyed, nothing is requested from it, and no handler of its owner's is touched. Throws E-LIMIT with a list of what is missing
    * where its limits are below WebGPU's defaults; a tensor or a model that is too large for them throws E-LIMIT when it is made.
    * With `poison` every allocation is filled with NaN, so that reading what nobody wrote shows; for tests.
+   * `choices` are variants of kernels by shape, such as another engine's `choices.table()`; what is not in them follows from the device's class.
    * `idle` is awaited over and over while the engine waits for the device: where waiting itself burns a core, it can sleep.
    */
-  constructor(device: GPUDevice, { poison = false, idle }: { poison?: boolean; idle?: () => Promise<void> } = {}) {
+  constructor(device: GPUDevice, { poison = false, idle, choices }: { poison?: boolean; idle?: () => Promise<void>; choices?: ChoiceTable } = {}) {
     requireLimits(device, LEAST, 'the engine');
     this.device = device;
     this.#poison = poison;
     this.#idle = idle ?? null;
     this.pipelines = new Pipelines(device);
     this.subgroupWidth = subgroupWidth(device);
-    this.swiftShader = device.adapterInfo?.architecture === 'swiftshader';
-    // llvmpipe is 8 wide, and no GPU is always so.
-    this.cpu = this.subgroupWidth === 8 || this.swiftShader || device.adapterInfo?.isFallbackAdapter === true;
+    this.deviceClass = deviceClass(device);
+    this.choices = new Choices(choices);
     this.#pool = new Pool(device, (fn) => this.#guard(fn));
     this.#dims = new Dims(device);
     this.#bindGroups = new BindGroups((pipeline, resources) => this.#guard(() => makeBindGroup(device, pipeline, resources)));

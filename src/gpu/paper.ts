@@ -6,13 +6,13 @@ const LIMITS = {
   minUniformBufferOffsetAlignment: 256,
 };
 
-/** What an engine asks of a device until it computes. Memory has no limit; with a subgroup width it chooses the kernels of a device that has it. */
-export function paperDevice(subgroupWidth = 0): GPUDevice {
+/** What an engine asks of a device until it computes. Memory has no limit; with a subgroup width and an adapter's names it chooses the kernels of a device that has them. */
+export function paperDevice(subgroupWidth = 0, info: Partial<GPUAdapterInfo> = {}): GPUDevice {
   const nothing = () => ({});
   const paper = {
     limits: LIMITS,
     features: new Set(subgroupWidth ? ['subgroups'] : []),
-    adapterInfo: { subgroupMinSize: subgroupWidth, subgroupMaxSize: subgroupWidth },
+    adapterInfo: { vendor: info.vendor, architecture: info.architecture, device: info.device, description: info.description, subgroupMinSize: subgroupWidth, subgroupMaxSize: subgroupWidth },
     lost: new Promise(() => {}),
     queue: { writeBuffer: nothing, submit: nothing, onSubmittedWorkDone: async () => {} },
     addEventListener: nothing, pushErrorScope: nothing, popErrorScope: async () => null,

@@ -5,45 +5,19 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
+import { type ConvChoice, convChoice, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { sumRows } from './sum.ts';
 
 export type ConvArgs = Args<typeof k.conv2d_forward>;
 /** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
 export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
-export type ConvDirection = 'forward' | 'input' | 'weight';
-
-/**
- * `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM. On CPUs `subgroup` spreads values by broadcast, and
- * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs `tiled` goes through workgroup memory.
- */
-export type ConvVariant = 'plain' | 'subgroup' | 'subgroup3x3' | 'tiled' | 'padded';
-
-/**
- * The family for a shape on a device (llvmpipe is 8 wide). Where an image has 1 or 3 channels a CPU pads them to 4 at a tenth of the plain kernels' cost;
- * a GPU does so for the weight's gradient only, which the plain kernel takes 31 ms for where the GEMM takes 0.7 (H100, 128 x 32 x 32, 3 -> 128).
- */
-export function convVariant(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvVariant {
-  if (engine.swiftShader) return 'plain';
-  const cpu = engine.subgroupWidth === 8;
-  if (dims.C % 4 || dims.O % 4) return direction === 'weight' || cpu ? 'padded' : 'plain';
-  return cpu ? (keepsSize3x3(dims) ? 'subgroup3x3' : 'subgroup') : 'tiled';
-}
-
-const keepsSize3x3 = ({ KH, KW, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => KH === 3 && KW === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
-
-/** Rows of a 3 x 3 tile: what divides the height best, 7 where it makes no difference. */
-const tileRows = (H: number) => [7, 8, 4].reduce((best, G) => (Math.ceil(H / G) * G < Math.ceil(H / best) * best ? G : best));
-
-/** Tiles of rows x columns. */
-const tiles = (rows: number, columns: number, height: number, width: number) => Math.ceil(rows / height) * Math.ceil(columns / width);
-
 /** y = conv(x, w) and what is added to it. */
-export function forward(engine: Engine, args: ConvArgs, variant = convVariant(engine, args, 'forward')): void {
+export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRows(args.H) }: ConvChoice = convChoice(engine, args, 'forward')): void {
   const { N, H, W, C, O } = args;
   const pixels = N * args.OH * args.OW;
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
   else if (variant === 'subgroup') engine.run(k.conv2d_forward_subgroup, grid(tiles(pixels, O, 32, 16)), args);
-  else if (variant === 'subgroup3x3') engine.run(k.conv2d_forward_3x3_subgroup, grid(tiles(H, N * W, tileRows(H), 8) * Math.ceil(O / 16)), { ...args, G: tileRows(H) });
+  else if (variant === 'subgroup3x3') engine.run(k.conv2d_forward_3x3_subgroup, grid(tiles(H, N * W, rows, 8) * Math.ceil(O / 16)), { ...args, G: rows });
   else if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(tiles(pixels, O, 64, 64)), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
   else {
     const copies = new Columns(engine), dims = even(args);
@@ -63,7 +37,7 @@ export function forward(engine: Engine, args: ConvArgs, variant = convVariant(en
 }
 
 /** Whether forwardTwo computes this convolution, of two inputs with so many channels. */
-export const readsTwo = (engine: Engine, dims: readonly [ConvDims, ConvDims]): boolean => dims.every((d) => convVariant(engine, d, 'forward') === 'tiled');
+export const readsTwo = (engine: Engine, dims: readonly [ConvDims, ConvDims]): boolean => dims.every((d) => convChoice(engine, d, 'forward').variant === 'tiled');
 
 /** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */
 export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice): void {
@@ -71,7 +45,7 @@ export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice): void {
 }
 
 /** dx from dy. */
-export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, variant = convVariant(engine, dims, 'input')): void {
+export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, { variant, rows = tileRows(dims.H) }: ConvChoice = convChoice(engine, dims, 'input')): void {
   const { N, H, W, C, OH, OW, O } = dims;
   const pixels = N * H * W;
   const args = { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate };
@@ -80,7 +54,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     const { stride } = dims;
     engine.run(k.conv2d_backward_input_subgroup, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 32, 16)), args);
   }
-  else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_input_3x3_subgroup, grid(tiles(H, N * W, tileRows(H), 8) * Math.ceil(C / 16)), { ...args, G: tileRows(H) });
+  else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_input_3x3_subgroup, grid(tiles(H, N * W, rows, 8) * Math.ceil(C / 16)), { ...args, G: rows });
   else if (variant === 'padded') {
     const copies = new Columns(engine), wide = even(dims);
     const out = wide.C === C ? dx : { slice: copies.room(pixels, wide.C), accumulate: 0 as const };
@@ -94,13 +68,10 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
   }
 }
 
-/** Workgroups that keep the device busy, for sums that are split until there are so many. */
-const BUSY = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512 };
-
 /** dw from x and dy, and with `db` the bias's gradient from the same reading of dy: partial sums over splits of the pixels, folded in order. */
-export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, db: Destination | null = null, variant = convVariant(engine, dims, 'weight')): void {
+export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Slice, dw: Destination, db: Destination | null = null, choice: ConvChoice = convChoice(engine, dims, 'weight')): void {
   const { N, H, W, C, O, KH, KW, WC, C0 } = dims;
-  const pixels = N * dims.OH * dims.OW, rows = KH * KW * C;
+  const pixels = N * dims.OH * dims.OW, rows = KH * KW * C, { variant } = choice;
   if (db && (variant === 'plain' || (variant === 'padded' && O % 4))) {
     sumRows(engine, dy, pixels, O, db);
     db = null;
@@ -114,14 +85,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     copies.free();
     return;
   }
-  const groups = {
-    plain: rows * O,
-    subgroup: tiles(rows, O, 32, 16),
-    subgroup3x3: 3 * tiles(C, O, 16, 16),
-    tiled: tiles(rows, O, 64, 64),
-  }[variant];
-  // A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order.
-  const splits = Math.max(1, Math.min(Math.ceil(BUSY[variant] / groups), Math.floor(pixels / 256)));
+  const groups = weightGroups(variant, dims), splits = choice.splits ?? weightSplits(variant, dims);
   // One split over the whole weight is the gradient itself.
   if (splits === 1 && C === WC && !dw.accumulate && !db?.accumulate) return launch(dw.slice, db?.slice ?? null);
   const weights = splits * rows * O, first = Math.ceil(weights / 64) * 64;

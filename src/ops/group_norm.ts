@@ -5,6 +5,7 @@ import { DdpmError } from '../errors.ts';
 import { fold, termsRoom } from '../folds.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
+import { DEFAULTS, isWorkgroup } from '../variants.ts';
 
 /** Groups, the epsilon added to a variance (1e-5), and whether SiLU follows in the same pass. Source: Wu & He, 2018. */
 export interface GroupNormOptions {
@@ -25,14 +26,14 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   const N = a.shape[0]!, C0 = a.shape.at(-1)!, C1 = b?.shape.at(-1) ?? 0, C = C0 + C1, P = a.size / (N * C0);
   if (b) requireShapes(sameShape(a, b, false), 'groupNorm', 'two inputs that differ in their channels alone', { x: a, x2: b });
   if (gamma.size !== (beta ? C : 2 * N * C) || (beta && beta.size !== C) || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
-  // On a CPU a workgroup is one subgroup: barriers between coroutines cost more than the loads they would share.
-  const WG = engine.cpu ? 8 : P >= 256 ? 256 : 64;
-  const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: beta ? 0 : 2 * C, WG, TWO: Number(b !== null), stream: dropout?.stream ?? 0, p: dropout?.p ?? 0, DROP: Number(!!dropout) };
+  const { many, short, long } = DEFAULTS[engine.deviceClass].groupNorm;
+  const workgroup = (op: string) => engine.choices.of(op, { N, P, C0, C1, G }, () => ({ workgroup: P >= many ? long : short }), ({ workgroup: size, ...rest }) => isWorkgroup(size) && !Object.keys(rest).length).workgroup;
+  const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: beta ? 0 : 2 * C, TWO: Number(b !== null), stream: dropout?.stream ?? 0, p: dropout?.p ?? 0, DROP: Number(!!dropout) };
   const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: (beta ?? gamma).slice };
   const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
   const y = Tensor.empty(engine, [...a.shape.slice(0, -1), C]);
   const stats = engine.allocate(8 * N * G + 16);
-  engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, clock: dropout?.clock.slice ?? a.slice, y: y.slice, stats });
+  engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, WG: workgroup('group_norm_forward'), ...inputs, clock: dropout?.clock.slice ?? a.slice, y: y.slice, stats });
 
   return record(
     y,
@@ -40,8 +41,9 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
     (dy, [dx, dx2, dgamma, dbeta]) => {
       // With one gamma for each image, the terms are the gradient.
       const whole = !beta && dgamma && !dgamma.accumulate, late = !!beta && [dgamma, dbeta].every((to) => !to || to.late);
+      const WG = workgroup('group_norm_backward');
       const part = whole ? dgamma.slice : termsRoom(engine, 8 * N * C, late), means = engine.allocate(16 * N * G + 16);
-      engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy, stats, part, means });
+      engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, WG, ...inputs, dy, stats, part, means });
       if (!beta) {
         if (dgamma?.accumulate) engine.run(k.accumulate, pointwise(gamma.size), { x: part, y: dgamma.slice, copy: 0 });
         if (!whole) engine.free(part);
@@ -53,7 +55,7 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
         // A gradient that nobody wants still needs a place: the kernel writes both.
         const first = dx?.slice ?? engine.allocate(a.slice.bytes), second = dx2?.slice ?? engine.allocate(b?.slice.bytes ?? 16);
         engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], {
-          ...dims, ...inputs, dy, means, dx: first, dx2: second, accumulate: dx?.accumulate ?? 0, accumulate2: dx2?.accumulate ?? 0,
+          ...dims, WG, ...inputs, dy, means, dx: first, dx2: second, accumulate: dx?.accumulate ?? 0, accumulate2: dx2?.accumulate ?? 0,
         });
         if (!dx) engine.free(first);
         if (!dx2) engine.free(second);

@@ -3,17 +3,19 @@ import type { Destination } from '../autograd.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
+import { DEFAULTS, isWorkgroup } from '../variants.ts';
 
 /** y[n,c] = sum over p of x[n,p,c], for x (N, P, C). */
 export function sumPixels(engine: Engine, x: Slice, N: number, P: number, C: number, { slice: y, accumulate }: Destination): void {
-  const shape = engine.cpu ? { WG: 8, COLUMNS: 1 } : { WG: 256, COLUMNS: 8 };
-  const columns = C % 4 ? N * C : (N * C) / 4;
-  engine.run(C % 4 ? k.sum_pixels : k.sum_pixels_vec4, grid(Math.ceil(columns / shape.COLUMNS)), { x, y, N, P, C, accumulate, ...shape });
+  const usual = () => (({ workgroup, columns }) => ({ workgroup, columns }))(DEFAULTS[engine.deviceClass].sums);
+  const { workgroup, columns } = engine.choices.of('sum_pixels', { N, P, C }, usual, ({ workgroup: size, columns: shared, ...rest }) => isWorkgroup(size) && isWorkgroup(shared) && shared <= size && !Object.keys(rest).length);
+  const all = C % 4 ? N * C : (N * C) / 4;
+  engine.run(C % 4 ? k.sum_pixels : k.sum_pixels_vec4, grid(Math.ceil(all / columns)), { x, y, N, P, C, accumulate, WG: workgroup, COLUMNS: columns });
 }
 
 /** y[c] = sum over rows of x[row,c]. Where a GPU would have few and long sums, in two stages of about as many terms each. */
 export function sumRows(engine: Engine, x: Slice, rows: number, C: number, y: Destination): void {
-  if (engine.cpu || rows <= 4096) return sumPixels(engine, x, 1, rows, C, y);
+  if (rows < DEFAULTS[engine.deviceClass].sums.stages) return sumPixels(engine, x, 1, rows, C, y);
   let share = Math.ceil(Math.sqrt(rows));
   while (rows % share) share++;
   const part = engine.allocate((4 * rows * C) / share);

@@ -6,8 +6,10 @@ import * as k from '../../src/gpu/kernels.gen.ts';
 import { threads } from '../../src/autograd.ts';
 import { fold } from '../../src/folds.ts';
 import { conv2d, linear } from '../../src/ops/conv2d.ts';
-import { backwardInput, backwardWeight, type ConvVariant, convVariant, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
+import { convChoice } from '../../src/ops/conv2d_choice.ts';
+import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
 import { Tensor } from '../../src/tensor.ts';
+import type { ConvVariant } from '../../src/variants.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, destination, differentiate, gpuSuite, random, upload } from '../helpers/gpu.ts';
 import * as twin from '../ref/conv2d.ts';
@@ -96,7 +98,7 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
       for (const flags of [[], ['bias'], ['perImage'], ['residual'], ['accumulate'], ['bias', 'perImage', 'residual', 'accumulate']]) {
         const has = (flag: string): number => Number(flags.includes(flag));
         const y = destination(engine, [dy.length], has('accumulate') ? before.subarray(0, dy.length) : null);
-        forward(engine, { ...dims, ...inputs, y: y.slice, has_bias: has('bias'), has_per_image: has('perImage'), has_residual: has('residual'), accumulate: has('accumulate') }, variant);
+        forward(engine, { ...dims, ...inputs, y: y.slice, has_bias: has('bias'), has_per_image: has('perImage'), has_residual: has('residual'), accumulate: has('accumulate') }, { variant });
         const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => {
           const sum = twin.conv2d({ ...s, x: f(x), w: f(w), bias: has('bias') ? f(bias) : undefined, perImage: has('perImage') ? f(perImage) : undefined, residual: has('residual') ? f(residual) : undefined });
           return has('accumulate') ? add(sum, f(before)) : sum;
@@ -107,7 +109,7 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
       for (const accumulate of [0, 1] as const) {
         const on = accumulate ? ' on top' : '';
         const dx = destination(engine, [x.length], accumulate ? before.subarray(0, x.length) : null);
-        backwardInput(engine, dims, tdy.slice, tw.slice, { slice: dx.slice, accumulate }, variant);
+        backwardInput(engine, dims, tdy.slice, tw.slice, { slice: dx.slice, accumulate }, { variant });
         const wantDx = (f: (v: ArrayLike<number>) => ArrayLike<number>) => {
           const sum = twin.conv2dBackwardInput({ ...s, dy: f(dy), w: f(w) });
           return accumulate ? add(sum, f(before)) : sum;
@@ -118,7 +120,7 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
         const dw = upload(engine, [w.length], before.subarray(0, w.length)), mine = inSlice(s);
         if (!accumulate) engine.write(dw.slice, before.subarray(0, w.length).map((v, i) => (mine(i) ? NaN : v)));
         const db = destination(engine, [s.O], accumulate ? before.subarray(0, s.O) : null);
-        backwardWeight(engine, dims, tx.slice, tdy.slice, { slice: dw.slice, accumulate }, { slice: db.slice, accumulate }, variant);
+        backwardWeight(engine, dims, tx.slice, tdy.slice, { slice: dw.slice, accumulate }, { slice: db.slice, accumulate }, { variant });
         const wantDb = (f: (v: Float32Array) => Float32Array | Float64Array) => {
           const sums = Float64Array.from({ length: s.O }, (_, o) => (accumulate ? f(before)[o] : 0));
           f(dy).forEach((v, i) => (sums[i % s.O] += v));
@@ -182,7 +184,7 @@ families('copy_columns pads, cuts and adds', async (engine) => {
 
 families('the family follows from the shape and the device', (engine) => {
   const cpu = engine.subgroupWidth === 8;
-  const family = (C: number, O: number, direction: 'forward' | 'input' | 'weight', options = {}) => convVariant(engine, dimsOf(shape('', 1, 8, 8, C, O, 3, options)), direction);
+  const family = (C: number, O: number, direction: 'forward' | 'input' | 'weight', options = {}) => convChoice(engine, dimsOf(shape('', 1, 8, 8, C, O, 3, options)), direction).variant;
   assert.equal([family(1, 16, 'forward'), family(16, 3, 'input')], cpu ? ['padded', 'padded'] : ['plain', 'plain']);
   assert.equal([family(1, 16, 'weight'), family(16, 3, 'weight')], ['padded', 'padded']);
   assert.equal([family(16, 4, 'forward'), family(16, 4, 'forward', { stride: 2 })], cpu ? ['subgroup3x3', 'subgroup'] : ['tiled', 'tiled']);

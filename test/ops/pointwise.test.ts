@@ -80,15 +80,15 @@ for (const [kernel, C, lanes] of [[k.sum_pixels, 30, 1], [k.sum_pixels_vec4, 36,
     });
 
 pointwiseOps('sumRows in one stage and in two', async (engine) => {
-  const { cpu } = engine;
+  const { deviceClass } = engine;
   // On a CPU there is no second stage; this one plays a GPU.
   for (const [rows, gpu] of [[5, false], [4096, true], [4100, false], [4100, true]] as const) {
     const C = 8, x = random(rows * C, rows), y = destination(engine, [C], null);
-    Object.assign(engine, { cpu: !gpu });
+    Object.assign(engine, { deviceClass: gpu ? 'gpu' : 'cpu' });
     try {
       sumRows(engine, upload(engine, [x.length], x).slice, rows, C, { slice: y.slice, accumulate: 0 });
     } finally {
-      Object.assign(engine, { cpu });
+      Object.assign(engine, { deviceClass });
     }
     assertClose(await y.read(), sumPixels(x, 1, rows, C), { atol: bound(rows, sumPixels(abs(x), 1, rows, C)), what: `${rows} rows` });
   }

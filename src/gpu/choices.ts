@@ -1,0 +1,55 @@
+// Which variant of a kernel computes a shape: told from outside, as `npm run tune` measured it, or what the op takes by itself. Every choice made is remembered.
+
+/** A variant, and the numbers that its launch is free in, such as the splits of a sum. Names and numbers only: it goes into files. */
+export type Choice = Readonly<Record<string, string | number>>;
+
+/** Choices by op and shape: `conv2d_forward N=8 H=28 W=28 …`. */
+export type ChoiceTable = Readonly<Record<string, Choice>>;
+
+/** One choice, with the shape that asked for it. */
+export interface Made {
+  readonly op: string;
+  readonly shape: Readonly<Record<string, number>>;
+  readonly choice: Choice;
+  /** Told from outside, not the op's own. */
+  readonly given: boolean;
+}
+
+const keyOf = (op: string, shape: Readonly<Record<string, number>>): string => [op, ...Object.entries(shape).map(([name, value]) => `${name}=${value}`)].join(' ');
+
+/** The choices of one engine. They are a function of the shape and of what was given, never of a measurement while something runs: a resumed run adds in the same order. */
+export class Choices {
+  readonly #given: ReadonlyMap<string, Choice>;
+  readonly #made = new Map<string, Made>();
+  readonly #refused = new Map<string, Choice>();
+
+  constructor(table: ChoiceTable = {}) {
+    this.#given = new Map(Object.entries(table));
+  }
+
+  /** How to compute this shape: what was given where `takes` says that it can be done here, else `usual()`. */
+  of<C extends object>(op: string, shape: Readonly<Record<string, number>>, usual: () => C, takes: (choice: Choice) => boolean): C {
+    const key = keyOf(op, shape), before = this.#made.get(key);
+    if (before) return before.choice as unknown as C;
+    const told = this.#given.get(key), given = told !== undefined && takes(told);
+    if (told && !given) this.#refused.set(key, told);
+    const choice = given ? (told as unknown as C) : usual();
+    this.#made.set(key, { op, shape, choice: choice as Choice, given });
+    return choice;
+  }
+
+  /** What was asked for so far. */
+  get made(): ReadonlyMap<string, Made> {
+    return this.#made;
+  }
+
+  /** What was given and cannot be done on this device, or is no choice of this version. */
+  get refused(): ReadonlyMap<string, Choice> {
+    return this.#refused;
+  }
+
+  /** All that was given or made, to be given again. */
+  table(): ChoiceTable {
+    return Object.fromEntries([...this.#given, ...[...this.#made].map(([key, { choice }]) => [key, choice] as const)]);
+  }
+}

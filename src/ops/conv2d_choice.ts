@@ -1,0 +1,63 @@
+// Which kernels compute a convolution: what can be chosen for a shape on a device, and what is.
+import type { Choice } from '../gpu/choices.ts';
+import type { Engine } from '../gpu/engine.ts';
+import { BUSY, type ConvDirection, type ConvVariant, DEFAULTS } from '../variants.ts';
+import type { ConvDims } from './conv2d_kernels.ts';
+
+/** Tiles of `rows` rows where the variant has such, and a weight's gradient in `splits` partial sums. What is left out follows from the shape. */
+export type ConvChoice = { readonly variant: ConvVariant; readonly rows?: number; readonly splits?: number };
+
+const keepsSize3x3 = ({ KH, KW, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => KH === 3 && KW === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
+
+/** Rows that a 3 x 3 tile may have. */
+const ROWS = [7, 8, 4] as const;
+
+/** Rows of a 3 x 3 tile: what divides the height best, 7 where it makes no difference. */
+export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => (Math.ceil(H / G) * G < Math.ceil(H / best) * best ? G : best), 7);
+
+/** Tiles of rows x columns. */
+export const tiles = (rows: number, columns: number, height: number, width: number): number => Math.ceil(rows / height) * Math.ceil(columns / width);
+
+/** Workgroups that compute a weight's gradient, of each split. */
+export function weightGroups(variant: Exclude<ConvVariant, 'padded'>, { C, O, KH, KW }: ConvDims): number {
+  const rows = KH * KW * C;
+  return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: 3 * tiles(C, O, 16, 16), tiled: tiles(rows, O, 64, 64) }[variant];
+}
+
+/** A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order. */
+export function weightSplits(variant: Exclude<ConvVariant, 'padded'>, dims: ConvDims): number {
+  return Math.max(1, Math.min(Math.ceil(BUSY[variant] / weightGroups(variant, dims)), Math.floor((dims.N * dims.OH * dims.OW) / 256)));
+}
+
+/** A variant with its numbers, all said. */
+function whole(variant: ConvVariant, dims: ConvDims, direction: ConvDirection): ConvChoice {
+  if (variant === 'padded') return { variant };
+  if (direction === 'weight') return { variant, splits: weightSplits(variant, dims) };
+  return variant === 'subgroup3x3' ? { variant, rows: tileRows(dims.H) } : { variant };
+}
+
+/** Whether this device computes the shape so. The choice may come from a file. */
+function takes(engine: Engine, dims: ConvDims, direction: ConvDirection, { variant, rows, splits, ...rest }: Choice): boolean {
+  const fours = dims.C % 4 === 0 && dims.O % 4 === 0, eight = engine.subgroupWidth === 8;
+  const can = { plain: true, padded: !fours, tiled: fours, subgroup: fours && eight, subgroup3x3: fours && eight && keepsSize3x3(dims) };
+  if (!Object.hasOwn(can, variant!) || !can[variant as ConvVariant] || Object.keys(rest).length) return false;
+  const rowsOk = rows === undefined || (ROWS as readonly unknown[]).includes(rows);
+  const splitsOk = splits === undefined || (direction === 'weight' && Number.isInteger(splits) && splits as number >= 1 && splits as number <= 4096);
+  return rowsOk && splitsOk;
+}
+
+function usual({ deviceClass }: Engine, dims: ConvDims, direction: ConvDirection): ConvVariant {
+  const { narrow, conv3x3, conv } = DEFAULTS[deviceClass];
+  return (dims.C % 4 || dims.O % 4 ? narrow : keepsSize3x3(dims) ? conv3x3 : conv)[direction];
+}
+
+const OPS = { forward: 'conv2d_forward', input: 'conv2d_backward_input', weight: 'conv2d_backward_weight' } as const;
+
+/** How this engine computes a convolution or one of its gradients. */
+export function convChoice(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvChoice {
+  const { N, H, W, C, OH, OW, O, KH, KW, stride, pad_top, pad_left } = dims;
+  return engine.choices.of<ConvChoice>(
+    OPS[direction], { N, H, W, C, OH, OW, O, KH, KW, stride, pad_top, pad_left },
+    () => whole(usual(engine, dims, direction), dims, direction), (choice) => takes(engine, dims, direction, choice),
+  );
+}

@@ -1,0 +1,56 @@
+// The variants of kernels, and the table of what each class of device takes for a shape unless it was told otherwise (src/gpu/choices.ts; `npm run tune` measures).
+import type { DeviceClass } from './gpu/device-class.ts';
+
+export type ConvDirection = 'forward' | 'input' | 'weight';
+
+/**
+ * `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM. On CPUs `subgroup` spreads values by broadcast, and
+ * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs `tiled` goes through workgroup memory.
+ */
+export type ConvVariant = 'plain' | 'subgroup' | 'subgroup3x3' | 'tiled' | 'padded';
+
+/** Batched products: through workgroup memory, or on CPUs by broadcast, which needs aligned rows. */
+export type MatmulVariant = 'tiled' | 'subgroup';
+
+/** For y, dx and dw. */
+type Three = Readonly<Record<ConvDirection, ConvVariant>>;
+const all = (variant: ConvVariant): Three => ({ forward: variant, input: variant, weight: variant });
+
+interface Defaults {
+  /** Convolutions whose channels are multiples of four: 3 x 3 that keep the size, and all others. */
+  readonly conv3x3: Three;
+  readonly conv: Three;
+  /** Convolutions with other channels, such as those of the images. */
+  readonly narrow: Three;
+  /** The first that takes the operands. */
+  readonly matmul: readonly MatmulVariant[];
+  /** Invocations that normalise a group: from `many` pixels on `long`, below `short`. */
+  readonly groupNorm: { readonly many: number; readonly short: number; readonly long: number };
+  /** Invocations that sum, and the columns that they share; from `stages` rows on in two stages. */
+  readonly sums: { readonly workgroup: number; readonly columns: number; readonly stages: number };
+  /** Bytes of terms that wait for the end of backward. On CPUs few: what lies in their caches is folded sooner than it is fetched again. */
+  readonly waiting: number;
+}
+
+// On a CPU a workgroup is one subgroup: barriers between coroutines cost more than the loads they would share.
+const CPU = { groupNorm: { many: 1, short: 8, long: 8 }, sums: { workgroup: 8, columns: 1, stages: Infinity }, waiting: 2 ** 20 } as const;
+
+/**
+ * Where an image has 1 or 3 channels a CPU pads them to 4 at a tenth of the plain kernels' cost; a GPU does so for the weight's gradient only, which the plain kernel
+ * takes 31 ms for where the GEMM takes 0.7 (H100, 128 x 32 x 32, 3 -> 128).
+ */
+export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
+  gpu: {
+    conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'],
+    groupNorm: { many: 256, short: 64, long: 256 }, sums: { workgroup: 256, columns: 8, stages: 4097 }, waiting: 2 ** 26,
+  },
+  'cpu-subgroups': { conv3x3: all('subgroup3x3'), conv: all('subgroup'), narrow: all('padded'), matmul: ['subgroup', 'tiled'], ...CPU },
+  cpu: { conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'], ...CPU },
+  swiftshader: { conv3x3: all('plain'), conv: all('plain'), narrow: all('plain'), matmul: ['tiled'], ...CPU },
+};
+
+/** Workgroups that keep a device busy: a weight's gradient is split until there are so many. */
+export const BUSY: Readonly<Record<Exclude<ConvVariant, 'padded'>, number>> = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512 };
+
+/** Whether a number, perhaps out of a file, is a size of workgroup whose halves can meet: a power of two, and what every device takes. */
+export const isWorkgroup = (size: unknown): size is number => typeof size === 'number' && [1, 2, 4, 8, 16, 32, 64, 128, 256].includes(size);

@@ -1,0 +1,57 @@
+// Choices of kernels by shape: what is given is taken where the device can, and remembered; what cannot be done falls back to the table.
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Choices } from '../src/gpu/choices.ts';
+import { deviceClass } from '../src/gpu/device-class.ts';
+import { Engine } from '../src/gpu/engine.ts';
+import { paperDevice } from '../src/gpu/paper.ts';
+import { groupNorm } from '../src/ops/group_norm.ts';
+import { convChoice } from '../src/ops/conv2d_choice.ts';
+import { Tensor } from '../src/tensor.ts';
+
+const tests = suite('choices');
+const dims = { N: 2, H: 14, W: 14, C: 16, OH: 14, OW: 14, O: 32, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: 16, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
+const key = (op: string): string => `${op} N=2 H=14 W=14 C=16 OH=14 OW=14 O=32 KH=3 KW=3 stride=1 pad_top=1 pad_left=1`;
+const on = (width: number, choices = {}): Engine => new Engine(paperDevice(width), { choices });
+
+tests('the table is by class of device', () => {
+  assert.equal([8, 32].map((width) => deviceClass(paperDevice(width))), ['cpu-subgroups', 'gpu']);
+  assert.is(deviceClass(paperDevice(4, { architecture: 'swiftshader' })), 'swiftshader');
+  assert.is(deviceClass(paperDevice(0, { description: 'llvmpipe: Mesa 25' })), 'cpu');
+  for (const [width, variant] of [[8, 'subgroup3x3'], [32, 'tiled']] as const) assert.is(convChoice(on(width), dims, 'forward').variant, variant);
+});
+
+tests('what was given is taken and remembered with all its numbers', () => {
+  const engine = on(8, { [key('conv2d_forward')]: { variant: 'subgroup' }, [key('conv2d_backward_weight')]: { variant: 'subgroup3x3', splits: 3 } });
+  assert.equal(convChoice(engine, dims, 'forward'), { variant: 'subgroup' });
+  assert.equal(convChoice(engine, dims, 'input'), { variant: 'subgroup3x3', rows: 7 });
+  assert.equal(convChoice(engine, dims, 'weight'), { variant: 'subgroup3x3', splits: 3 });
+  assert.equal([...engine.choices.made.values()].map((made) => made.given), [true, false, true]);
+  // Given again, nothing is left to the table.
+  const again = on(8, JSON.parse(JSON.stringify(engine.choices.table())));
+  for (const direction of ['forward', 'input', 'weight'] as const) assert.equal(convChoice(again, dims, direction), convChoice(engine, dims, direction));
+  assert.ok([...again.choices.made.values()].every((made) => made.given));
+});
+
+tests('what this device cannot do, or what is no choice, is refused', () => {
+  const bad = [{ variant: 'subgroup' }, { variant: 'fastest' }, { variant: 'tiled', splits: 2.5 }, { variant: 'tiled', splits: 0 }, { variant: 'tiled', rows: 9 }, { variant: 'padded' }, { size: 4 }, { variant: 'toString' }];
+  for (const choice of bad) {
+    const engine = on(32, { [key('conv2d_backward_weight')]: choice });
+    assert.is(convChoice(engine, dims, 'weight').variant, 'tiled');
+    assert.equal([...engine.choices.refused], [[key('conv2d_backward_weight'), choice]], JSON.stringify(choice));
+  }
+  for (const [workgroup, taken] of [[16, true], [24, false], ['8', false], [512, false]] as const) {
+    const engine = on(8, { 'group_norm_forward N=2 P=9 C0=8 C1=0 G=2': { workgroup } });
+    groupNorm(Tensor.empty(engine, [2, 3, 3, 8]), Tensor.empty(engine, [8]), Tensor.empty(engine, [8]), { groups: 2 });
+    assert.is(engine.choices.refused.size, taken ? 0 : 1);
+  }
+});
+
+tests('nothing is kept of a choice that another shape asked for', () => {
+  const choices = new Choices({ 'op N=1': { variant: 'a' } });
+  const ask = (N: number) => choices.of('op', { N }, () => ({ variant: 'b' }), () => true).variant;
+  assert.equal([ask(1), ask(2), ask(1)], ['a', 'b', 'a']);
+  assert.equal(choices.table(), { 'op N=1': { variant: 'a' }, 'op N=2': { variant: 'b' } });
+});
+
+tests.run();
