@@ -14,6 +14,7 @@ import { peak } from './peak.ts';
 import { host } from './host.ts';
 import { plans } from './plan.ts';
 import { samplingStep, type StepResult, trainingStep } from './step.ts';
+import { toggles } from './toggles.ts';
 
 const HELP = `npm run bench [-- FILTER ...] [flags]
 
@@ -24,6 +25,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
   plan            dispatches and memory of the training and sampling plans, counted without running or allocating anything; --profile: by kernel
   host            what replaying a training step costs the host alone, on Dawn's null backend
   startup         a fresh process up to its first finished step
+  toggles         the training step under one Dawn toggle after another, in turn with openEngine's own; --seconds N: N rounds
 
   --preset NAME   tiny, small or ddpm-cifar10: whose shapes (default: tiny on a CPU, ddpm-cifar10 on a GPU)
   --batch-size N  default: the preset's
@@ -48,6 +50,10 @@ async function main(): Promise<void> {
   if (positionals[0] === 'host') {
     const name = (values.preset as PresetName | undefined) ?? 'tiny';
     return host(name, Number(values['batch-size'] ?? PRESETS[name].batchSize));
+  }
+  if (positionals[0] === 'toggles') {
+    const name = (values.preset as PresetName | undefined) ?? 'tiny';
+    return toggles(name, Number(values['batch-size'] ?? PRESETS[name].batchSize), Number(values.seconds ?? 9));
   }
   const opened = await openEngine({ timestamps: true });
   const { engine, info, software } = opened;

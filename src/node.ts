@@ -26,6 +26,8 @@ export interface OpenOptions {
   readonly robust?: boolean;
   /** Fill every allocation with NaN; for tests. */
   readonly poison?: boolean;
+  /** Dawn toggles on top of those set here, a minus before what is to be off: to measure what they bring (`npm run bench -- toggles`). Dawn ignores names that it does not know. */
+  readonly toggles?: readonly string[];
   /** Variants of kernels by shape, given the adapter: what the Engine's `choices` are. */
   readonly choices?: (info: GPUAdapterInfo) => ChoiceTable;
 }
@@ -84,11 +86,15 @@ async function findAdapter(gpu: string): Promise<string> {
 }
 
 async function instance(options: OpenOptions): Promise<GPU> {
+  const on = ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia'];
+  // Every index that our kernels use is inside its binding (test/helpers/gpu.ts watches the memory around each); checking it again took 40 % of a step on llvmpipe.
+  if (!options.robust) on.push('disable_robustness');
+  // 65 microsecond steps would hide most kernels; WGSL is validated by Tint already.
+  const off = ['timestamp_quantization', 'enable_spirv_validation'];
+  for (const toggle of options.toggles ?? []) (toggle.startsWith('-') ? off : on).push(toggle.replace(/^-/, ''));
   const flags = [
-    // Every index that our kernels use is inside its binding (test/helpers/gpu.ts watches the memory around each); checking it again took 40 % of a step on llvmpipe.
-    `enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia${options.robust ? '' : ',disable_robustness'}`,
-    // 65 microsecond steps would hide most kernels; WGSL is validated by Tint already.
-    'disable-dawn-features=timestamp_quantization,enable_spirv_validation',
+    `enable-dawn-features=${on.join()}`,
+    `disable-dawn-features=${off.join()}`,
     ...(options.backend ? [`backend=${options.backend}`] : []),
     ...(options.gpu ? [`adapter=${await findAdapter(options.gpu)}`] : []),
   ];
