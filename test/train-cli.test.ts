@@ -150,14 +150,14 @@ cli('sample: figures and given images', async () => {
   const size = (path: string): number[] => (({ width, height, channels }) => [width, height, channels])(decodePng(readFileSync(path)));
   const grid = (columns: number, rows: number): number[] => [columns * (56 + 4) + 4, rows * (56 + 14 + 4) + 4, 1];
   for (const [line, columns, rows, ...words] of [
-    ['--figure trajectory --n 2 --sample-steps 20', 12, 2, 'ddpm, 20 steps, 2 images, seed 0'],
+    ['--figure trajectory --n 2 --sample-steps 20 --batch-size 1', 12, 2, 'ddpm, 20 steps, 2 images, seed 0', 'batches  of 1'],
     ['--figure x0-trajectory --n 1 --sample-steps 5', 6, 2],
     ['--figure last-steps --sample-steps 10', 8, 4],
     ['--figure forward --n 3', 12, 3],
     ['--figure mean-only --n 2 --sampler ddim --eta 1 --sample-steps 3', 2, 2],
     ['--from 1,2 --n 3 --strength 0.5 --sample-steps 4', 5, 2, '3 versions of 1, 2 from t = 12 (strength 0.5)'],
     ['--interpolate 1,2 --n 4 --sample-steps 4', 6, 2],
-    ['--inpaint 1 --mask 0,0,14,28 --n 2 --sample-steps 4 --jump-length 1 --resamples 2', 4, 1, 'ddpm, 4 steps, 2 versions of 1, 7 evaluations with 2 passes'],
+    ['--inpaint 1 --mask 0,0,14,28 --n 2 --sample-steps 4 --jump-length 1 --resamples 2 --batch-size 1', 4, 1, 'batches  of 1', 'ddpm, 4 steps, 2 versions of 1, 7 evaluations with 2 passes'],
     ['--invert 1,2 --sample-steps 4', 4, 2],
   ] as [string, number, number, ...string[]][]) {
     const out = run('picture.png'), done = await sample(`${run('a')} ${line} --out ${out}`);

@@ -6,7 +6,7 @@ import { Sampler, type SampleStep } from '../src/diffusion/sampler.ts';
 import { makeSchedule } from '../src/diffusion/schedule.ts';
 import { timesteps } from '../src/diffusion/spacing.ts';
 import { edit } from '../src/diffusion/uses/edit.ts';
-import { diffuse, drawNoise, fromStrength } from '../src/diffusion/uses/encode.ts';
+import { type BatchOptions, diffuse, drawNoise, fromStrength } from '../src/diffusion/uses/encode.ts';
 import { guided } from '../src/diffusion/uses/guidance.ts';
 import { inpaint, type InpaintOptions, repaintPath, repeatMask } from '../src/diffusion/uses/inpaint.ts';
 import { interpolate, interpolateLatents, slerp } from '../src/diffusion/uses/interpolate.ts';
@@ -185,6 +185,29 @@ uses('what is painted agrees with what is known, and the more so the more often 
   assert.ok(Math.abs(often.variance - 1) < 4.5 * Math.sqrt(2 / n) + 0.05);
   await assertError(() => paint({ method: 'heun', steps: 5 }), 'E-USAGE', /those of heun hang together/);
   await assertError(() => inpaint(model, diffusion, images, mask.subarray(1), shape, { method: 'ddpm', seed: 0 }), 'E-SHAPE', /one a pixel/);
+});
+
+// ---- batches
+uses('batches change nothing, and the model is asked about just so many at a time', async (engine) => {
+  const schedule = makeSchedule({ name: 'linear', T: 100 }), diffusion = new GaussianDiffusion(engine, schedule), shape = [7, 4, 4, 2] as const, images = random(7 * SIZE, 3), seen = new Set<number>();
+  const inner = perfect(engine, new Gaussian(schedule, 0.3, 0.5)), mask = random(7 * 16, 4).map((v) => Number(v > 0)), ends = [images.slice(0, SIZE), images.slice(SIZE, 2 * SIZE)] as const;
+  const model: DiffusionModel = (x, t) => (seen.add(x.shape[0]!), inner(x, t));
+  const all: ((batches: BatchOptions) => Promise<Float32Array>)[] = [
+    async (batches) => (await edit(model, diffusion, images, shape, { method: 'ddpm', steps: 8, strength: 0.5, seed: 3, firstId: 5, ...batches })).images,
+    (batches) => inpaint(model, diffusion, images, mask, shape, { method: 'ddpm', steps: 6, seed: 3, firstId: 5, jumpLength: 2, resamples: 2, ...batches }),
+    (batches) => interpolate(model, diffusion, ends, shape, { method: 'ddim', eta: 1, steps: 8, seed: 3, firstId: 5, ...batches }),
+    (batches) => interpolateLatents(model, diffusion, ends, shape, { steps: 3, ...batches }),
+    async (batches) => (await invert(model, diffusion, images, shape, { steps: 3, ...batches })).images,
+  ];
+  for (const [i, use] of all.entries()) {
+    const whole = await use({}), firsts: number[] = [];
+    seen.clear();
+    assert.is(bits(await use({ batchSize: 3, onBatch: (first) => void firsts.push(first) })), bits(whole), `use ${i}`);
+    // Up with two ends, or with seven images, and down again.
+    assert.equal([[...seen], firsts], [[3], [[0, 3, 6], [0, 3, 6], [0, 3, 6], [0, 0, 3, 6], [0, 3, 6, 0, 3, 6]][i]], `use ${i}`);
+    assert.is(bits(await use({ batchSize: 9 })), bits(whole), `use ${i}, more than there are`);
+  }
+  await assertError(() => all[0]!({ batchSize: 0 }), 'E-USAGE', /batches of 0 images/);
 });
 
 // ---- guidance

@@ -2,7 +2,7 @@
 
 import { loadDataset } from '../data/dataset.ts';
 import { type Draw, Sampler, type SampleStep } from '../diffusion/sampler.ts';
-import { diffuse, drawNoise } from '../diffusion/uses/encode.ts';
+import { batchShape, diffuse, drawNoise, inBatches } from '../diffusion/uses/encode.ts';
 import { DdpmError } from '../errors.ts';
 import { captionedGrid, type Cell } from '../io/caption.ts';
 import { type Picture, toBytes } from '../io/picture.ts';
@@ -11,7 +11,7 @@ import { sizeOf } from '../tensor.ts';
 import { readingOptions } from './data-settings.ts';
 import type { Figure } from './figures.ts';
 import { dataSetOf } from './sample-inputs.ts';
-import { imageOf, type Ready, withNetwork } from './sample-ready.ts';
+import { type Batched, imageOf, joined, type Ready, withNetwork } from './sample-ready.ts';
 import type { ImageShape } from './sampling.ts';
 
 /** Columns of the figures that follow the chain. */
@@ -67,21 +67,30 @@ const scaleOf = ([height, width]: ImageShape): number => Math.max(1, Math.floor(
 
 const cell = (set: Float32Array, n: number, image: ImageShape, caption: string): Cell => ({ image: toBytes(imageOf(set, n, image)), caption });
 
-/** A sampler of n images and the noise that it would start from. */
-async function prepared(ready: Ready, n: number, network: { model: ConstructorParameters<typeof Sampler>[0] }, more: { meanOnly?: boolean } = {}): Promise<{ sampler: Sampler; noise: Float32Array<ArrayBuffer> }> {
-  const { placed: { diffusion }, options, settings } = ready, image = ready.image(), shape = shapeOf(n, image);
-  const sampler = new Sampler(network.model, diffusion, shape, { ...options, ...more });
-  await sampler.compile();
-  return { sampler, noise: await drawNoise(diffusion.engine, shape, { seed: settings.seed }, STREAM.prior) };
+/** Draws n images in batches; of the chosen steps it keeps the moments, each with all n images. */
+async function drawn(ready: Ready, n: number, { network, batches }: Batched, steps: (total: number) => readonly number[], more: { meanOnly?: boolean } = {}): Promise<{ moments: Moment[]; end: Float32Array }> {
+  const { placed: { diffusion }, options, settings: { seed } } = ready, image = ready.image(), shape = batchShape(shapeOf(n, image), batches);
+  const sampler = new Sampler(network.model, diffusion, shape, { ...options, ...more }), noise = await drawNoise(diffusion.engine, shapeOf(n, image), { seed }, STREAM.prior);
+  try {
+    await sampler.compile();
+    const chosen = steps(sampler.rows.length), parts: Moment[][] = [];
+    const end = await inBatches(n, shape, batches, async ({ first, rows }) => {
+      const part = await moments(sampler, chosen, { seed, firstId: first, noise: rows(noise), onStep: batches.onStep });
+      parts.push(part.moments);
+      return part.end;
+    });
+    const all = chosen.map((_, i) => ({ t: parts[0]![i]!.t, x: joined(parts.map((part) => part[i]!.x)), start: joined(parts.map((part) => part[i]!.start)) }));
+    return { moments: all, end };
+  } finally {
+    await sampler.destroy();
+  }
 }
 
 /** A row for each image: x_t from noise to image; with `predicted` a second one below it, the x_0 that the network sees in each x_t. */
 async function along(ready: Ready, predicted: boolean): Promise<Picture> {
-  const { options, settings } = ready, image = ready.image(), n = count(ready, predicted ? 4 : 6);
-  return withNetwork(ready, n, options.steps, `${n} images`, async (network, onStep) => {
-    const { sampler, noise } = await prepared(ready, n, network);
-    const chain = await moments(sampler, spread(sampler.rows.length, COLUMNS - 1), { seed: settings.seed, noise, onStep });
-    await sampler.destroy();
+  const { options } = ready, image = ready.image(), n = count(ready, predicted ? 4 : 6);
+  return withNetwork(ready, n, options.steps, `${n} images`, async (batched) => {
+    const chain = await drawn(ready, n, batched, (total) => spread(total, COLUMNS - 1));
     const cells: (Cell | null)[] = [];
     for (let i = 0; i < n; i++) {
       cells.push(...chain.moments.map(({ t, x }) => cell(x, i, image, `t=${t}`)), cell(chain.end, i, image, 'x0'));
@@ -94,13 +103,10 @@ async function along(ready: Ready, predicted: boolean): Promise<Picture> {
 /** The last 64 steps of one image: x_t in eight rows, and below them the x_0 predicted from each. */
 async function lastSteps(ready: Ready): Promise<Picture> {
   const { options, settings } = ready, image = ready.image(), n = count(ready, 1);
-  if (n !== 1) throw new DdpmError('E-USAGE', `--figure last-steps shows one image, and --n is ${n}. Choose another one by its --seed.`);
-  return withNetwork(ready, 1, options.steps, 'one image', async (network, onStep) => {
-    const { sampler, noise } = await prepared(ready, 1, network), total = sampler.rows.length;
-    const steps = Array.from({ length: Math.min(LAST, total) }, (_, i) => total - Math.min(LAST, total) + i);
-    const chain = await moments(sampler, steps, { seed: settings.seed, noise, onStep });
-    await sampler.destroy();
-    const blank = Array<null>((8 - (steps.length % 8)) % 8).fill(null);
+  if (n !== 1) throw new DdpmError('E-USAGE', `--figure last-steps shows one image, and --n is ${settings.n}. Choose another one by its --seed.`);
+  return withNetwork(ready, 1, options.steps, 'one image', async (batched) => {
+    const chain = await drawn(ready, 1, batched, (total) => Array.from({ length: Math.min(LAST, total) }, (_, i) => total - Math.min(LAST, total) + i));
+    const blank = Array<null>((8 - (chain.moments.length % 8)) % 8).fill(null);
     const cells = [...chain.moments.map(({ t, x }) => cell(x, 0, image, `t=${t}`)), ...blank, ...chain.moments.map(({ t, start }) => cell(start, 0, image, `x0^${t}`))];
     return captionedGrid(cells, image, 8, { scale: scaleOf(image) });
   });
@@ -121,15 +127,14 @@ async function forward(ready: Ready): Promise<Picture> {
 
 /** The same starts, sampled with noise in every step and without any. */
 async function meanOnly(ready: Ready): Promise<Picture> {
-  const { options, settings } = ready, image = ready.image(), n = count(ready, 8);
+  const { options } = ready, image = ready.image(), n = count(ready, 8);
   if (options.method !== 'ddpm' && options.method !== 'langevin' && !options.eta)
     throw new DdpmError('E-USAGE', `--figure mean-only leaves the noise out of the steps, and ${options.method} has none. Take --sampler ddpm, or --sampler ddim --eta 1.`);
-  return withNetwork(ready, n, 2 * options.steps, `${n} images with noise and ${n} without`, async (network, onStep) => {
+  return withNetwork(ready, n, 2 * options.steps, `${n} images with noise and ${n} without`, async (batched) => {
     const cells: Cell[] = [];
     for (const without of [false, true]) {
-      const { sampler, noise } = await prepared(ready, n, network, { meanOnly: without }), x = await sampler.sample({ seed: settings.seed, noise, onStep });
-      await sampler.destroy();
-      for (let i = 0; i < n; i++) cells.push(cell(x, i, image, without ? 'MEAN' : 'NOISE'));
+      const { end } = await drawn(ready, n, batched, () => [], { meanOnly: without });
+      for (let i = 0; i < n; i++) cells.push(cell(end, i, image, without ? 'MEAN' : 'NOISE'));
     }
     return captionedGrid(cells, image, n, { scale: scaleOf(image) });
   });

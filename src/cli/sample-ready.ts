@@ -1,11 +1,13 @@
 // What every way of sampling starts from, and the drawing itself with its bar.
 
 import type { SamplerOptions, SampleStep } from '../diffusion/sampler.ts';
+import type { BatchOptions } from '../diffusion/uses/encode.ts';
+import { DdpmError } from '../errors.ts';
 import { sizeOf } from '../tensor.ts';
 import { say } from './command.ts';
 import { Network } from './network.ts';
 import { Bar } from './progress.ts';
-import { describeSampler, type ImageShape, type PlacedModel } from './sampling.ts';
+import { BATCH, describeSampler, type ImageShape, type PlacedModel } from './sampling.ts';
 import type { SampleSettings } from './settings.ts';
 
 /** A model on a device, and what was asked for. */
@@ -22,17 +24,41 @@ export interface Ready {
 /** Files that were written: what they are, and where. */
 export type Written = [what: string, path: string][];
 
-/** Runs fn with the network for a batch and a bar over `evaluations` of it; says what runs, and how long it took. */
-export async function withNetwork<T>({ placed, settings, image, options }: Ready, batch: number, evaluations: number, what: string, fn: (network: Network, onStep: (step: SampleStep) => void) => Promise<T>): Promise<T> {
-  const network = new Network(placed, image(), batch, settings);
-  say('sampler', [describeSampler(options, options.steps), what, `seed ${settings.seed}`, network.description].filter(Boolean).join(', '));
-  const bar = new Bar(evaluations);
-  let steps = 0;
-  try {
-    return await fn(network, () => bar.draw(++steps));
-  } finally {
-    say('time', bar.clear());
-    network.free();
+/** The network for one batch, what a use is told about batches, and what to call after every step. */
+export interface Batched {
+  readonly network: Network;
+  readonly batches: BatchOptions & { readonly onStep: (step: SampleStep) => void };
+}
+
+/**
+ * Runs fn for N images with the network for a batch, as many at a time as were asked for or as the device's limits allow. `evaluations` is how often fn
+ * asks about each image; the bar counts images. Says what runs, and how long it took.
+ *
+ * @param fn must not have kept anything where it throws E-LIMIT: it is called again with half as many
+ */
+export async function withNetwork<T>({ placed, settings, image, options }: Ready, N: number, evaluations: number, what: string, fn: (batched: Batched) => Promise<T>): Promise<T> {
+  const asked = settings.batchSize;
+  let said = false;
+  for (let batchSize = Math.min(asked ?? BATCH, N); ; batchSize = Math.ceil(batchSize / 2)) {
+    const network = new Network(placed, image(), batchSize, settings), bar = new Bar(Math.ceil(N / batchSize) * evaluations);
+    if (!said) say('sampler', [describeSampler(options, options.steps), what, `seed ${settings.seed}`, network.description].filter(Boolean).join(', '));
+    said = true;
+    let steps = 0;
+    const onStep = (): void => {
+      if (steps === 0 && batchSize < N) say('batches', `of ${batchSize}`);
+      bar.draw(++steps);
+    };
+    const begin = (first: number): void => network.begin(first);
+    try {
+      const result = await fn({ network, batches: { batchSize, ...(network.description && { onBatch: begin }), onStep } });
+      say('time', bar.clear());
+      return result;
+    } catch (error) {
+      if (asked !== null || batchSize === 1 || !(error instanceof DdpmError && error.code === 'E-LIMIT')) throw error;
+    } finally {
+      bar.clear();
+      network.free();
+    }
   }
 }
 

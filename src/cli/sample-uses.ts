@@ -38,8 +38,8 @@ export async function editing(ready: Ready, names: string): Promise<Picture> {
   const { placed, settings, options } = ready, image = ready.image(), { diffusion } = placed, each = versions(ready);
   const given = await readImages(names, '--from', image, placed, settings.data), starts = repeated(given.images, each, image), N = given.names.length * each;
   const strength = settings.strength ?? 0.6, steps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength);
-  return withNetwork(ready, N, evaluations(ready, steps), `${each} versions of ${given.names.join(', ')} from t = ${steps[0]} (strength ${strength})`, async (network, onStep) => {
-    const { images, noised, t } = await edit(network.model, diffusion, starts, [N, ...image], { ...options, seed: settings.seed, strength, onStep });
+  return withNetwork(ready, N, evaluations(ready, steps), `${each} versions of ${given.names.join(', ')} from t = ${steps[0]} (strength ${strength})`, async ({ network, batches }) => {
+    const { images, noised, t } = await edit(network.model, diffusion, starts, [N, ...image], { ...options, seed: settings.seed, strength, ...batches });
     const all = given.names.flatMap((name, i) => [
       ...cells(imageOf(given.images, i, image), image, () => label(name)),
       ...cells(imageOf(noised, i * each, image), image, () => `t=${t}`),
@@ -56,9 +56,9 @@ export async function interpolating(ready: Ready, names: string): Promise<Pictur
   if (two.length !== 2) throw new DdpmError('E-USAGE', `--interpolate takes two images with a comma between them, such as --interpolate 12,97 or a.png,b.png; it got ${two.length}.`);
   const ends = [imageOf(images, 0, image), imageOf(images, 1, image)] as const, strength = settings.strength ?? 0.5;
   const steps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength), walk = ddimSteps(ready), shape = [n, ...image] as const;
-  return withNetwork(ready, n, evaluations(ready, steps) + 2 * ddimCount(ready, walk), `${two.join(' to ')} from t = ${steps[0]} (strength ${strength}) and through latents`, async (network, onStep) => {
-    const through = await interpolate(network.model, diffusion, ends, shape, { ...options, seed: settings.seed, strength, onStep });
-    const latents = await interpolateLatents(network.model, diffusion, ends, shape, { ...walk, onStep });
+  return withNetwork(ready, n, evaluations(ready, steps) + 2 * ddimCount(ready, walk), `${two.join(' to ')} from t = ${steps[0]} (strength ${strength}) and through latents`, async ({ network, batches }) => {
+    const through = await interpolate(network.model, diffusion, ends, shape, { ...options, seed: settings.seed, strength, ...batches });
+    const latents = await interpolateLatents(network.model, diffusion, ends, shape, { ...walk, ...batches });
     const row = (set: Float32Array, caption: string): Cell[] => [
       ...cells(ends[0], image, () => label(two[0]!)), ...cells(set, image, (i) => `${caption} ${(i / (n - 1)).toFixed(2)}`), ...cells(ends[1], image, () => label(two[1]!)),
     ];
@@ -72,8 +72,8 @@ export async function inpainting(ready: Ready, names: string): Promise<Picture> 
   if (settings.mask === null) throw new DdpmError('E-USAGE', `--inpaint needs a mask: --mask FILE.png, white where to paint, or a box --mask x,y,width,height, such as --mask 0,0,${Math.floor(width / 2)},${height}.`);
   const { names: list, images } = await readImages(names, '--inpaint', image, placed, settings.data), mask = await readMask(settings.mask, image), N = list.length * each;
   const { jumpLength, resamples } = settings, total = repaintPath(options.steps, jumpLength, resamples).length;
-  return withNetwork(ready, N, total, `${each} versions of ${list.join(', ')}, ${total} evaluations with ${resamples} passes`, async (network, onStep) => {
-    const painted = await inpaint(network.model, diffusion, repeated(images, each, image), repeatMask(mask, N), [N, ...image], { ...options, seed: settings.seed, jumpLength, resamples, onStep });
+  return withNetwork(ready, N, total, `${each} versions of ${list.join(', ')}, ${total} evaluations with ${resamples} passes`, async ({ network, batches }) => {
+    const painted = await inpaint(network.model, diffusion, repeated(images, each, image), repeatMask(mask, N), [N, ...image], { ...options, seed: settings.seed, jumpLength, resamples, ...batches });
     const open = images.map((v, i) => (mask[Math.floor(i / channels) % (height * width)] ? 0 : v)); // grey where to paint
     const all = list.flatMap((name, i) => [
       ...cells(imageOf(images, i, image), image, () => label(name)), ...cells(imageOf(open, i, image), image, () => 'KNOWN'),
@@ -87,8 +87,8 @@ export async function inpainting(ready: Ready, names: string): Promise<Picture> 
 export async function inverting(ready: Ready, names: string): Promise<Picture> {
   const { placed, settings } = ready, image = ready.image(), { diffusion } = placed, { names: list, images } = await readImages(names, '--invert', image, placed, settings.data), N = list.length;
   const walk = ddimSteps(ready);
-  return withNetwork(ready, N, 2 * ddimCount(ready, walk), `up and down again without noise or clipping`, async (network, onStep) => {
-    const { latents, images: back, errors } = await invert(network.model, diffusion, images, [N, ...image], { ...walk, onStep });
+  return withNetwork(ready, N, 2 * ddimCount(ready, walk), `up and down again without noise or clipping`, async ({ network, batches }) => {
+    const { latents, images: back, errors } = await invert(network.model, diffusion, images, [N, ...image], { ...walk, ...batches });
     errors.forEach((error, i) => process.stdout.write(`error    ${list[i]}  rms ${(127.5 * error).toFixed(2)} of 255, ${(-20 * Math.log10(error / 2)).toFixed(1)} dB\n`));
     const difference = back.map((v, i) => 4 * (v - images[i]!));
     const all = list.flatMap((name, i) => [

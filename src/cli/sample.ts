@@ -24,7 +24,7 @@ type Task = (typeof TASKS)[number];
 /** Flags that only some tasks know, and which; null is the plain grid. */
 const BELONG: readonly (readonly [setting: string, flag: string, tasks: readonly (Task | null)[]])[] = [
   ['strength', '--strength', ['from', 'interpolate']], ['mask', '--mask', ['inpaint']], ['jumpLength', '--jump-length', ['inpaint']], ['resamples', '--resamples', ['inpaint']],
-  ['trajectory', '--trajectory', [null]], ['raw', '--raw', [null]], ['noise', '--noise', [null]], ['batchSize', '--batch-size', [null]],
+  ['trajectory', '--trajectory', [null]], ['raw', '--raw', [null]], ['noise', '--noise', [null]],
 ];
 
 async function sample(): Promise<number> {

@@ -2,10 +2,10 @@
 import type { DiffusionModel, GaussianDiffusion } from '../gaussian.ts';
 import { type Draw, Sampler, type SamplerOptions } from '../sampler.ts';
 import { visitedTimesteps } from '../samplers/table.ts';
-import { checkImages, diffuse, drawNoise, fromStrength, type Shape, type UseOptions } from './encode.ts';
+import { type Batch, type BatchOptions, batchShape, checkImages, diffuse, drawNoise, fromStrength, inBatches, type Shape, type UseOptions } from './encode.ts';
 
 /** How far edit() goes back up the chain, and with which sampler it comes down. */
-export interface EditOptions extends SamplerOptions, UseOptions {
+export interface EditOptions extends SamplerOptions, UseOptions, BatchOptions {
   /** Share of the timesteps that are taken back: 1 leaves nothing of the image but its place in the batch (0.6). */
   readonly strength?: number;
   readonly onStep?: Draw['onStep'];
@@ -26,13 +26,14 @@ export interface Edited {
  * @throws DdpmError E-USAGE for a strength that leaves no step, E-SHAPE for images that do not fill the shape
  */
 export async function edit(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, shape: Shape, options: EditOptions): Promise<Edited> {
-  const { seed, firstId = 0, strength = 0.6, onStep, steps: _, ...sampling } = options;
+  const { seed, firstId = 0, strength = 0.6, onStep, batchSize: _, onBatch: __, steps: ___, ...sampling } = options, batch = batchShape(shape, options);
   checkImages(images, shape);
   const timesteps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength), t = timesteps[0]!;
   const noised = diffuse(diffusion, images, t, await drawNoise(diffusion.engine, shape, { seed, firstId }));
-  const sampler = new Sampler(model, diffusion, shape, { ...sampling, timesteps });
+  const sampler = new Sampler(model, diffusion, batch, { ...sampling, timesteps });
   try {
-    return { images: await sampler.sample({ seed, firstId, noise: noised, ...(onStep && { onStep }) }), noised, t };
+    const draw = ({ first, rows }: Batch) => sampler.sample({ seed, firstId: firstId + first, noise: rows(noised), ...(onStep && { onStep }) });
+    return { images: await inBatches(shape[0], batch, options, draw), noised, t };
   } finally {
     await sampler.destroy();
   }

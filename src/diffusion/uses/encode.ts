@@ -16,6 +16,44 @@ export interface UseOptions {
   readonly firstId?: number;
 }
 
+/** How a use of a model is cut up where its images do not all fit into memory. */
+export interface BatchOptions {
+  /** Images at a time: the model is asked about just so many, if need be with some that nobody wants. All of them unless given; what comes out does not depend on it. */
+  readonly batchSize?: number;
+  /** Called before each batch with the place of its first image, from 0: for models that are told more than x and t. */
+  readonly onBatch?: (first: number) => void;
+}
+
+/** One batch: the place of its first image, and the rows of values (n, ...) that belong to it, filled up with zeros. */
+export interface Batch {
+  readonly first: number;
+  readonly rows: (values: Float32Array) => Float32Array;
+}
+
+/** The shape of one batch. @throws DdpmError E-USAGE for one without images */
+export function batchShape([N, ...image]: Shape, { batchSize = N }: BatchOptions): Shape {
+  if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new DdpmError('E-USAGE', `batches of ${batchSize} images: it must be a whole number, at least 1.`);
+  return [batchSize, ...image];
+}
+
+/** (n, H, W, C) from what `draw` makes of one batch after another, (batch, H, W, C) each. One plan serves all: the surplus of the last is dropped. */
+export async function inBatches(n: number, shape: Shape, { onBatch }: BatchOptions, draw: (batch: Batch) => Promise<Float32Array>): Promise<Float32Array<ArrayBuffer>> {
+  const [batch, ...image] = shape, size = sizeOf(image), out = new Float32Array(n * size);
+  for (let first = 0; first < n; first += batch) {
+    const count = Math.min(batch, n - first);
+    const rows = (values: Float32Array): Float32Array => {
+      const row = values.length / n, part = values.subarray(first * row, (first + count) * row);
+      if (count === batch) return part;
+      const full = new Float32Array(batch * row);
+      full.set(part);
+      return full;
+    };
+    onBatch?.(first);
+    out.set((await draw({ first, rows })).subarray(0, count * size), first * size);
+  }
+  return out;
+}
+
 /**
  * The last part of a list of timesteps: strength 1 is all of it, 0.6 the 60 % nearest to the image. An image starts at the first that is left, inclusive:
  * it gets the noise of that timestep, and that timestep is the first that the network is asked about.

@@ -8,10 +8,10 @@ import { sizeOf, Tensor } from '../../tensor.ts';
 import type { DiffusionModel, GaussianDiffusion } from '../gaussian.ts';
 import { Sampler, type SamplerOptions, type SampleStep } from '../sampler.ts';
 import { level } from '../samplers/row.ts';
-import { checkImages, type Shape, type UseOptions } from './encode.ts';
+import { type Batch, type BatchOptions, batchShape, checkImages, inBatches, type Shape, type UseOptions } from './encode.ts';
 
 /** RePaint's resampling (Lugmayr et al., 2022), and the sampler. */
-export interface InpaintOptions extends SamplerOptions, UseOptions {
+export interface InpaintOptions extends SamplerOptions, UseOptions, BatchOptions {
   /** Steps that a jump goes back up (10). */
   readonly jumpLength?: number;
   /** How often each stretch of the chain is gone down (10); 1 never jumps. What is painted comes to fit what is known only by going over it again. */
@@ -51,29 +51,33 @@ export function repaintPath(steps: number, jumpLength = 10, resamples = 10): num
  * @throws DdpmError E-SHAPE for images or a mask that do not fill the shape; E-USAGE for jumps that do not fit, or a sampler whose steps hang together
  */
 export async function inpaint(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, mask: Float32Array, shape: Shape, options: InpaintOptions): Promise<Float32Array<ArrayBuffer>> {
-  const { seed, firstId = 0, jumpLength = 10, resamples = 10, onStep, ...sampling } = options, { engine } = diffusion, [N, H, W, C] = shape;
+  const { seed, firstId = 0, jumpLength = 10, resamples = 10, onStep, batchSize: _, onBatch: __, ...sampling } = options, { engine } = diffusion, [N, H, W, C] = shape, batch = batchShape(shape, options);
   checkImages(images, shape);
   if (mask.length !== N * H * W) throw new DdpmError('E-SHAPE', `a mask of ${mask.length} values for images of shape (${shape.join(', ')}); it needs ${N * H * W}, one a pixel.`);
   if (!['ddpm', 'ddim', 'dpm++1'].includes(sampling.method)) throw new DdpmError('E-USAGE', `inpainting changes x between steps, and those of ${sampling.method} hang together. Take ddpm, ddim or dpm++1.`);
-  const sampler = new Sampler(model, diffusion, shape, sampling), { rows } = sampler;
+  const sampler = new Sampler(model, diffusion, batch, sampling), { rows } = sampler;
   const held: Tensor[] = [];
   const clock = new Clock(engine);
   try {
     const path = repaintPath(rows.length, jumpLength, resamples);
-    const known = Tensor.from(engine, shape, images), open = Tensor.from(engine, [N, H, W], mask), coef = Tensor.empty(engine, [4]);
+    const known = Tensor.empty(engine, batch), open = Tensor.empty(engine, [batch[0], H, W]), coef = Tensor.empty(engine, [4]);
     held.push(known, open, coef);
-    const renew = async (step: SampleStep): Promise<void> => {
+    const renew = async (step: SampleStep, first: number): Promise<void> => {
       const now = level(diffusion.schedule, step.to), next = rows[path[step.done] ?? -1]?.t ?? step.to;
       // From the noise of `to` up to that of the next row, where the path jumps.
       const c = level(diffusion.schedule, next).alpha / now.alpha;
       engine.write(coef.slice, Float32Array.of(now.alpha, now.sigma, c, Math.sqrt(Math.max(0, level(diffusion.schedule, next).sigma ** 2 - (c * now.sigma) ** 2))));
-      clock.set({ seed, step: step.done, first: firstId });
-      engine.run(k.repaint, threads(N * Math.ceil((H * W * C) / 4)), {
-        clock: clock.slice, coef: coef.slice, known: known.slice, mask: open.slice, x: step.x.slice, N, size: H * W * C, C, known_stream: STREAM.known, jump_stream: STREAM.jump,
+      clock.set({ seed, step: step.done, first });
+      engine.run(k.repaint, threads(batch[0] * Math.ceil((H * W * C) / 4)), {
+        clock: clock.slice, coef: coef.slice, known: known.slice, mask: open.slice, x: step.x.slice, N: batch[0], size: H * W * C, C, known_stream: STREAM.known, jump_stream: STREAM.jump,
       });
       await onStep?.(step);
     };
-    return await sampler.sample({ seed, firstId, path, onStep: renew });
+    return await inBatches(N, batch, options, ({ first, rows: of }: Batch) => {
+      engine.write(known.slice, of(images));
+      engine.write(open.slice, of(mask));
+      return sampler.sample({ seed, firstId: firstId + first, path, onStep: (step) => renew(step, firstId + first) });
+    });
   } finally {
     await sampler.destroy();
     for (const tensor of held) tensor.free();

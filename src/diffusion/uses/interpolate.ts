@@ -4,11 +4,11 @@ import { sizeOf } from '../../tensor.ts';
 import type { DiffusionModel, GaussianDiffusion } from '../gaussian.ts';
 import { type Draw, Sampler, type SamplerOptions } from '../sampler.ts';
 import { visitedTimesteps } from '../samplers/table.ts';
-import { checkImages, diffuse, drawNoise, fromStrength, type Shape, type UseOptions } from './encode.ts';
+import { type Batch, type BatchOptions, batchShape, checkImages, diffuse, drawNoise, fromStrength, inBatches, type Shape, type UseOptions } from './encode.ts';
 import { decodeDdim, encodeDdim, type InvertOptions } from './invert.ts';
 
 /** How far up the chain two images are mixed, and with which sampler they come down. */
-export interface InterpolateOptions extends SamplerOptions, UseOptions {
+export interface InterpolateOptions extends SamplerOptions, UseOptions, BatchOptions {
   /** How far up the chain they are mixed, as a share of the timesteps: the higher, the more freely what lies between is made up (0.5). */
   readonly strength?: number;
   readonly onStep?: Draw['onStep'];
@@ -21,13 +21,13 @@ export interface InterpolateOptions extends SamplerOptions, UseOptions {
  * @throws DdpmError E-USAGE for fewer than two images, or a strength that leaves no step; E-SHAPE for images that do not fill the shape
  */
 export async function interpolate(model: DiffusionModel, diffusion: GaussianDiffusion, [a, b]: readonly [Float32Array, Float32Array], shape: Shape, options: InterpolateOptions): Promise<Float32Array<ArrayBuffer>> {
-  const { seed, firstId = 0, strength = 0.5, onStep, steps: _, ...sampling } = options;
+  const { seed, firstId = 0, strength = 0.5, onStep, batchSize: _, onBatch: __, steps: ___, ...sampling } = options, batch = batchShape(shape, options);
   const shares = sharesOf([a, b], shape), one = [1, ...shape.slice(1)] as unknown as Shape;
   const timesteps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength), t = timesteps[0]!;
   const z = await drawNoise(diffusion.engine, one, { seed, firstId }), from = diffuse(diffusion, a, t, z), to = diffuse(diffusion, b, t, z);
-  const sampler = new Sampler(model, diffusion, shape, { ...sampling, timesteps });
+  const starts = rows(shares, (share) => from.map((v, i) => (1 - share) * v + share * to[i]!)), sampler = new Sampler(model, diffusion, batch, { ...sampling, timesteps });
   try {
-    return await sampler.sample({ seed, firstId, noise: rows(shares, (share) => from.map((v, i) => (1 - share) * v + share * to[i]!)), ...(onStep && { onStep }) });
+    return await inBatches(shape[0], batch, options, ({ first, rows: of }: Batch) => sampler.sample({ seed, firstId: firstId + first, noise: of(starts), ...(onStep && { onStep }) }));
   } finally {
     await sampler.destroy();
   }
@@ -39,7 +39,9 @@ export async function interpolateLatents(model: DiffusionModel, diffusion: Gauss
   const both = new Float32Array(2 * a.length);
   both.set(a);
   both.set(b, a.length);
-  const latents = await encodeDdim(model, diffusion, both, pair, options);
+  // A model that is told nothing but x and t takes the two ends alone.
+  const { batchSize, ...rest } = options;
+  const latents = await encodeDdim(model, diffusion, both, pair, { ...rest, ...(batchSize && { batchSize: options.onBatch ? batchSize : Math.min(2, batchSize) }) });
   return decodeDdim(model, diffusion, rows(shares, (share) => slerp(latents.subarray(0, a.length), latents.subarray(a.length), share)), shape, options);
 }
 

@@ -1,10 +1,10 @@
 // DDIM inversion (Song et al. 2020, section 4.3): the noise that an image comes from, and the image that comes back from it.
 import type { DiffusionModel, GaussianDiffusion } from '../gaussian.ts';
 import { type Draw, Sampler, type SamplerOptions } from '../sampler.ts';
-import { checkImages, type Shape } from './encode.ts';
+import { type Batch, type BatchOptions, batchShape, checkImages, inBatches, type Shape } from './encode.ts';
 
 /** Timesteps of DDIM inversion, which has no noise. */
-export interface InvertOptions extends Omit<SamplerOptions, 'method' | 'eta' | 'clipDenoised' | 'rederive' | 'meanOnly'> {
+export interface InvertOptions extends Omit<SamplerOptions, 'method' | 'eta' | 'clipDenoised' | 'rederive' | 'meanOnly'>, BatchOptions {
   readonly onStep?: Draw['onStep'];
 }
 
@@ -19,15 +19,15 @@ export interface Inverted {
 }
 
 /** Goes up the probability flow from the images; nothing is clipped, or the way could not be gone back. (N, H, W, C). */
-export async function encodeDdim(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, shape: Shape, { onStep, ...options }: InvertOptions): Promise<Float32Array<ArrayBuffer>> {
+export async function encodeDdim(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, shape: Shape, options: InvertOptions): Promise<Float32Array<ArrayBuffer>> {
   checkImages(images, shape);
-  return run(new Sampler(model, diffusion, shape, { ...options, method: 'ddim', inverse: true, clipDenoised: false }), images, onStep);
+  return walk(model, diffusion, images, shape, options, true);
 }
 
 /** Goes down again from latents, at the same timesteps. */
-export async function decodeDdim(model: DiffusionModel, diffusion: GaussianDiffusion, latents: Float32Array, shape: Shape, { onStep, ...options }: InvertOptions): Promise<Float32Array<ArrayBuffer>> {
+export async function decodeDdim(model: DiffusionModel, diffusion: GaussianDiffusion, latents: Float32Array, shape: Shape, options: InvertOptions): Promise<Float32Array<ArrayBuffer>> {
   checkImages(latents, shape, 'latents');
-  return run(new Sampler(model, diffusion, shape, { ...options, method: 'ddim', clipDenoised: false }), latents, onStep);
+  return walk(model, diffusion, latents, shape, options, false);
 }
 
 /** Up and down: how much of the images survives. The error falls as steps are added. */
@@ -43,10 +43,12 @@ export async function invert(model: DiffusionModel, diffusion: GaussianDiffusion
   return { latents, images: back, errors };
 }
 
-async function run(sampler: Sampler, start: Float32Array, onStep: Draw['onStep']): Promise<Float32Array<ArrayBuffer>> {
+async function walk(model: DiffusionModel, diffusion: GaussianDiffusion, start: Float32Array, shape: Shape, options: InvertOptions, inverse: boolean): Promise<Float32Array<ArrayBuffer>> {
+  const { onStep, batchSize: _, onBatch: __, ...sampling } = options, batch = batchShape(shape, options);
+  const sampler = new Sampler(model, diffusion, batch, { ...sampling, method: 'ddim', inverse, clipDenoised: false });
   try {
     // Nothing is drawn: the seed does not matter.
-    return await sampler.sample({ seed: 0, noise: start, ...(onStep && { onStep }) });
+    return await inBatches(shape[0], batch, options, ({ rows }: Batch) => sampler.sample({ seed: 0, noise: rows(start), ...(onStep && { onStep }) }));
   } finally {
     await sampler.destroy();
   }
