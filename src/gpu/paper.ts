@@ -12,7 +12,7 @@ export function paperDevice(subgroupWidth = 0, info: Partial<GPUAdapterInfo> = {
   const paper = {
     limits: LIMITS,
     features: new Set(subgroupWidth ? ['subgroups'] : []),
-    adapterInfo: { vendor: info.vendor, architecture: info.architecture, device: info.device, description: info.description, subgroupMinSize: subgroupWidth, subgroupMaxSize: subgroupWidth },
+    adapterInfo: { vendor: info.vendor, architecture: info.architecture, device: info.device, description: info.description, isFallbackAdapter: info.isFallbackAdapter ?? false, subgroupMinSize: subgroupWidth, subgroupMaxSize: subgroupWidth },
     lost: new Promise(() => {}),
     queue: { writeBuffer: nothing, submit: nothing, onSubmittedWorkDone: async () => {} },
     addEventListener: nothing, pushErrorScope: nothing, popErrorScope: async () => null,
