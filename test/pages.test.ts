@@ -13,7 +13,7 @@ import { schedulerConfig } from '../src/io/scheduler.ts';
 import { openEngine } from '../src/node.ts';
 import { Model } from '../src/web/site/model.ts';
 import { Run } from '../src/web/site/run.ts';
-import { decodeRun, type RunSettings } from '../src/web/site/run-file.ts';
+import { decodeRun, type RunSettings, type TrainData } from '../src/web/site/run-file.ts';
 import { browser, browserSuite, browserWithoutWebGpu } from './helpers/chromium.ts';
 
 const pages = browserSuite('pages');
@@ -22,6 +22,13 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 /** SwiftShader beside other work is slow; a test that waits this long for a page has failed. */
 const PATIENCE = 240_000;
+
+const SETTINGS: RunSettings = { model: 'mini', steps: 0, batchSize: 1, lr: 0.004, timesteps: 1000, seed: 0, flip: false, labelDropout: null, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
+
+function shapes(count: number): TrainData {
+  const { name, height, width, channels, pixels, labels, classes } = makeShapes({ count, size: 16 });
+  return { name, count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes };
+}
 
 let site: ReturnType<typeof openWeb> | undefined;
 
@@ -58,6 +65,9 @@ pages('training that is paused, reloaded and loses its device ends with the loss
   await page.selectOption('#size', '16');
   await page.selectOption('#model', 'mini');
   for (const [id, value] of [['steps', '30'], ['batch', '2'], ['lr', '0.004']] as const) await page.fill(`#${id}`, value);
+  assert.is(await page.innerText('#data-about'), '2,000 images of 16 × 16, 5 classes');
+  await page.check('#by-class');
+  await page.fill('#label-dropout', '0.2');
   await page.click('summary:has-text("More")');
   await page.fill('#preview', '15');
   await page.click('#start');
@@ -76,11 +86,17 @@ pages('training that is paused, reloaded and loses its device ends with the loss
   const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
   const saved = decodeRun(readFileSync(await download.path()), 'the saved run');
   assert.equal(await page.evaluate('[document.querySelector("#samples").width, document.querySelector("#x0").height]'), [4 * 17 + 1, 4 * 17 + 1]);
+  assert.is(await page.innerText('#drawn-of'), 'row by row: disc, square, triangle, cross, ring, and again');
+  await page.selectOption('#samples-class', { label: 'ring' });
+  await until(page, 'document.querySelector("#drawn-of").textContent === "ring"');
+  await page.click('nav a[href="#sample"]');
+  await page.click('#use-kept');
+  await until(page, '!document.querySelector("#draw").disabled');
+  assert.equal(await page.locator('#label option').allInnerTexts(), ['each in turn', 'disc', 'square', 'triangle', 'cross', 'ring', 'none']);
   await done();
 
-  const { engine, close } = await openEngine(), { count, height, width, channels, pixels } = makeShapes({ count: 2000, size: 16 });
-  const settings: RunSettings = { model: 'mini', steps: 30, batchSize: 2, lr: 0.004, timesteps: 1000, seed: 0, flip: false, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
-  const run = await Run.open(engine, { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels) }, settings);
+  const { engine, close } = await openEngine(), settings: RunSettings = { ...SETTINGS, steps: 30, batchSize: 2, labelDropout: 0.2 };
+  const run = await Run.open(engine, shapes(2000), settings);
   await run.train({ stop: { requested: false }, onMetrics: () => {}, onPreview: () => {}, onSamples: () => {}, onSave: async () => {}, onEvent: () => {} });
   await close();
   assert.is(saved.step, 30);
@@ -91,9 +107,8 @@ pages('training that is paused, reloaded and loses its device ends with the loss
 });
 
 pages('a run from a file goes on in the tab, and its learning rate is changed while it trains', async () => {
-  const { engine, close } = await openEngine(), { count, height, width, channels, pixels } = makeShapes({ count: 50, size: 16 });
-  const settings: RunSettings = { model: 'mini', steps: 400, batchSize: 1, lr: 0.004, timesteps: 1000, seed: 0, flip: false, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
-  writeFileSync(join(folder, 'run.safetensors'), await (await Run.open(engine, { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels) }, settings)).encode());
+  const { engine, close } = await openEngine();
+  writeFileSync(join(folder, 'run.safetensors'), await (await Run.open(engine, shapes(50), { ...SETTINGS, steps: 400, batchSize: 1 })).encode());
   await close();
   const { page, done } = await open('train');
   await page.setInputFiles('#run-file', join(folder, 'run.safetensors'));
@@ -172,6 +187,14 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   await page.selectOption('#source', 'fashion-mnist');
   await page.setInputFiles('#idx-files', join(folder, 'two-images-idx3-ubyte'));
   await until(page, 'document.querySelector("#data-about").textContent === "2 images of 8 × 8"');
+  assert.ok(await page.isHidden('#by-class'), 'without labels there is no class to learn');
+  writeFileSync(join(folder, 'two-labels-idx1-ubyte'), Uint8Array.of(0, 0, 8, 1, 0, 0, 0, 2, 0, 3));
+  await page.setInputFiles('#idx-files', join(folder, 'two-labels-idx1-ubyte'));
+  await until(page, 'document.querySelector("#data-about").textContent === "2 images of 8 × 8, 4 classes"');
+  assert.ok(await page.isVisible('#by-class'));
+  writeFileSync(join(folder, 'three-labels-idx1-ubyte'), Uint8Array.of(0, 0, 8, 1, 0, 0, 0, 3, 0, 3, 1));
+  await page.setInputFiles('#idx-files', join(folder, 'three-labels-idx1-ubyte'));
+  await until(page, '/E-DATA.*3 labels.*2 images/s.test(document.body.innerText)');
   writeFileSync(join(folder, 'cut-images-idx3-ubyte'), idx.subarray(0, 40));
   await page.setInputFiles('#idx-files', join(folder, 'cut-images-idx3-ubyte'));
   await until(page, '/E-DATA.*cut off/s.test(document.body.innerText)');
@@ -179,7 +202,7 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   await page.selectOption('#source', 'cifar');
   writeFileSync(join(folder, 'data_batch_1.bin'), Uint8Array.from({ length: 2 * 3073 }, (_, i) => (i % 3073 ? i & 255 : 7)));
   await page.setInputFiles('#cifar-files', join(folder, 'data_batch_1.bin'));
-  await until(page, 'document.querySelector("#data-about").textContent === "2 images of 32 × 32, colour"');
+  await until(page, 'document.querySelector("#data-about").textContent === "2 images of 32 × 32, colour, 10 classes"');
   writeFileSync(join(folder, 'data_batch_2.bin'), new Uint8Array(3000));
   await page.setInputFiles('#cifar-files', join(folder, 'data_batch_2.bin'));
   await until(page, '/E-DATA.*data_batch_2.bin has 3000 bytes/s.test(document.body.innerText)');
@@ -190,6 +213,13 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   await page.setInputFiles('#image-files', [new URL('../bench/results/tiny-fashion-mnist.png', import.meta.url).pathname, join(folder, 'broken.png')]);
   await until(page, 'document.querySelector("#data-about").textContent === "1 image of 16 × 16"');
   assert.match(await said(page), /E-DATA.*broken\.png is no image/);
+  const picture = readFileSync(new URL('../bench/results/tiny-fashion-mnist.png', import.meta.url));
+  for (const path of ['train/cat/1.png', 'train/dog/1.png', 'train/dog/2.png', 'test/cat/9.png']) {
+    mkdirSync(join(folder, 'animals', path, '..'), { recursive: true });
+    writeFileSync(join(folder, 'animals', path), picture);
+  }
+  await page.setInputFiles('#image-files-folder', join(folder, 'animals'));
+  await until(page, 'document.querySelector("#data-about").textContent === "3 images of 16 × 16, 2 classes"');
 
   await page.selectOption('#source', 'drawings');
   assert.ok(await page.isDisabled('#start'), 'nothing to train on');
@@ -198,11 +228,13 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   await page.mouse.down();
   await page.mouse.move(box.x + 120, box.y + 160, { steps: 4 });
   await page.mouse.up();
+  await page.fill('#drawing-class', 'line');
   await page.click('#add-drawing');
+  await page.fill('#drawing-class', 'dot');
   await page.focus('.pad');
   for (const key of ['ArrowRight', 'ArrowRight', 'ArrowDown', ' ']) await page.keyboard.press(key);
   await page.click('#add-drawing');
-  assert.is(await page.innerText('#data-about'), '2 images of 16 × 16');
+  assert.is(await page.innerText('#data-about'), '2 images of 16 × 16, 2 classes');
   assert.ok(await page.isEnabled('#start'));
   await done();
 });

@@ -5,8 +5,9 @@ import * as assert from 'uvu/assert';
 import { logTicks, nearestIndex, smoothed, ticks } from '../src/web/axes.ts';
 import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts';
 import { functionIn } from '../src/web/site/source.ts';
+import { trainingPaths } from '../src/data/images.ts';
 import { between, Model } from '../src/web/site/model.ts';
-import { decodeRun, encodeRun } from '../src/web/site/run-file.ts';
+import { classesIn, dataSet, decodeRun, encodeRun } from '../src/web/site/run-file.ts';
 import { assertError, gpuSuite } from './helpers/gpu.ts';
 import { normals } from './ref/random.ts';
 import { STREAM } from '../src/philox.ts';
@@ -15,15 +16,26 @@ const site = suite('pages without a browser');
 
 site('a run comes back from its file, its images only where they are few', async () => {
   const tensor = (values: number[]) => new Map([['a.weight', { shape: [values.length], data: Float32Array.from(values) }]]);
-  const settings = { model: 'mini', steps: 9, batchSize: 2, lr: 1e-3, timesteps: 100, seed: 4, flip: true, saveEvery: 3, previewEvery: 0, sampleEvery: 0 } as const;
+  const settings = { model: 'mini', steps: 9, batchSize: 2, lr: 1e-3, timesteps: 100, seed: 4, flip: true, labelDropout: 0.1, saveEvery: 3, previewEvery: 0, sampleEvery: 0 } as const;
   const content = { step: 2, settings, lr: 5e-4, losses: [0.5, NaN], tensors: { values: tensor([1, 2]), ema: tensor([3, 4]), m: tensor([5, 6]), v: tensor([7, 8]) } };
-  const data = { name: 'drawings', count: 1, height: 2, width: 2, channels: 1 };
-  const saved = decodeRun(encodeRun({ ...content, data, pixels: Uint8Array.of(1, 2, 3, 4) }), 'x');
+  const data = { name: 'drawings', count: 1, height: 2, width: 2, channels: 1, classes: ['cat', 'dog'] }, labels = Uint16Array.of(1);
+  const saved = decodeRun(encodeRun({ ...content, data, labels, pixels: Uint8Array.of(1, 2, 3, 4) }), 'x');
   assert.equal([saved.step, saved.settings, saved.lr, saved.data, saved.losses], [2, settings, 5e-4, data, [0.5, NaN]]);
   assert.equal(['values', 'ema', 'm', 'v'].map((b) => saved.tensors[b as 'm'].get('a.weight')!.data), [[1, 2], [3, 4], [5, 6], [7, 8]].map((v) => Float32Array.from(v)));
-  assert.equal(saved.pixels, Uint8Array.of(1, 2, 3, 4));
-  assert.is(decodeRun(encodeRun({ ...content, data: { ...data, count: 5 << 20 }, pixels: new Uint8Array(20 << 20) }), 'x').pixels, null);
+  assert.equal([saved.pixels, saved.labels, classesIn(saved.settings, { labels, classes: null })], [Uint8Array.of(1, 2, 3, 4), labels, 2]);
+  assert.is(decodeRun(encodeRun({ ...content, data: { ...data, count: 5 << 20 }, labels: null, pixels: new Uint8Array(20 << 20) }), 'x').pixels, null);
   await assertError(() => decodeRun(writeSafetensors([]), 'weights.safetensors'), 'E-FILE', /weights\.safetensors is a safetensors file and not a run/);
+});
+
+site('folders are classes as in a command: below what was chosen, of the training images where there are any', () => {
+  assert.equal(trainingPaths(['set/cat/1.png', 'set/dog/1.png']), ['cat/1.png', 'dog/1.png']);
+  assert.equal(trainingPaths(['set/train/cat/1.png', 'set/test/cat/2.png', 'set/readme.png']), ['cat/1.png', null, null]);
+  assert.equal(trainingPaths(['set/cat/1.png', 'set/test/cat/2.png']), ['cat/1.png', null]);
+  assert.equal(trainingPaths(['cat/1.png', 'dog/1.png', 'dog/deep/2.png']), ['cat/1.png', 'dog/1.png', 'dog/deep/2.png']);
+  assert.equal(trainingPaths(['cat/1.png', 'cat/2.png', '3.png'].slice(0, 2)), ['1.png', '2.png']);
+  const size = { height: 1, width: 1, channels: 1 }, images = [Uint8Array.of(1), Uint8Array.of(2)];
+  assert.equal([dataSet('a', size, images, ['dog', 'cat']).labels, dataSet('a', size, images, ['dog', 'cat']).classes], [Uint16Array.of(1, 0), ['cat', 'dog']]);
+  assert.equal([['dog', 'dog'], ['dog', ''], []].map((of) => dataSet('a', size, images, of).labels), [null, null, null]);
 });
 
 site('axes have round numbers, smoothing starts at the first value and bridges gaps', () => {

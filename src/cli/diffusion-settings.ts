@@ -1,6 +1,6 @@
 // The diffusion that the settings of train ask for: its schedule, from a name or from a file of betas, and the words for it.
 
-import type { Dataset } from '../data/images.ts';
+import { classCount, type Dataset } from '../data/images.ts';
 import { DdpmError } from '../errors.ts';
 import { makeSchedule, type ScheduleSource } from '../diffusion/schedule.ts';
 import { readFileOr } from '../io/files.ts';
@@ -39,9 +39,7 @@ export function scheduleOf(s: Pick<TrainSettings, 'schedule' | 'timesteps' | 'be
 /** How many classes the labels of the data tell apart. */
 export function classesOf({ name, labels, classes }: Pick<Dataset, 'name' | 'labels' | 'classes'>): number {
   if (!labels) throw new DdpmError('E-DATA', `--class-conditional needs labels, and ${name} has none. Use data that have them, or leave the flag out.`);
-  let most = classes?.length ?? 0;
-  for (const label of labels) most = Math.max(most, label + 1);
-  return most;
+  return classCount({ labels, classes });
 }
 
 /** For the header of train: what is diffused how, and what is learnt of it. */

@@ -3,7 +3,9 @@
 import type { DiffusionModel } from '../diffusion/gaussian.ts';
 import type { UNet } from '../nn/unet.ts';
 import { guided } from '../diffusion/uses/guidance.ts';
+import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
+import type { Scheduler } from '../io/scheduler.ts';
 import { Tensor } from '../tensor.ts';
 import type { ImageShape, PlacedModel } from './sampling.ts';
 
@@ -13,6 +15,9 @@ export interface LabelSettings {
   /** w in uncond + w (cond - uncond). */
   readonly guidance: number;
 }
+
+/** Channels of the images: the network's output without a learned variance. Its input has twice as many where it is conditioned on itself. */
+export const imageChannels = (unet: UNet, { variance }: Pick<Scheduler, 'variance'>): number => unet.config.out_channels / (isLearned(variance) ? 2 : 1);
 
 /** The forward pass with whatever the network reads beside x and t; it is conditioned on its own last prediction where it takes twice the channels of an image. */
 export function forwardOf(unet: UNet, channels: number): (x: Tensor, t: Tensor, start: Tensor | null | undefined, labels: Tensor | null) => Tensor {

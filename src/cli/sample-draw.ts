@@ -8,12 +8,12 @@ import { encodePng } from '../io/png.ts';
 import { safetensorsChunks } from '../io/safetensors.ts';
 import { nhwcToNchw } from '../tensor.ts';
 import { type BatchStep, drawSamples, sampleGrid, say } from './command.ts';
-import { Network } from './network.ts';
+import { imageChannels, Network } from './network.ts';
 import { Bar } from './progress.ts';
 import { Film } from './sample-film.ts';
 import { readNoise } from './sample-inputs.ts';
 import type { Ready, Written } from './sample-ready.ts';
-import { BATCH, describeSampler, imageChannels, largestSampler } from './sampling.ts';
+import { BATCH, describeSampler, largestSampler } from './sampling.ts';
 
 const ANIMATED = 16;
 

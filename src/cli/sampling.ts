@@ -7,7 +7,6 @@ import type { Sampler, SamplerOptions } from '../diffusion/sampler.ts';
 import { respacedTimesteps } from '../diffusion/respace.ts';
 import { type SamplerName, visitedTimesteps } from '../diffusion/samplers/table.ts';
 import { SAMPLER_SPACINGS } from '../diffusion/spacing.ts';
-import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { loadModelFolder, type ModelFolder } from '../io/checkpoint.ts';
@@ -15,6 +14,7 @@ import { type Scheduler, withSampling } from '../io/scheduler.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { nearest } from './flags.ts';
+import { imageChannels } from './network.ts';
 import { isRun, RunFolder } from './run-folder.ts';
 
 /** Where `train` puts runs unless told otherwise: a run may be named without it. */
@@ -32,9 +32,6 @@ export function namedRun(named: string): ReturnType<typeof RunFolder.resume> | n
 
 /** The folder with the model: the last checkpoint where a run is named, otherwise what is named. */
 export const modelPath = (named: string): string => namedRun(named)?.checkpoint.path ?? named;
-
-/** Channels of the images: the network's output without a learned variance. Its input has twice as many where it is conditioned on itself. */
-export const imageChannels = (unet: UNet, { variance }: Scheduler): number => unet.config.out_channels / (isLearned(variance) ? 2 : 1);
 
 /** @throws DdpmError E-MODEL where the config does not say the size */
 export function imageShape(unet: UNet, { folder, scheduler }: ModelFolder): ImageShape {

@@ -16,13 +16,14 @@ const TYPES: Readonly<Record<string, string>> = { '.html': 'text/html; charset=u
 
 /** The pages on 127.0.0.1, with Fashion-MNIST where it is installed. Port 0 is any free one. */
 export async function openWeb(port: number): Promise<{ url: string; close(): void }> {
-  const files = await siteFiles(), [images] = FASHION_MNIST_FILES;
+  const files = await siteFiles(), training = FASHION_MNIST_FILES.filter((name) => name.startsWith('train'));
   const server = createServer((request, response) => {
     const path = new URL(request.url ?? '/', 'http://localhost').pathname.slice(1) || 'index.html', file = files.get(path);
     const headers = { 'cache-control': 'no-cache', 'x-content-type-options': 'nosniff' };
     if (file !== undefined) return void response.writeHead(200, { ...headers, 'content-type': TYPES[extname(path)]! }).end(file);
-    if (path === `data/${images}.gz`) {
-      const found = fashionMnistFolders().flatMap((folder) => [join(folder, `${images}.gz`), join(folder, images)]).find((each) => existsSync(each));
+    const data = training.find((name) => path === `data/${name}.gz`);
+    if (data) {
+      const found = fashionMnistFolders().flatMap((folder) => [join(folder, `${data}.gz`), join(folder, data)]).find((each) => existsSync(each));
       if (found) return void response.writeHead(200, { ...headers, 'content-type': 'application/octet-stream' }).end(readFileSync(found));
     }
     response.writeHead(404, { 'content-type': 'text/plain' }).end('there is nothing here\n');
@@ -48,7 +49,7 @@ async function web(): Promise<number> {
       await writeAtomic(join(settings.build, name), text);
       process.stdout.write(`${name.padEnd(12)}${(text.length / 1024).toFixed(0)} KiB\n`);
     }
-    process.stdout.write(`written to ${settings.build}; for Fashion-MNIST put ${FASHION_MNIST_FILES[0]}.gz into data/ beside them\n`);
+    process.stdout.write(`written to ${settings.build}; for Fashion-MNIST put ${FASHION_MNIST_FILES[0]}.gz and ${FASHION_MNIST_FILES[1]}.gz into data/ beside them\n`);
     return 0;
   }
   const { url, close } = await openWeb(settings.port);

@@ -5,7 +5,7 @@ import { basename, join, relative, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { checkBytes } from './convert.ts';
 import { decodeImage, IMAGE, sizeOfImage } from './decode.ts';
-import type { Dataset } from './images.ts';
+import { classesAmong, type Dataset, folderOf } from './images.ts';
 import { cacheFile, cacheFolder, type Decoded, readCache, writeCache } from './pixel-cache.ts';
 import { fitSquare, withChannels } from './resize.ts';
 
@@ -39,25 +39,21 @@ function splitOf(folder: string, split: 'train' | 'test'): Split {
   return { root: root ?? own, files: root === null ? [] : imageFiles(root).filter((path) => root !== folder || !path.startsWith('test/')) };
 }
 
-/** The first-level folder of a path, '' where there is none. */
-const classOf = (path: string): string => (path.includes('/') ? path.slice(0, path.indexOf('/')) : '');
-
 /**
  * The names of the classes, in the order of their numbers: one list for both splits, so that a class has one number wherever its images lie.
  * Those of the training images come first: their numbers do not depend on what is held out. Null where images lie beside the folders, or all in one.
  */
 function classNames(train: Split, test: Split): string[] | null {
-  const sorted = ({ files }: Split): string[] => [...new Set(files.map(classOf))].sort();
-  const names = [...new Set([...sorted(train), ...sorted(test)])];
-  return names.length > 1 && !names.includes('') ? names : null;
+  const sorted = ({ files }: Split): string[] => [...new Set(files.map(folderOf))].sort();
+  return classesAmong([...sorted(train), ...sorted(test)]);
 }
 
 /** The first image of each class, then the second of each, and so on: the first N of all are spread over the classes as evenly as can be. */
 function inTurns(files: readonly string[]): string[] {
   const seen = new Map<string, number>();
   const turns = files.map((path) => {
-    const turn = seen.get(classOf(path)) ?? 0;
-    seen.set(classOf(path), turn + 1);
+    const turn = seen.get(folderOf(path)) ?? 0;
+    seen.set(folderOf(path), turn + 1);
     return { path, turn };
   });
   return turns.sort((a, b) => a.turn - b.turn).map(({ path }) => path); // stable: the classes keep their order
@@ -74,7 +70,7 @@ export async function loadFolder(folder: string, options: FolderOptions): Promis
   if (own.files.length === 0) throw new DdpmError('E-DATA', `the folder ${root} holds no PNG, JPEG, WebP, GIF or TIFF images.`);
   const files = (classes ? inTurns(own.files) : own.files).slice(0, limit);
 
-  const untaught = classes && split === 'train' ? classes.filter((name) => !own.files.some((path) => classOf(path) === name)) : [];
+  const untaught = classes && split === 'train' ? classes.filter((name) => !own.files.some((path) => folderOf(path) === name)) : [];
   if (untaught.length > 0) say(`${join(folder, 'test')} has classes of which there is no training image: ${untaught.join(', ')}`);
 
   const facts = files.map((path) => { const { size, mtimeMs } = statSync(join(root, path), { throwIfNoEntry: false }) ?? { size: -1, mtimeMs: 0 }; return [path, size, mtimeMs]; });
@@ -87,7 +83,7 @@ export async function loadFolder(folder: string, options: FolderOptions): Promis
   }
   const { kept, ...images } = decoded;
   if (kept.length < files.length) say(`${files.length - kept.length} of ${files.length} files are damaged and left out (--skip-bad)`);
-  const labels = classes && Uint16Array.from(kept, (file) => classes.indexOf(classOf(files[file]!)));
+  const labels = classes && Uint16Array.from(kept, (file) => classes.indexOf(folderOf(files[file]!)));
   return { name: basename(resolve(folder)), path: root, ...images, labels, classes, flip: false };
 }
 

@@ -1,21 +1,21 @@
 // Where the images to train on come from: a data set that is served or dropped in, shapes made in code, one's own images, or drawings made here.
-import { cifarKind, parseCifar } from '../../data/cifar.ts';
-import { parseIdx } from '../../data/idx.ts';
+import { classCount } from '../../data/images.ts';
 import { makeShapes } from '../../data/shapes.ts';
 import { DdpmError } from '../../errors.ts';
 import { fill, h, short } from '../dom.ts';
 import { imageGrid } from '../../io/picture.ts';
+import { cifarImages, folderImages, labelled, type Located, readIdx } from './data-files.ts';
 import { Pad } from './pad.ts';
 import { dropZone, field, type Message, select } from './parts.ts';
-import { dataSet, decodeImage, show, unpacked } from './pictures.ts';
-import type { TrainData } from './run-file.ts';
+import { show } from './pictures.ts';
+import { dataSet, type TrainData } from './run-file.ts';
 
 const SOURCES = { shapes: 'Made-up shapes', 'fashion-mnist': 'Fashion-MNIST', cifar: 'CIFAR-10 or CIFAR-100', images: 'My images', drawings: 'My drawings' };
 type Source = keyof typeof SOURCES;
 
 /** Images of a data set that are shown. */
 const SHOWN = 24;
-const FASHION = 'train-images-idx3-ubyte';
+const FASHION = 'train-images-idx3-ubyte', FASHION_LABELS = 'train-labels-idx1-ubyte';
 
 export class DataPanel {
   readonly element: HTMLElement;
@@ -28,7 +28,7 @@ export class DataPanel {
   readonly #about = h('p', { className: 'soft', id: 'data-about', role: 'status' });
   /** What was dropped or drawn, by source. */
   readonly #files = new Map<Source, TrainData>();
-  #drawings: Uint8Array[] = [];
+  #drawings: { readonly pixels: Uint8Array; readonly of: string }[] = [];
   #onData: (data: TrainData | null) => void;
   data: TrainData | null = null;
 
@@ -62,23 +62,24 @@ export class DataPanel {
     if (source === 'shapes') {
       fill(this.#body, ...sizes);
       const { height: size, channels } = this.#image;
-      const { name, count, height, width, pixels } = makeShapes({ count: 2000, size, channels: channels as 1 | 3 });
-      this.#set({ name, count, height, width, channels, pixels: new Uint8Array(pixels) });
+      const { name, count, height, width, pixels, labels, classes } = makeShapes({ count: 2000, size, channels: channels as 1 | 3 });
+      this.#set({ name, count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes });
     } else if (source === 'fashion-mnist') {
-      fill(this.#body, dropZone('idx-files', `Drop ${FASHION}.gz here, or any IDX file of images`, '.gz,.idx,*', (files) => void this.#take(files)));
+      fill(this.#body, dropZone('idx-files', `Drop ${FASHION}.gz here and ${FASHION_LABELS}.gz with it, or any IDX file of images, and of their labels`, '.gz,.idx,*', (files) => void this.#take(files, [])));
       if (!this.data) await this.#fetchFashion();
     } else if (source === 'cifar') {
-      fill(this.#body, dropZone('cifar-files', 'Drop data_batch_1.bin to data_batch_5.bin here (or some of them), or train.bin of CIFAR-100', '.bin,*', (files) => void this.#take(files)));
+      fill(this.#body, dropZone('cifar-files', 'Drop data_batch_1.bin to data_batch_5.bin here (or some of them), or train.bin of CIFAR-100 and fine_label_names.txt', '.bin,.txt,*', (files) => void this.#take(files, [])));
     } else if (source === 'images') {
-      fill(this.#body, ...sizes, dropZone('image-files', 'Drop images here: the middle of each is cut out and scaled', 'image/*', (files) => void this.#take(files)));
+      fill(this.#body, ...sizes, dropZone('image-files', 'Drop images or a folder here: the middle of each image is cut out and scaled, and folders in the folder are classes', 'image/*', (files, located) => void this.#take(files, located), true));
     } else fill(this.#body, ...sizes, this.#makePad());
   }
 
   #makePad(): HTMLElement {
     const pad = new Pad(this.#image.height, 'drawing pad');
+    const of = h('input', { id: 'drawing-class', placeholder: 'none', autocomplete: 'off' });
     const add = h('button', { type: 'button', className: 'primary', id: 'add-drawing' }, 'Add'), clear = h('button', { type: 'button' }, 'Clear'), undo = h('button', { type: 'button' }, 'Take the last back');
     add.addEventListener('click', () => {
-      this.#drawings.push(pad.pixels(this.#image.channels));
+      this.#drawings.push({ pixels: pad.pixels(this.#image.channels), of: of.value.trim() });
       pad.clear();
       this.#drawn();
     });
@@ -87,11 +88,12 @@ export class DataPanel {
       this.#drawings.pop();
       this.#drawn();
     });
-    return h('div', { className: 'stack', style: 'gap: .5rem' }, pad.element, h('div', { className: 'row' }, add, clear, undo), h('p', { className: 'faint' }, 'Draw one thing some ten times, each a little different.'));
+    return h('div', { className: 'stack', style: 'gap: .5rem' }, pad.element, field('Its class', of), h('div', { className: 'row' }, add, clear, undo),
+      h('p', { className: 'faint' }, 'Draw one thing some ten times, each a little different. Of several things give every drawing its class, and the model learns which is which.'));
   }
 
   #drawn(): void {
-    const data = this.#drawings.length ? dataSet('drawings', this.#image, this.#drawings) : null;
+    const data = this.#drawings.length ? dataSet('drawings', this.#image, this.#drawings.map(({ pixels }) => pixels), this.#drawings.map(({ of }) => of)) : null;
     if (data) this.#files.set('drawings', data);
     else this.#files.delete('drawings');
     this.#set(data);
@@ -99,13 +101,14 @@ export class DataPanel {
 
   async #fetchFashion(): Promise<void> {
     this.#about.textContent = 'looking for it on this server …';
-    const answer = await fetch(`data/${FASHION}.gz`).catch(() => null);
+    const [answer, labels] = await Promise.all([FASHION, FASHION_LABELS].map((file) => fetch(`data/${file}.gz`).catch(() => null)));
     if (this.#source.value !== 'fashion-mnist') return;
     if (!answer?.ok) {
       this.#about.textContent = 'This server does not have it. Drop the file in.';
       return;
     }
-    const set = await idxImages(new Uint8Array(await answer.arrayBuffer()), FASHION, 'fashion-mnist');
+    let set = { ...((await readIdx(new Uint8Array(await answer.arrayBuffer()), FASHION)) as TrainData), name: 'fashion-mnist' };
+    if (labels?.ok) set = labelled(set, (await readIdx(new Uint8Array(await labels.arrayBuffer()), FASHION_LABELS)) as Uint8Array, FASHION_LABELS);
     // What was dropped in meanwhile is what is wanted.
     if (this.#source.value === 'fashion-mnist' && !this.#files.has('fashion-mnist')) this.#keep('fashion-mnist', set);
   }
@@ -116,57 +119,47 @@ export class DataPanel {
   }
 
   /** Files that were dropped or chosen: what the source is of, and IDX by its name anywhere. */
-  async #take(files: readonly File[]): Promise<void> {
+  async #take(files: readonly File[], located: readonly Located[]): Promise<void> {
     this.#message.clear();
     try {
       const named = (f: File): boolean => /idx\d-ubyte|\.idx$|\.gz$/.test(f.name), idx = files.filter(named);
       if (idx.length > 0 || this.#source.value === 'fashion-mnist') {
-        const file = idx.find((f) => f.name.includes('images')) ?? idx[0] ?? files[0];
-        if (file) this.#keep('fashion-mnist', await idxImages(new Uint8Array(await file.arrayBuffer()), file.name, file.name.replace(/\.gz$/, '')));
+        await this.#takeIdx(idx.length > 0 ? idx : files);
         return;
       }
       if (this.#source.value === 'cifar') {
         this.#keep('cifar', await cifarImages(files));
         return;
       }
-      const images: Uint8Array[] = [];
       let failure: unknown = null;
-      for (const file of files) {
-        try {
-          images.push(await decodeImage(file, file.name, this.#image));
-        } catch (error) {
-          failure ??= error;
-        }
-      }
+      const set = await folderImages(located, this.#image, (error) => (failure ??= error));
       if (failure) this.#message.error(failure);
-      if (images.length === 0) return;
-      this.#keep('images', dataSet('images', this.#image, images));
+      else if (!set) throw new DdpmError('E-DATA', `there are no images among the ${located.length} files that were chosen.`);
+      if (set) this.#keep('images', set);
     } catch (error) {
       this.#message.error(error);
     }
+  }
+
+  /** Images, their labels or both; labels alone are of the images that are there. */
+  async #takeIdx(files: readonly File[]): Promise<void> {
+    const read = await Promise.all(files.map(async (file) => ({ name: file.name, found: await readIdx(new Uint8Array(await file.arrayBuffer()), file.name) })));
+    const images = read.find(({ name, found }) => !(found instanceof Uint8Array) && !name.startsWith('t10k')) ?? read.find(({ found }) => !(found instanceof Uint8Array));
+    const labels = read.find(({ name, found }) => found instanceof Uint8Array && (!images || name.startsWith('t10k') === images.name.startsWith('t10k')));
+    const set = (images?.found as TrainData | undefined) ?? this.#files.get('fashion-mnist');
+    if (!set) throw new DdpmError('E-DATA', `${read[0]?.name} holds labels, and the images that they are of are not there yet: choose both files.`);
+    if (!labels) return this.#keep('fashion-mnist', set);
+    this.#keep('fashion-mnist', labelled(set, labels.found as Uint8Array, labels.name));
   }
 
   #set(data: TrainData | null): void {
     this.data = data;
     this.#onData(data);
     this.#shown.hidden = data === null;
-    this.#about.textContent = data ? `${short(data.count)} ${data.count === 1 ? 'image' : 'images'} of ${data.height} × ${data.width}${data.channels === 3 ? ', colour' : ''}` : '';
+    this.#about.textContent = data ? `${short(data.count)} ${data.count === 1 ? 'image' : 'images'} of ${data.height} × ${data.width}${data.channels === 3 ? ', colour' : ''}${data.labels ? `, ${classCount({ labels: data.labels, classes: data.classes })} classes` : ''}` : '';
     if (!data) return;
     const { height, width, channels, pixels, count } = data, n = Math.min(SHOWN, count), size = height * width * channels;
     show(this.#shown, imageGrid(pixels.subarray(0, n * size), n, height, width, channels, 8, { pad: 1, background: 0 }));
     this.#shown.style.width = '100%';
   }
-}
-
-async function idxImages(bytes: Uint8Array<ArrayBuffer>, file: string, name: string): Promise<TrainData> {
-  const { shape, data } = parseIdx(await unpacked(bytes, file), file), [count = 0, height = 0, width = 0, channels = 1] = shape;
-  if (shape.length < 3 || count === 0) throw new DdpmError('E-DATA', `${file} has the sizes ${shape.join(' × ')}, and images need count × height × width. These may be the labels; take the file with the images.`);
-  return { name, count, height, width, channels, pixels: new Uint8Array(data) };
-}
-
-/** Batches of either CIFAR, by name: the order that Node reads them in. */
-async function cifarImages(dropped: readonly File[]): Promise<TrainData> {
-  const files = await Promise.all([...dropped].sort((a, b) => (a.name < b.name ? -1 : 1)).map(async (file) => ({ name: file.name, bytes: new Uint8Array(await file.arrayBuffer()) })));
-  const kind = cifarKind(files[0]!.bytes), { count, height, width, channels, pixels } = parseCifar(files, kind);
-  return { name: kind, count, height, width, channels, pixels: new Uint8Array(pixels) };
 }

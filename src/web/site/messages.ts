@@ -3,8 +3,8 @@ import type { Metrics } from '../../cli/train-loop.ts';
 import type { SamplerName } from '../../diffusion/samplers/table.ts';
 import type { CheckResult } from './checks.ts';
 import type { BenchLine } from './measure.ts';
-import type { RunSettings, TrainData } from './run-file.ts';
-import type { Preview } from './run.ts';
+import type { DataFacts, RunSettings, TrainData } from './run-file.ts';
+import type { Preview, Sampling } from './run.ts';
 
 export type { BenchLine, CheckResult };
 export type Floats = Float32Array<ArrayBuffer>;
@@ -23,7 +23,9 @@ export interface RunFacts {
   readonly step: number;
   readonly settings: RunSettings;
   readonly lr: number;
-  readonly data: Omit<TrainData, 'pixels'>;
+  readonly data: DataFacts;
+  /** Rows of its table of classes, as in ModelFacts. */
+  readonly classes: number;
   readonly losses: readonly number[];
   readonly parameters: number;
 }
@@ -35,6 +37,8 @@ export interface ModelFacts {
   readonly T: number;
   /** Rows of the table of classes, the last of which stands for no class; 0 where the model has none. */
   readonly classes: number;
+  /** The names of all but the last row, where they are known. */
+  readonly classNames: readonly string[] | null;
 }
 
 export interface ModelFiles {
@@ -69,6 +73,8 @@ export interface Calls {
   train: { in: null; out: { step: number; done: boolean } };
   pause: { in: null; out: null };
   lr: { in: number; out: null };
+  /** What a run with classes draws from now on; where it is not training, at once. */
+  sampling: { in: Sampling; out: null };
   save: { in: null; out: Uint8Array };
   /** The averaged weights in diffusers' layout. */
   export: { in: null; out: { weights: Uint8Array; config: string; scheduler: string } };

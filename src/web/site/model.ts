@@ -1,5 +1,5 @@
 // A model to sample from, on any engine: the averaged weights of a file, and chains of x_t and x_0 from them.
-import { Network } from '../../cli/network.ts';
+import { classRows, imageChannels, Network } from '../../cli/network.ts';
 import { GaussianDiffusion } from '../../diffusion/gaussian.ts';
 import { Sampler, type SampleStep } from '../../diffusion/sampler.ts';
 import { makeSchedule } from '../../diffusion/schedule.ts';
@@ -15,7 +15,7 @@ import { UNet } from '../../nn/unet.ts';
 import { normal4, philox4x32, STREAM } from '../../philox.ts';
 import type { DrawRequest, Events, Floats, ModelFacts, ModelFiles } from './messages.ts';
 import { configOf } from './models.ts';
-import { decodeRun } from './run-file.ts';
+import { classesIn, decodeRun } from './run-file.ts';
 
 type Chain = Events['chain'];
 
@@ -30,7 +30,7 @@ export class Model {
   /** @throws DdpmError E-FILE, E-MODEL: the files are damaged, or do not belong together */
   constructor(engine: Engine, { name, weights, config, scheduler }: ModelFiles) {
     const run = config === null ? runIn(weights, name) : null;
-    const unet = new UNet(run ? configOf(run.settings.model, run.data) : parseConfig(config!, 'config.json'), { dropout: 0 });
+    const unet = new UNet(run ? configOf(run.settings.model, run.data, classesIn(run.settings, { labels: run.labels, classes: run.data.classes })) : parseConfig(config!, 'config.json'), { dropout: 0 });
     const tensors: NamedTensors = run ? run.tensors.ema : readModel(weights, name);
     this.engine = engine;
     this.#unet = unet;
@@ -39,9 +39,9 @@ export class Model {
     this.#parameters = Parameters.place(engine, unet, { training: false });
     this.#parameters.write('values', tensors, name);
     this.#diffusion = new GaussianDiffusion(engine, schedule, this.scheduler);
-    const { sample_size: size, in_channels: channels } = unet.config;
+    const { sample_size: size } = unet.config, channels = imageChannels(unet, this.scheduler);
     if (size === null) throw new DdpmError('E-MODEL', 'config.json has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32.');
-    this.facts = { name, parameters: this.#parameters.count, shape: typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels], T: schedule.T, classes: unet.conditional ? (unet.config.num_class_embeds ?? 0) : 0 };
+    this.facts = { name, parameters: this.#parameters.count, shape: typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels], T: schedule.T, classes: classRows(unet), classNames: run?.data.classes ?? null };
   }
 
   /** Draws images, (n, H, W, C); `onStep` gets x_t and x_0 after every step and ends the drawing by throwing. */

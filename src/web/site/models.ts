@@ -15,10 +15,14 @@ export interface ImageSize {
   readonly channels: number;
 }
 
-/** The config.json of a model for images of this size. @throws DdpmError E-MODEL where the model halves the sides more often than they divide */
-export function configOf(name: ModelName, image: ImageSize): UNetFields {
-  if (name !== 'mini') return modelConfig(name, image) as unknown as UNetFields;
+/**
+ * The config.json of a model for images of this size; of so many classes and none, where it is to know any.
+ *
+ * @throws DdpmError E-MODEL where the model halves the sides more often than they divide
+ */
+export function configOf(name: ModelName, image: ImageSize, classes = 0): UNetFields {
+  if (name !== 'mini') return modelConfig(name, image, { classes }) as unknown as UNetFields;
   // The levels of tiny without its last one; an image that suits tiny suits it.
-  const tiny = modelConfig('tiny', image);
+  const tiny = modelConfig('tiny', image, { classes });
   return { ...tiny, block_out_channels: [8, 16], down_block_types: tiny.down_block_types.slice(0, 2), up_block_types: tiny.up_block_types.slice(0, 2) };
 }

@@ -1,5 +1,6 @@
 // Parts that several pages have: a message, a field, a drop zone, a button that is busy while it works.
 import { fill, h } from '../dom.ts';
+import type { Located } from './data-files.ts';
 
 /** Where a page says what went wrong or what has happened. */
 export class Message {
@@ -47,16 +48,26 @@ export function select<T extends string>(options: Readonly<Record<T, string>>, v
 export const number = (id: string, value: number, more: { min?: number; max?: number; step?: number | 'any' } = {}): HTMLInputElement =>
   h('input', { type: 'number', id, value: String(value), min: String(more.min ?? ''), max: String(more.max ?? ''), step: String(more.step ?? 1) });
 
-/** A place to drop files onto, which also opens the file chooser. */
-export function dropZone(id: string, text: string, accept: string, take: (files: File[]) => void): HTMLElement {
-  const input = h('input', { type: 'file', multiple: true, accept, id, hidden: true });
-  const button = h('button', { type: 'button' }, 'Choose files');
-  button.addEventListener('click', () => input.click());
-  input.addEventListener('change', () => {
-    take([...(input.files ?? [])]);
-    input.value = ''; // so that the same file can be chosen again
-  });
-  const zone = h('div', { className: 'drop' }, h('p', { style: 'margin: 0 auto .5rem' }, text), button, input);
+/** The choice of a class by name or number: each in turn, one, or none, which has the last of `rows`. */
+export const classOptions = (rows: number, names: readonly string[] | null): HTMLOptionElement[] => [
+  h('option', { value: 'all' }, 'each in turn'),
+  ...Array.from({ length: rows }, (_, i) => h('option', { value: String(i) }, i === rows - 1 ? 'none' : (names?.[i] ?? String(i)))),
+];
+
+/** A place to drop files onto, which also opens the file chooser; where `folders` is set, for folders too, whose files come with their paths. */
+export function dropZone(id: string, text: string, accept: string, take: (files: File[], located: Located[]) => void, folders = false): HTMLElement {
+  const chooser = (props: { id: string; accept?: string; webkitdirectory?: boolean }, label: string): HTMLElement[] => {
+    const input = h('input', { type: 'file', multiple: true, hidden: true, ...props }), button = h('button', { type: 'button' }, label);
+    button.addEventListener('click', () => input.click());
+    input.addEventListener('change', () => {
+      const files = [...(input.files ?? [])];
+      take(files, files.map((file) => ({ file, path: file.webkitRelativePath || file.name })));
+      input.value = ''; // so that the same file can be chosen again
+    });
+    return [button, input];
+  };
+  const zone = h('div', { className: 'drop' }, h('p', { style: 'margin: 0 auto .5rem' }, text), h('div', { className: 'row', style: 'justify-content: center' },
+    ...chooser({ id, accept }, 'Choose files'), ...(folders ? chooser({ id: `${id}-folder`, webkitdirectory: true }, 'Choose a folder') : [])));
   zone.addEventListener('dragover', (event) => {
     event.preventDefault();
     zone.classList.add('over');
@@ -65,7 +76,10 @@ export function dropZone(id: string, text: string, accept: string, take: (files:
   zone.addEventListener('drop', (event) => {
     event.preventDefault();
     zone.classList.remove('over');
-    take([...(event.dataTransfer?.files ?? [])]);
+    // Entries are there during the event alone, and files can be read later.
+    const entries = [...(event.dataTransfer?.items ?? [])].flatMap((item) => item.webkitGetAsEntry() ?? []), files = [...(event.dataTransfer?.files ?? [])];
+    if (!folders || entries.every((entry) => entry.isFile)) take(files, files.map((file) => ({ file, path: file.name })));
+    else void Promise.all(entries.map(filesBelow)).then((found) => take(found.flat().map(({ file }) => file), found.flat()));
   });
   return zone;
 }
@@ -73,4 +87,19 @@ export function dropZone(id: string, text: string, accept: string, take: (files:
 /** Numbers with their names, replaced as a whole. */
 export function facts(element: HTMLElement, rows: readonly (readonly [string, string])[]): void {
   fill(element, ...rows.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
+}
+
+/** The files of a folder that was dropped, at any depth. A file that cannot be read is passed over. */
+async function filesBelow(entry: FileSystemEntry): Promise<Located[]> {
+  if (entry.isFile) {
+    const file = await new Promise<File | null>((done) => (entry as FileSystemFileEntry).file(done, () => done(null)));
+    return file ? [{ file, path: entry.fullPath.replace(/^\//, '') }] : [];
+  }
+  const reader = (entry as FileSystemDirectoryEntry).createReader(), found: Located[] = [];
+  // A reader gives a hundred at a time, and none at the end.
+  for (;;) {
+    const some = await new Promise<FileSystemEntry[]>((done) => reader.readEntries(done, () => done([])));
+    if (some.length === 0) return found;
+    for (const each of some) found.push(...(await filesBelow(each)));
+  }
 }

@@ -4,7 +4,6 @@ import { imageGrid, type Picture, toBytes } from '../../io/picture.ts';
 import { DdpmError } from '../../errors.ts';
 import { h } from '../dom.ts';
 import type { ImageSize } from './models.ts';
-import type { TrainData } from './run-file.ts';
 
 /** n images in [-1, 1], (n, H, W, C), as one picture of so many columns. */
 export const grid = (values: Float32Array, { height, width, channels }: ImageSize, columns: number): Picture =>
@@ -50,13 +49,6 @@ export function fromRgba(rgba: Uint8ClampedArray, channels: number): Uint8Array 
     else out.set([r, g, b], 3 * i);
   }
   return out;
-}
-
-/** Images of one size as a data set. */
-export function dataSet(name: string, size: ImageSize, images: readonly Uint8Array[]): TrainData {
-  const each = size.height * size.width * size.channels, pixels = new Uint8Array(images.length * each);
-  images.forEach((image, i) => pixels.set(image, i * each));
-  return { name, ...size, count: images.length, pixels };
 }
 
 /** An animated PNG, compressed by the browser. */

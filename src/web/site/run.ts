@@ -1,9 +1,11 @@
 // A training run as the page has it, on any engine: train, preview, sample, save. It is the loop of `npm run train`, so its numbers are those of Node.
+import { Network } from '../../cli/network.ts';
 import { type Metrics, trainLoop } from '../../cli/train-loop.ts';
 import { GaussianDiffusion } from '../../diffusion/gaussian.ts';
 import { Sampler } from '../../diffusion/sampler.ts';
 import { makeSchedule } from '../../diffusion/schedule.ts';
 import { Training } from '../../diffusion/training.ts';
+import { DdpmError } from '../../errors.ts';
 import type { Engine } from '../../gpu/engine.ts';
 import type { Plan } from '../../gpu/plan.ts';
 import { Parameters } from '../../nn/parameters.ts';
@@ -12,7 +14,7 @@ import { DeviceImages } from '../../ops/random.ts';
 import { normal4, philox4x32, STREAM } from '../../philox.ts';
 import { Tensor } from '../../tensor.ts';
 import { configOf } from './models.ts';
-import { encodeRun, type RunSettings, type SavedRun, type TrainData } from './run-file.ts';
+import { classesIn, encodeRun, type RunSettings, type SavedRun, type TrainData } from './run-file.ts';
 
 /** How many samples the page shows, and how they are drawn. */
 const SAMPLES = 16, SAMPLE_STEPS = 20;
@@ -36,6 +38,12 @@ export interface Watch {
   readonly onEvent: (text: string) => void;
 }
 
+/** What a run with classes draws: a class or `all` for each in turn, and w in uncond + w (cond - uncond). */
+export interface Sampling {
+  readonly label: string;
+  readonly guidance: number;
+}
+
 export class Run {
   readonly engine: Engine;
   readonly data: TrainData;
@@ -46,7 +54,9 @@ export class Run {
   readonly #training: Training;
   readonly #diffusion: GaussianDiffusion;
   readonly #preview: { readonly xt: Tensor; readonly plan: Plan<Tensor> };
-  #sampler: Sampler | null = null;
+  #drawing: { readonly sampler: Sampler; readonly network: Network; readonly of: Sampling } | null = null;
+  /** For samples from the next ones on; of no effect without classes. */
+  sampling: Sampling = { label: 'all', guidance: 1 };
   /** Steps done. */
   step: number;
 
@@ -56,13 +66,18 @@ export class Run {
     this.settings = settings;
     this.step = saved?.step ?? 0;
     this.losses = [...(saved?.losses ?? [])];
-    this.unet = new UNet(configOf(settings.model, data));
+    const { labelDropout } = settings;
+    if (labelDropout !== null && !data.labels) throw new DdpmError('E-DATA', `${data.name} has no labels to learn classes from. Choose data that have them, or train without classes.`);
+    if (labelDropout !== null && !(labelDropout >= 0 && labelDropout < 1)) throw new DdpmError('E-USAGE', `the label dropout is ${labelDropout}; it must be at least 0 and less than 1, such as 0.1.`);
+    this.unet = new UNet(configOf(settings.model, data, classesIn(settings, data)));
     this.parameters = Parameters.place(engine, this.unet, { seed: settings.seed });
     if (saved) for (const buffer of ['values', 'ema', 'm', 'v'] as const) this.parameters.write(buffer, saved.tensors[buffer], 'the saved run');
     this.#diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: settings.timesteps }));
     const { batchSize, steps, lr, seed } = settings;
     const warmup = Math.min(200, Math.floor(steps / 10));
-    this.#training = new Training(this.unet, this.parameters, this.#diffusion, new DeviceImages(engine, data, settings.flip), { batchSize, steps, lr, warmup, seed, lrSchedule: 'cosine', ema: 0.999 });
+    this.#training = new Training(this.unet, this.parameters, this.#diffusion, new DeviceImages(engine, labelDropout === null ? { ...data, labels: null } : data, settings.flip), {
+      batchSize, steps, lr, warmup, seed, lrSchedule: 'cosine', ema: 0.999, ...(labelDropout !== null && { labelDropout }),
+    });
     if (saved) this.#training.peakLr = saved.lr;
     this.#preview = this.#makePreview();
   }
@@ -116,47 +131,58 @@ export class Run {
     return { images: SEEN, levels: LEVELS.map((l) => Math.floor(l * this.settings.timesteps)), xt: await this.#preview.xt.read(), x0: await this.#preview.plan.result.read() };
   }
 
-  /** Samples of the averaged weights, always of the same seed, (16, H, W, C). */
+  /** Samples of the averaged weights, always of the same seed, (16, H, W, C); by class where the model has classes. */
   async samples(): Promise<Float32Array<ArrayBuffer>> {
-    const { height, width, channels } = this.data;
-    if (!this.#sampler) {
+    const { height, width, channels } = this.data, { sampling: of } = this, shape = [height, width, channels] as const;
+    if (this.#drawing?.of !== of) {
+      await this.#stopDrawing();
+      const asked = this.unet.conditional ? of : { label: null, guidance: 1 }, network = new Network({ unet: this.unet, diffusion: this.#diffusion }, shape, SAMPLES, asked);
       const options = { method: 'ddim', steps: Math.min(SAMPLE_STEPS, this.settings.timesteps) } as const;
-      this.#sampler = this.parameters.use('ema', () => new Sampler((x, t) => this.unet.forward(x, t), this.#diffusion, [SAMPLES, height, width, channels], options));
-      await this.#sampler.compile();
+      const sampler = this.parameters.use('ema', () => new Sampler(network.model, this.#diffusion, [SAMPLES, ...shape], options));
+      this.#drawing = { sampler, network, of };
+      await sampler.compile();
     }
-    return this.#sampler.sample({ seed: this.settings.seed });
+    return this.#drawing!.sampler.sample({ seed: this.settings.seed });
+  }
+
+  async #stopDrawing(): Promise<void> {
+    await this.#drawing?.sampler.destroy();
+    this.#drawing?.network.free();
+    this.#drawing = null;
   }
 
   /** The run as a file. */
   async encode(): Promise<Uint8Array> {
-    const { pixels, ...data } = this.data;
+    const { pixels, labels, ...data } = this.data;
     const [values, ema, m, v] = [await this.parameters.read('values'), await this.parameters.read('ema'), await this.parameters.read('m'), await this.parameters.read('v')];
-    return encodeRun({ step: this.step, settings: this.settings, lr: this.lr, data, losses: this.losses.slice(0, this.step), tensors: { values, ema, m, v }, pixels });
+    return encodeRun({ step: this.step, settings: this.settings, lr: this.lr, data, losses: this.losses.slice(0, this.step), tensors: { values, ema, m, v }, labels, pixels });
   }
 
   /** Frees what the run holds on the device. */
   async destroy(): Promise<void> {
     await this.engine.finished();
     await this.#training.destroy();
-    await this.#sampler?.destroy();
+    await this.#stopDrawing();
     await this.#preview.plan.destroy();
     this.#diffusion.destroy();
     for (const { slices } of this.parameters.chunks) for (const slice of Object.values(slices)) this.engine.free(slice);
   }
 
   #makePreview(): { xt: Tensor; plan: Plan<Tensor> } {
-    const { engine } = this, { height, width, channels, pixels, count } = this.data;
+    const { engine } = this, { height, width, channels, pixels, labels, count } = this.data;
     const size = height * width * channels, N = SEEN * LEVELS.length;
-    const x0 = new Float32Array(N * size), z = new Float32Array(N * size), t = new Uint32Array(N);
+    const x0 = new Float32Array(N * size), z = new Float32Array(N * size), t = new Uint32Array(N), y = new Uint32Array(N);
     for (let n = 0; n < N; n++) {
       const image = (Math.floor(n / LEVELS.length) * Math.max(1, Math.floor(count / SEEN))) % count;
+      y[n] = labels?.[image] ?? 0;
       t[n] = Math.floor(LEVELS[n % LEVELS.length]! * this.settings.timesteps);
       for (let i = 0; i < size; i++) x0[n * size + i] = pixels[image * size + i]! / 127.5 - 1;
       for (let i = 0; i < size; i += 4) z.set(normal4(philox4x32([i >> 2, n, 0, 0], [this.settings.seed, STREAM.noise])).slice(0, Math.min(4, size - i)), n * size + i);
     }
     const shape = [N, height, width, channels];
     const at = Tensor.from(engine, [N], t), xt = this.#diffusion.qSample(Tensor.from(engine, shape, x0), at, Tensor.from(engine, shape, z));
-    const plan = this.parameters.use('ema', () => engine.capture(() => engine.scope(() => this.#diffusion.pMeanVariance((x, s) => this.unet.forward(x, s), xt, at).predXstart)));
+    const classes = this.unet.conditional ? Tensor.from(engine, [N], y) : null;
+    const plan = this.parameters.use('ema', () => engine.capture(() => engine.scope(() => this.#diffusion.pMeanVariance((x, s) => this.unet.forward(x, s, { labels: classes }), xt, at).predXstart)));
     return { xt, plan };
   }
 }

@@ -5,7 +5,7 @@ import { fill, h, short } from '../dom.ts';
 import type { Client } from './client.ts';
 import type { DrawRequest, Floats, ModelFacts } from './messages.ts';
 import { Pad } from './pad.ts';
-import { busy, dropZone, facts, field, Message, number, select } from './parts.ts';
+import { busy, classOptions, dropZone, facts, field, Message, number, select } from './parts.ts';
 import { animation, download, grid, show, still } from './pictures.ts';
 import { kept } from './store.ts';
 
@@ -62,10 +62,8 @@ export function samplePage(client: Client): { element: HTMLElement } {
     model = await client.call('model', { name, weights, config, scheduler });
     [chain, result, brush] = [[], null, null];
     fill(inpaint);
-    // The last row stands for no class.
-    const rows = model.classes;
-    classes.hidden = rows === 0;
-    fill(label, h('option', { value: 'all' }, 'each in turn'), ...Array.from({ length: rows }, (_, i) => h('option', { value: String(i) }, i === rows - 1 ? 'none' : String(i))));
+    classes.hidden = model.classes === 0;
+    fill(label, ...classOptions(model.classes, model.classNames));
     guidance.value = '1';
     facts(about, [['weights', model.name], ['parameters', short(model.parameters)], ['images', model.shape.join(' × ')], ['noise levels', short(model.T)]]);
   }

@@ -6,7 +6,7 @@ import type { Client } from './client.ts';
 import { DataPanel } from './data-panel.ts';
 import type { RunFacts } from './messages.ts';
 import { MODELS, type ModelName } from './models.ts';
-import { busy, dropZone, facts, field, Message, number, select } from './parts.ts';
+import { busy, classOptions, dropZone, facts, field, Message, number, select } from './parts.ts';
 import { download, grid, show } from './pictures.ts';
 import type { RunSettings, TrainData } from './run-file.ts';
 import { kept } from './store.ts';
@@ -24,14 +24,18 @@ export function trainPage(client: Client): { element: HTMLElement } {
   const model = select(MODELS, 'tiny', 'model'), steps = number('steps', 3000, { min: 1 }), batch = number('batch', 8, { min: 1, max: 512 });
   const lr = number('lr', 2e-3, { min: 0, step: 'any' }), T = number('timesteps', 1000, { min: 2, max: 4000 }), seed = number('seed', 0, { min: 0, max: 0xffffffff });
   const preview = number('preview', 25, { min: 0 }), flip = h('input', { type: 'checkbox', id: 'flip' });
+  const byClass = h('input', { type: 'checkbox', id: 'by-class' }), labelDropout = number('label-dropout', 0.1, { min: 0, max: 0.99, step: 'any' });
+  const dropoutField = field('Images without class', labelDropout), classFields = h('div', { hidden: true }, field('Learn the classes', byClass), dropoutField);
   const numbers = h('dl', { className: 'numbers', id: 'numbers' }), status = h('p', { className: 'soft', id: 'status', role: 'status' });
   const loss = new Chart({ title: 'Loss', unit: 'mean squared error', log: true });
   const picture = (id: string, label: string): HTMLCanvasElement => h('canvas', { id, width: 1, height: 1, className: 'pixels', style: 'width: 100%', role: 'img', aria: { label } });
   const samples = picture('samples', 'samples of the averaged weights'), seen = picture('xt', 'noisy images'), predicted = picture('x0', 'the images predicted from them');
+  const drawn = h('select', { id: 'samples-class' }), guidance = number('samples-guidance', 1, { min: 0, max: 20, step: 0.5 });
+  const sampling = h('div', { className: 'row', hidden: true }, h('label', {}, 'Class', drawn), h('label', {}, 'Guidance', guidance)), drawnOf = h('p', { className: 'faint', id: 'drawn-of' });
   const rate = number('rate', 2e-3, { min: 0, step: 'any' }), setRate = button('set-rate', 'Set');
   const settingsCard = h(
     'section', { className: 'card' }, h('h2', {}, 'Settings'),
-    field('Model', model), field('Steps', steps), field('Batch size', batch), field('Learning rate', lr),
+    field('Model', model), field('Steps', steps), field('Batch size', batch), field('Learning rate', lr), classFields,
     h('details', {}, h('summary', {}, 'More'), field('Noise levels T', T), field('Seed', seed), field('Preview every', preview), field('Mirror at random', flip)),
   );
 
@@ -42,6 +46,9 @@ export function trainPage(client: Client): { element: HTMLElement } {
 
   const data = new DataPanel(message, () => buttons());
 
+  /** Whether the next run, or the one that is there, is of data with labels. */
+  const labels = (): boolean => (phase === 'empty' || phase === 'done' ? !!data.data?.labels : run!.classes > 0);
+
   function buttons(): void {
     const training = phase === 'training';
     start.textContent = phase === 'paused' ? 'Go on' : 'Train';
@@ -51,7 +58,9 @@ export function trainPage(client: Client): { element: HTMLElement } {
     saveFile.disabled = toDiffusers.disabled = phase === 'empty' || training;
     lose.disabled = !training;
     setRate.disabled = !run;
-    for (const control of [model, steps, batch, lr, T, seed, preview, flip]) control.disabled = training || phase === 'paused';
+    for (const control of [model, steps, batch, lr, T, seed, preview, flip, byClass, labelDropout]) control.disabled = training || phase === 'paused';
+    classFields.hidden = !labels();
+    dropoutField.hidden = !byClass.checked;
   }
 
   function showNumbers(): void {
@@ -82,13 +91,20 @@ export function trainPage(client: Client): { element: HTMLElement } {
     rate.value = String(facts_.lr);
     model.value = facts_.settings.model;
     for (const [control, value] of [[steps, facts_.settings.steps], [batch, facts_.settings.batchSize], [lr, facts_.settings.lr], [T, facts_.settings.timesteps], [seed, facts_.settings.seed]] as const) control.value = String(value);
-    status.textContent = `${facts_.data.name}, ${short(facts_.parameters)} parameters`;
+    byClass.checked = facts_.classes > 0;
+    labelDropout.value = String(facts_.settings.labelDropout ?? 0.1);
+    sampling.hidden = facts_.classes === 0;
+    fill(drawn, ...classOptions(facts_.classes, facts_.data.classes));
+    guidance.value = '1';
+    drawnOf.textContent = '';
+    status.textContent = `${facts_.data.name}, ${short(facts_.parameters)} parameters${facts_.classes ? `, ${facts_.classes - 1} classes` : ''}`;
     resume.hidden = true;
     draw();
   }
 
   const settings = (): RunSettings => ({
     model: model.value as ModelName, steps: Number(steps.value), batchSize: Number(batch.value), lr: Number(lr.value), timesteps: Number(T.value), seed: Number(seed.value), flip: flip.checked,
+    labelDropout: byClass.checked && data.data?.labels ? Number(labelDropout.value) : null,
     previewEvery: Number(preview.value), sampleEvery: 4 * Number(preview.value), saveEvery: Math.max(10, Math.min(200, Math.floor(Number(steps.value) / 10))),
   });
 
@@ -125,6 +141,12 @@ export function trainPage(client: Client): { element: HTMLElement } {
     await train();
   }).then(buttons));
   setRate.addEventListener('click', () => void busy(setRate, message, () => client.call('lr', Number(rate.value))));
+  byClass.addEventListener('change', buttons);
+  for (const control of [drawn, guidance])
+    control.addEventListener('change', () => void busy(setRate, message, async () => {
+      await client.call('sampling', { label: drawn.value, guidance: Number(guidance.value) });
+      if (phase === 'training') drawnOf.textContent = 'from the next samples on';
+    }).then(buttons));
   lose.addEventListener('click', () => void client.call('lose', null));
   saveFile.addEventListener('click', () => void busy(saveFile, message, async () => download(`run-step-${run!.step && x.at(-1)}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>)).then(buttons));
   toDiffusers.addEventListener('click', () => void busy(toDiffusers, message, async () => {
@@ -163,7 +185,13 @@ export function trainPage(client: Client): { element: HTMLElement } {
   });
   client.on('note', (text) => message.note(text));
   client.on('kernels', ({ done, total }) => (status.textContent = `compiling kernels, ${done} of ${total}`));
-  client.on('samples', ({ samples: values }) => run && show(samples, grid(values, run.data, 4)));
+  client.on('samples', ({ samples: values }) => {
+    if (!run) return;
+    const size = run.data.height * run.data.width * run.data.channels, names = [...drawn.options].slice(1, -1).map(({ text }) => text);
+    show(samples, grid(values, run.data, 4));
+    // One class a sample, row by row.
+    if (run.classes) drawnOf.textContent = drawn.value === 'all' ? `row by row: ${names.slice(0, values.length / size).join(', ')}${names.length < values.length / size ? ', and again' : ''}` : drawn.selectedOptions[0]!.text;
+  });
   client.on('preview', ({ preview: p }) => {
     if (!run) return;
     show(seen, grid(p.xt, run.data, p.levels.length));
@@ -180,7 +208,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
       h('section', { className: 'card' }, loss.element),
       h(
         'div', { className: 'columns half' },
-        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'Samples'), samples, h('p', { className: 'faint' }, 'DDIM, 20 steps, averaged weights, always the same noise')),
+        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'Samples'), samples, sampling, drawnOf, h('p', { className: 'faint' }, 'DDIM, 20 steps, averaged weights, always the same noise')),
         h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, predicted from x_t'), h('div', { className: 'columns half' }, seen, predicted), h('p', { className: 'faint', id: 'levels' }, 'Noisy images, and what the network sees in them')),
       ),
       h('details', { className: 'card' }, h('summary', {}, 'While it trains'), h('div', { className: 'stack', style: 'margin-top: .6rem' },

@@ -1,4 +1,5 @@
 // The worker: owns the device, trains, samples and checks, so that the page stays quick. After a lost device it opens another and goes on from the last save.
+import { classRows } from '../../cli/network.ts';
 import { DdpmError } from '../../errors.ts';
 import { schedulerConfig } from '../../io/scheduler.ts';
 import { writeSafetensors } from '../../io/safetensors.ts';
@@ -7,7 +8,7 @@ import { measure } from './measure.ts';
 import { type Opened, openDevice } from './device.ts';
 import type { Calls, Events, RunFacts, ToWorker } from './messages.ts';
 import { Model } from './model.ts';
-import { Run } from './run.ts';
+import { Run, type Sampling } from './run.ts';
 import { decodeRun, type TrainData } from './run-file.ts';
 import { keep, kept } from './store.ts';
 
@@ -18,7 +19,9 @@ let opened: Promise<Opened> | null = null;
 let run: Run | null = null;
 let model: Model | null = null;
 let stop = { requested: false };
-let cancelled = false;
+let cancelled = false, training = false;
+const EACH: Sampling = { label: 'all', guidance: 1 };
+let sampling = EACH;
 
 function tell<K extends keyof Events>(event: K, value: Events[K], transfer: Transferable[] = []): void {
   postMessage({ event, value }, { transfer });
@@ -38,14 +41,15 @@ function device(): Promise<Opened> {
 }
 
 const facts = (of: Run): RunFacts => {
-  const { pixels: _, ...data } = of.data;
-  return { step: of.step, settings: of.settings, lr: of.lr, data, losses: of.losses, parameters: of.parameters.count };
+  const { pixels: _, labels: __, ...data } = of.data;
+  return { step: of.step, settings: of.settings, lr: of.lr, data, losses: of.losses, parameters: of.parameters.count, classes: classRows(of.unet) };
 };
 
 async function place(data: TrainData, settings: Run['settings'], saved: ReturnType<typeof decodeRun> | null): Promise<Run> {
   const { engine } = await device();
   run = null;
   run = await Run.open(engine, data, settings, { saved, progress: (done, total) => tell('kernels', { done, total }) });
+  run.sampling = sampling;
   return run;
 }
 
@@ -63,7 +67,12 @@ async function restore(): Promise<Run> {
   const bytes = await kept('run'), data = await kept('data');
   if (!bytes || !data) throw new DdpmError('E-FILE', 'the browser has kept no run.');
   const saved = decodeRun(bytes, 'the kept run');
-  return place(data, saved.settings, saved);
+  return place({ ...data, labels: saved.labels, classes: saved.data.classes }, saved.settings, saved);
+}
+
+async function tellSamples(of: Run): Promise<void> {
+  const samples = await of.samples();
+  tell('samples', { step: of.step, samples }, [samples.buffer]);
 }
 
 /** Trains; where the device is lost, on a new one from the last save. */
@@ -84,9 +93,9 @@ async function train(): Promise<{ step: number; done: boolean }> {
       });
       await save(await current.encode(), step);
       if (step > 0) {
-        const [preview, samples] = [await current.preview(), await current.samples()];
+        const preview = await current.preview();
         tell('preview', { step, preview }, [preview.xt.buffer, preview.x0.buffer]);
-        tell('samples', { step, samples }, [samples.buffer]);
+        await tellSamples(current);
       }
       return { step, done: step >= current.settings.steps };
     } catch (error) {
@@ -101,12 +110,13 @@ async function train(): Promise<{ step: number; done: boolean }> {
 const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K]['out']> } = {
   device: async () => (await device()).facts,
   start: async (value) => {
+    sampling = EACH;
     if (value === 'kept') return facts(await restore());
     if ('settings' in value) {
       await place(value.data, value.settings, null);
       await keep('data', value.data);
     } else {
-      const saved = decodeRun(value.file, value.name), data = saved.pixels ? { ...saved.data, pixels: saved.pixels } : value.data;
+      const saved = decodeRun(value.file, value.name), data = saved.pixels ? { ...saved.data, pixels: saved.pixels, labels: saved.labels } : value.data && { ...value.data, labels: saved.labels, classes: saved.data.classes };
       if (!data) throw new DdpmError('E-DATA', `${value.name} was trained on ${saved.data.count} images of ${saved.data.name}, which are too many for a file: choose them as data first, then load it again.`);
       const { count, height, width, channels } = saved.data;
       if (data.count !== count || data.height !== height || data.width !== width || data.channels !== channels)
@@ -117,13 +127,22 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
     await save(await run!.encode(), run!.step);
     return facts(run!);
   },
-  train,
+  train: async () => {
+    training = true;
+    return train().finally(() => (training = false));
+  },
   pause: async () => {
     stop.requested = true;
     return null;
   },
   lr: async (value) => {
     needRun().lr = value;
+    return null;
+  },
+  sampling: async (value) => {
+    const current = needRun();
+    current.sampling = sampling = value;
+    if (!training && current.step > 0) await tellSamples(current);
     return null;
   },
   save: async () => needRun().encode(),
