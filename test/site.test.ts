@@ -8,7 +8,13 @@ import { functionIn } from '../src/web/site/source.ts';
 import { trainingPaths } from '../src/data/images.ts';
 import { between, Model } from '../src/web/site/model.ts';
 import { classesIn, dataSet, decodeRun, encodeRun } from '../src/web/site/run-file.ts';
-import { assertError, gpuSuite } from './helpers/gpu.ts';
+import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
+import { Sampler } from '../src/diffusion/sampler.ts';
+import { makeSchedule } from '../src/diffusion/schedule.ts';
+import { Parameters } from '../src/nn/parameters.ts';
+import { UNet } from '../src/nn/unet.ts';
+import type { Tensor } from '../src/tensor.ts';
+import { assertError, gpuSuite, random } from './helpers/gpu.ts';
 import { normals } from './ref/random.ts';
 import { STREAM } from '../src/philox.ts';
 
@@ -76,6 +82,30 @@ drawing('inpainting keeps what is known and paints the rest; interpolation ends 
   const between_ = await model.draw({ ...request, n: 3, interpolate: true }, () => {});
   // The same noise but for the host's rounding, through two steps of the same network.
   for (let i = 0; i < size; i++) assert.ok(Math.abs(between_[i]! - plain[i]!) < 2e-3 && Math.abs(between_[2 * size + i]! - plain[size + i]!) < 2e-3);
+  await model.destroy();
+});
+
+drawing('a model that reads its last prediction is known by its channels, and draws as a sampler that hands it on', async (engine) => {
+  const fields = {
+    sample_size: 8, in_channels: 2, out_channels: 1, block_out_channels: [8], down_block_types: ['DownBlock2D'], up_block_types: ['UpBlock2D'], layers_per_block: 1, norm_num_groups: 4,
+    attention_head_dim: null, add_attention: false,
+  };
+  const unet = new UNet(fields), parameters = Parameters.place(engine, unet), values = await parameters.read('values');
+  // A fresh network predicts 0 whatever it reads.
+  const weights = new Map([...values].map(([name, { shape, data }]) => [name, { shape, data: name === 'conv_out.weight' ? random(data.length, 3).map((v) => v / 9) : data }]));
+  parameters.write('values', weights, 'test');
+  const model = new Model(engine, { name: 'test', weights: writeSafetensors(weights), config: JSON.stringify(fields), scheduler: null });
+  assert.equal([model.facts.shape, model.facts.classes], [[8, 8, 1], 0]);
+  const got = await model.draw({ method: 'ddim', steps: 4, eta: 0, seed: 5, n: 2, interpolate: false, label: null, guidance: 1, inpaint: null }, () => {});
+  const diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 1000 }));
+  const sample = async (start: (given: Tensor | null | undefined) => Tensor | null) => {
+    const sampler = new Sampler((x, t, given) => unet.forward([x, start(given)], t), diffusion, [2, 8, 8, 1], { method: 'ddim', steps: 4 });
+    const x0 = await sampler.sample({ seed: 5 });
+    await sampler.destroy();
+    return x0;
+  };
+  assert.equal(got, await sample((given) => given ?? null));
+  assert.not.equal(got, await sample(() => null), 'what it predicted last counts');
   await model.destroy();
 });
 
