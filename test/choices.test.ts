@@ -11,7 +11,7 @@ import { Tensor } from '../src/tensor.ts';
 
 const tests = suite('choices');
 const dims = { N: 2, H: 14, W: 14, C: 16, OH: 14, OW: 14, O: 32, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: 16, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
-const key = (op: string): string => `${op} N=2 H=14 W=14 C=16 OH=14 OW=14 O=32 KH=3 KW=3 stride=1 pad_top=1 pad_left=1`;
+const key = (op: string): string => `${op}${op.endsWith('weight') ? ' N=2' : ''} H=14 W=14 OH=14 OW=14 C=16 O=32 KH=3 KW=3 stride=1 pad_top=1 pad_left=1`;
 const on = (width: number, choices = {}): Engine => new Engine(paperDevice(width), { choices });
 
 tests('the table is by class of device', () => {
@@ -41,7 +41,7 @@ tests('what this device cannot do, or what is no choice, is refused', () => {
     assert.equal([...engine.choices.refused], [[key('conv2d_backward_weight'), choice]], JSON.stringify(choice));
   }
   for (const [workgroup, taken] of [[16, true], [24, false], ['8', false], [512, false]] as const) {
-    const engine = on(8, { 'group_norm_forward N=2 P=9 C0=8 C1=0 G=2': { workgroup } });
+    const engine = on(8, { 'group_norm_forward P=9 C0=8 C1=0 G=2': { workgroup } });
     groupNorm(Tensor.empty(engine, [2, 3, 3, 8]), Tensor.empty(engine, [8]), Tensor.empty(engine, [8]), { groups: 2 });
     assert.is(engine.choices.refused.size, taken ? 0 : 1);
   }
@@ -49,9 +49,17 @@ tests('what this device cannot do, or what is no choice, is refused', () => {
 
 tests('nothing is kept of a choice that another shape asked for', () => {
   const choices = new Choices({ 'op N=1': { variant: 'a' } });
-  const ask = (N: number) => choices.of('op', { N }, () => ({ variant: 'b' }), () => true).variant;
+  const ask = (N: number) => choices.of('op', { N }, {}, () => ({ variant: 'b' }), () => true).variant;
   assert.equal([ask(1), ask(2), ask(1)], ['a', 'b', 'a']);
   assert.equal(choices.table(), { 'op N=1': { variant: 'a' }, 'op N=2': { variant: 'b' } });
+});
+
+tests('the batch has no part in what computes an image, or its gradient', () => {
+  const engine = on(8), of = (N: number) => (['forward', 'input', 'weight'] as const).map((direction) => (convChoice(engine, { ...dims, N }, direction), engine.choices.made.size));
+  assert.equal([of(2), of(5)], [[1, 2, 3], [3, 3, 4]]);
+  const rows = (H: number) => convChoice(engine, { ...dims, N: 1, H, W: 1, OH: H, OW: 1, KH: 1, KW: 1, pad_top: 0, pad_left: 0 }, 'forward');
+  assert.is(rows(3), rows(7));
+  assert.equal([...engine.choices.made.get(key('conv2d_forward'))!.at.values()], [{ N: 2 }, { N: 5 }]);
 });
 
 tests.run();

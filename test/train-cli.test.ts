@@ -66,7 +66,7 @@ cli('train fills a run folder', async () => {
   ended(done, 0, process.env['DDPM_TEST_LIMITS'] === 'default' ? /^device {3}\S/m : /^device {3}.+ · /m, /^data {5}shapes {2}64 × 28×28×1 {2}flip on/m, /^model {4}tiny .* \d+ parameters$/m, /^train {4}batch 4, .* 8 steps = 0\.500 epochs$/m);
   ended(done, 0, /^memory {3}weights .* activations .* = \d+ MiB$/m, /^kernels {2}\d+ pipelines compiled in/m, `run      ${run('a')}`, /^step 4\/8 \| {2}50% \| loss \d/m);
   assert.is(done.stdout, `samples  ${run('a', 'samples', 'final.png')}\nmore     npm run sample -- ${run('a')}\n`);
-  assert.equal(readdirSync(run('a')).sort(), ['checkpoints', 'config.json', 'env.json', 'latest', 'metrics.jsonl', 'report.html', 'samples']);
+  assert.equal(readdirSync(run('a')).sort(), ['checkpoints', 'config.json', 'env.json', 'latest', 'metrics.jsonl', 'report.html', 'samples', 'tuning.json']);
   assert.equal(readdirSync(run('a', 'samples')).sort(), ['final.png', 'step-0000004.png']);
   assert.equal(readdirSync(run('a', 'checkpoints')).sort(), ['step-0000004', 'step-0000008']);
   assert.is(readFileSync(run('a', 'latest'), 'utf8'), 'checkpoints/step-0000008\n');

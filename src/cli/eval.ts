@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { type Dataset, loadDataset } from '../data/dataset.ts';
 import { DdpmError } from '../errors.ts';
 import { readFileOr, writeAtomic } from '../io/files.ts';
-import { type OpenedEngine, openEngine } from '../node.ts';
-import { describeDevice, runCommand, say } from './command.ts';
+import type { OpenedEngine } from '../node.ts';
+import { runCommand, say } from './command.ts';
 import { readingOptions } from './data-settings.ts';
 import { measure, type Real } from './eval-distance.ts';
 import { openExtractor, trainFeatures } from './eval-features.ts';
@@ -16,6 +16,7 @@ import { type Command, helpText, type Parsed, parseFlags, typedAs } from './flag
 import { describeEnvironment } from './run-folder.ts';
 import { type PlacedModel, placeModel } from './sampling.ts';
 import { EVAL } from './settings.ts';
+import { describeTuning, openTuned } from './tuning.ts';
 
 const COMMAND: Command = {
   name: 'eval',
@@ -32,10 +33,11 @@ async function evaluate(): Promise<number> {
   }
   if (Number(positional !== null) + Number(settings.real) + Number(settings.trainFeatures) !== 1)
     throw new DdpmError('E-USAGE', `eval takes one of: a run, a model or images to measure (${typedAs('eval')} runs/NAME); --real, which measures real images; --train-features, which measures nothing.`);
-  const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
-  say('device', describeDevice(opened));
+  const { opened, tuning } = await openTuned(settings);
   if (settings.trainFeatures) await trainFeatures(opened, settings);
   else await report(opened, parsed);
+  const tuned = describeTuning(opened.engine.choices, tuning);
+  if (tuned) say('tuned', tuned);
   await opened.close();
   return 0;
 }

@@ -4,8 +4,7 @@ import { DdpmError } from '../errors.ts';
 import { writeAtomic } from '../io/files.ts';
 import type { Picture } from '../io/picture.ts';
 import { encodePng } from '../io/png.ts';
-import { openEngine } from '../node.ts';
-import { describeDevice, runCommand, say } from './command.ts';
+import { runCommand, say } from './command.ts';
 import type { Figure } from './figures.ts';
 import { type Command, helpText, parseFlags } from './flags.ts';
 import { drawGrid } from './sample-draw.ts';
@@ -14,6 +13,7 @@ import type { Ready, Written } from './sample-ready.ts';
 import { editing, inpainting, interpolating, inverting } from './sample-uses.ts';
 import { imageShape, placeModel, samplerOptions } from './sampling.ts';
 import { SAMPLE, type SampleSettings } from './settings.ts';
+import { describeTuning, openTuned } from './tuning.ts';
 
 const COMMAND: Command = { name: 'sample', help: 'Draws images with a trained model, edits given ones, and shows how it works.', positional: '<run | checkpoint | folder with config.json>' };
 
@@ -34,17 +34,18 @@ async function sample(): Promise<number> {
     return 0;
   }
   const task = taskOf(settings, given);
-  const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
+  const { opened, tuning } = await openTuned(settings);
   const placed = await placeModel(opened.engine, positional!, settings.weights);
   const { model, unet, parameters } = placed, { schedule, variance } = model.scheduler;
-  say('device', describeDevice(opened));
   say('model', `${model.file}  ${parameters.count} parameters`);
   say('schedule', `${schedule.T} timesteps, ${variance}  ${model.schedulerFile ?? "nothing said, so DDPM's own: linear from 0.0001 to 0.02"}`);
   // The chain as it was trained is what the figures and RePaint are about.
   const sampler = (task === 'figure' || task === 'inpaint') && !given.has('sampler') ? 'ddpm' : settings.sampler;
   const asked = { ...settings, sampler, ...(task === 'inpaint' && !given.has('sampleSteps') && settings.spacing === null && settings.timesteps === null && { sampleSteps: Math.min(100, schedule.T) }) };
   const ready: Ready = { placed, settings: asked, given, image: () => imageShape(unet, model), options: samplerOptions(asked, given, model.scheduler) };
-  for (const [what, path] of await run(task, ready)) process.stdout.write(`${what.padEnd(9)}${path}\n`);
+  const files = await run(task, ready), tuned = describeTuning(opened.engine.choices, tuning);
+  if (tuned) say('tuned', tuned);
+  for (const [what, path] of files) process.stdout.write(`${what.padEnd(9)}${path}\n`);
   await opened.close();
   return 0;
 }

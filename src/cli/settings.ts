@@ -76,6 +76,10 @@ const GPU = {
   type: 'string', default: null, value: 'N|NAME', once: true, unset: 'the first hardware adapter',
   group: 'device', help: 'adapter by number or part of its name',
 } as const;
+const TUNING = {
+  type: 'string', default: 'auto', value: 'auto|off|RUN|FILE',
+  group: 'device', help: 'which kernels: as tune measured here, as by default, or as in a run',
+} as const;
 const HELP = { type: 'bool', default: false, once: true, group: 'other', help: 'show this text' } as const;
 
 /** How data are read, whatever their format. */
@@ -176,6 +180,7 @@ export const TRAIN = {
   view: { type: 'string', default: null, bare: String(PORT), value: '[PORT]', unset: 'off', once: true, group: 'run', help: 'show the run, live, on a page at 127.0.0.1' },
 
   gpu: GPU,
+  tuning: TUNING,
   'list-gpus': { type: 'bool', default: false, once: true, group: 'device', help: 'list the adapters and stop' },
 
   progress: {
@@ -255,6 +260,7 @@ export const SAMPLE = {
   },
 
   gpu: GPU,
+  tuning: TUNING,
   help: HELP,
 } as const satisfies Table;
 
@@ -282,6 +288,7 @@ export const EVAL = {
   ...SAMPLING,
 
   gpu: GPU,
+  tuning: TUNING,
   help: HELP,
 } as const satisfies Table;
 

@@ -13,11 +13,11 @@ import { loadCheckpoint, loadModelFolder, type ModelFolder, readModelConfig, sav
 import { writeAtomic } from '../io/files.ts';
 import { Engine } from '../gpu/engine.ts';
 import { paperDevice } from '../gpu/paper.ts';
-import { listAdapters, openEngine, type OpenedEngine } from '../node.ts';
+import { listAdapters, type OpenedEngine } from '../node.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { DeviceImages } from '../ops/random.ts';
-import { describeDevice, mebibytes, quoted, runCommand, say } from './command.ts';
+import { mebibytes, quoted, runCommand, say } from './command.ts';
 import { readingOptions } from './data-settings.ts';
 import { classesOf, diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
 import { type Command, helpText, parseFlags, settingsToJson, typedAs } from './flags.ts';
@@ -30,6 +30,7 @@ import { memoryLine, memoryParts, modelLine, softwareWarning, trainLine } from '
 import { checkModel, describeScheduler, withScheduler } from './train-init.ts';
 import { trainLoop } from './train-loop.ts';
 import { SampleGrids } from './train-samples.ts';
+import { describeRefused, describeTuning, openTuned, recordTuning, type Tuning } from './tuning.ts';
 import { makeReport } from './view-server.ts';
 
 const COMMAND: Command = { name: 'train', help: 'Trains a model, or goes on training one, and keeps all of it in a run folder.' };
@@ -60,8 +61,9 @@ async function train(): Promise<number> {
   if (settings.betas !== null && given.has('timesteps')) throw new DdpmError('E-USAGE', `--timesteps does not go with --betas: there are as many as ${settings.betas} has betas.`);
   // A run that goes on has its betas in the checkpoint, wherever the file of its first start is now.
   const betas = settings.betas === null ? null : await readBetas(resumed && !given.has('betas') ? join(resumed.checkpoint.path, 'scheduler_config.json') : settings.betas);
-  const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu });
-  const code = await trainOn(opened, betas ? { ...settings, timesteps: betas.length } : settings, { given, betas, resumed, initial });
+  process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
+  const { opened, tuning } = await openTuned(settings, resumed && !given.has('tuning') ? resumed.run.path : null);
+  const code = await trainOn(opened, betas ? { ...settings, timesteps: betas.length } : settings, { given, betas, resumed, initial, tuning });
   // Not after an error: a lost device has nothing to wait for, and the process ends in any case.
   await opened.close();
   return code;
@@ -75,14 +77,13 @@ interface Start {
   readonly resumed: { readonly run: RunFolder; readonly checkpoint: Checkpoint } | null;
   /** The weights of --init. */
   readonly initial: ModelFolder | null;
+  readonly tuning: Tuning;
 }
 
-async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, betas, resumed, initial }: Start): Promise<number> {
+async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, betas, resumed, initial, tuning }: Start): Promise<number> {
   const { software } = opened;
   // What a dry run says is counted; nothing is allocated, however large the model and the batch.
-  const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth, opened.info)) : opened.engine;
-  process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
-  say('device', describeDevice(opened));
+  const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth, opened.info), { choices: tuning.choices }) : opened.engine;
   const data = await loadDataset(asked.data, { ...(asked.limit !== null && { limit: asked.limit }), ...readingOptions(asked), say: (text) => say('data', text) });
   const settings = resolveSettings(asked, { software, flip: data.flip });
   if (software) say('warning', softwareWarning(opened, settings));
@@ -108,6 +109,9 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   if (initial) say('init', describeScheduler(given, initial));
   say('schedule', diffusionLine(settings, training.lossName));
   say('train', trainLine(settings, data.count));
+  const tuned = describeTuning(engine.choices, tuning), refused = describeRefused(engine.choices);
+  if (tuned) say('tuned', tuned);
+  if (refused) say('warning', refused);
   const memory = memoryParts(parameters, training.plan.pool.totalBytes, data.pixels.length);
   say('memory', memoryLine(memory));
 
@@ -140,6 +144,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
     if (state.seed !== seed) say('warning', `the seed was ${state.seed} and is ${seed}: from here on the run is another one`);
     if (state.data?.count !== data.count) say('warning', `the data were ${state.data?.count} images and are ${data.count}: the order goes on differently`);
   }
+  await recordTuning(run.path, opened.info, engine.choices);
   if (asked.view !== null) await openView(run, asked.view);
   await compile(training);
 

@@ -36,12 +36,12 @@ function matmulVariant(engine: Engine, a: Operand, b: Operand, c: Operand, sizes
   const aligned = (operand: Operand, to: number) => [operand.ld, operand.outer, operand.inner].every((n) => n % to === 0);
   const room = sizes.N % 2 === 0 || c.ld > sizes.N; // an odd last column is written with the one behind it
   const can = { tiled: true, subgroup: engine.subgroupWidth === 8 && aligned(a, 4) && aligned(b, 2) && aligned(c, 2) && room };
-  const shape = {
+  const { batch, ...shape } = {
     ...sizes, trans_a: Number(!!a.transposed), trans_b: Number(!!b.transposed), lda: a.ld, ldb: b.ld, ldc: c.ld,
     outer_a: a.outer, outer_b: b.outer, outer_c: c.outer, inner_a: a.inner, inner_b: b.inner, inner_c: c.inner,
   };
   return engine.choices.of(
-    'matmul', shape, () => ({ variant: DEFAULTS[engine.deviceClass].matmul.find((variant) => can[variant])! }), ({ variant, ...rest }) => Object.hasOwn(can, variant!) && can[variant as MatmulVariant] && !Object.keys(rest).length,
+    'matmul', shape, { batch }, () => ({ variant: DEFAULTS[engine.deviceClass].matmul.find((variant) => can[variant])! }), ({ variant, ...rest }) => Object.hasOwn(can, variant!) && can[variant as MatmulVariant] && !Object.keys(rest).length,
   ).variant;
 }
 

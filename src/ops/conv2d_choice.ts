@@ -55,9 +55,9 @@ const OPS = { forward: 'conv2d_forward', input: 'conv2d_backward_input', weight:
 
 /** How this engine computes a convolution or one of its gradients. */
 export function convChoice(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvChoice {
-  const { N, H, W, C, OH, OW, O, KH, KW, stride, pad_top, pad_left } = dims;
-  return engine.choices.of<ConvChoice>(
-    OPS[direction], { N, H, W, C, OH, OW, O, KH, KW, stride, pad_top, pad_left },
-    () => whole(usual(engine, dims, direction), dims, direction), (choice) => takes(engine, dims, direction, choice),
-  );
+  const { N, H, W, C, OH, OW, O, KH, KW, stride, pad_top, pad_left } = dims, sizes = { H, W, OH, OW }, kernel = { C, O, KH, KW, stride, pad_top, pad_left };
+  // The images of a batch, or the pixels that a 1 x 1 convolution takes for rows, are only a matter of how many there are; but a sum over them is split by their number.
+  const rows = KH === 1 && KW === 1 && stride === 1 && pad_top === 0 && pad_left === 0;
+  const [shape, at] = direction === 'weight' ? [{ N, ...sizes, ...kernel }, {}] : rows ? [kernel, { N, ...sizes }] : [{ ...sizes, ...kernel }, { N }];
+  return engine.choices.of<ConvChoice>(OPS[direction], shape, at, () => whole(usual(engine, dims, direction), dims, direction), (choice) => takes(engine, dims, direction, choice));
 }

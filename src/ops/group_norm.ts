@@ -27,7 +27,7 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   if (b) requireShapes(sameShape(a, b, false), 'groupNorm', 'two inputs that differ in their channels alone', { x: a, x2: b });
   if (gamma.size !== (beta ? C : 2 * N * C) || (beta && beta.size !== C) || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
   const { many, short, long } = DEFAULTS[engine.deviceClass].groupNorm;
-  const workgroup = (op: string) => engine.choices.of(op, { N, P, C0, C1, G }, () => ({ workgroup: P >= many ? long : short }), ({ workgroup: size, ...rest }) => isWorkgroup(size) && !Object.keys(rest).length).workgroup;
+  const workgroup = (op: string) => engine.choices.of(op, { P, C0, C1, G }, { N }, () => ({ workgroup: P >= many ? long : short }), ({ workgroup: size, ...rest }) => isWorkgroup(size) && !Object.keys(rest).length).workgroup;
   const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: beta ? 0 : 2 * C, TWO: Number(b !== null), stream: dropout?.stream ?? 0, p: dropout?.p ?? 0, DROP: Number(!!dropout) };
   const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: (beta ?? gamma).slice };
   const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;

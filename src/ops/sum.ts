@@ -8,7 +8,7 @@ import { DEFAULTS, isWorkgroup } from '../variants.ts';
 /** y[n,c] = sum over p of x[n,p,c], for x (N, P, C). */
 export function sumPixels(engine: Engine, x: Slice, N: number, P: number, C: number, { slice: y, accumulate }: Destination): void {
   const usual = () => (({ workgroup, columns }) => ({ workgroup, columns }))(DEFAULTS[engine.deviceClass].sums);
-  const { workgroup, columns } = engine.choices.of('sum_pixels', { N, P, C }, usual, ({ workgroup: size, columns: shared, ...rest }) => isWorkgroup(size) && isWorkgroup(shared) && shared <= size && !Object.keys(rest).length);
+  const { workgroup, columns } = engine.choices.of('sum_pixels', { P, C }, { N }, usual, ({ workgroup: size, columns: shared, ...rest }) => isWorkgroup(size) && isWorkgroup(shared) && shared <= size && !Object.keys(rest).length);
   const all = C % 4 ? N * C : (N * C) / 4;
   engine.run(C % 4 ? k.sum_pixels : k.sum_pixels_vec4, grid(Math.ceil(all / columns)), { x, y, N, P, C, accumulate, WG: workgroup, COLUMNS: columns });
 }
