@@ -11,16 +11,16 @@ import { DeviceImages } from '../src/ops/random.ts';
 
 export const imageOf = (preset: PresetName) => (preset === 'ddpm-cifar10' ? { size: 32, channels: 3 as const } : { size: 28, channels: 1 as const });
 
-/** With `initial` false the weights keep whatever the memory holds. */
-export function place(engine: Engine, preset: PresetName, initial = true) {
+/** With `initial` false the weights keep whatever the memory holds; with `checkpointBlocks` backward runs each block again. */
+export function place(engine: Engine, preset: PresetName, initial = true, checkpointBlocks = false) {
   const { size, channels } = imageOf(preset);
-  const unet = new UNet({ ...modelConfig(preset, { channels, height: size, width: size }) }, { dropout: PRESETS[preset].dropout });
+  const unet = new UNet({ ...modelConfig(preset, { channels, height: size, width: size }) }, { dropout: PRESETS[preset].dropout, checkpointBlocks });
   return { unet, parameters: Parameters.place(engine, unet, { initial }), diffusion: new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 1000 })), size, channels };
 }
 
 /** The training step of a preset on synthetic images: the same dispatches as on any others. */
-export function trainingOf(engine: Engine, preset: PresetName, batchSize: number, initial = true) {
-  const model = place(engine, preset, initial);
+export function trainingOf(engine: Engine, preset: PresetName, batchSize: number, initial = true, checkpointBlocks = false) {
+  const model = place(engine, preset, initial, checkpointBlocks);
   const images = new DeviceImages(engine, makeShapes({ count: 2048, size: model.size, channels: model.channels }), false);
   const { lr, ema, gradClip } = PRESETS[preset];
   const training = new Training(model.unet, model.parameters, model.diffusion, images, { batchSize, steps: 1000, lr, ema, gradClip });

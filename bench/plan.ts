@@ -22,12 +22,12 @@ function byKernel(plan: Plan<unknown>): [string, number][] {
 }
 
 /** Counts the plans of each preset as a GPU and as a CPU (8-wide subgroups) would run them. */
-export function plans(presets: readonly PresetName[], batch: number | null, each: boolean): PlanCount[] {
+export function plans(presets: readonly PresetName[], batch: number | null, each: boolean, checkpointBlocks = false): PlanCount[] {
   const counts: PlanCount[] = [];
   for (const preset of presets.length ? presets : PRESET_NAMES)
     for (const [kind, width] of [['GPU', 32], ['CPU', 8]] as const) {
       const engine = new Engine(paperDevice(width)), N = batch ?? PRESETS[preset].batchSize;
-      const { training } = trainingOf(engine, preset, N, false);
+      const { training } = trainingOf(engine, preset, N, false, checkpointBlocks);
       const { unet, diffusion, size, channels } = place(engine, preset, false);
       const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [N, size, size, channels], { method: 'ddim', steps: 50 });
       const report = (name: string, dispatches: number, bytes: number) => {

@@ -32,6 +32,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
   --all           every variant of a kernel, not only the one that the engine chooses
   --seconds N     how long a step is timed (default 3)
   --profile       time by kernel within a step
+  --checkpoint-blocks   of step and plan: backward runs each block again instead of keeping what it computed
   --json FILE     results in Google Benchmark's schema
   --compare FILE  against such a file: the change of each row
 `;
@@ -40,13 +41,13 @@ async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
-      preset: { type: 'string' }, 'batch-size': { type: 'string' }, all: { type: 'boolean' }, seconds: { type: 'string' }, profile: { type: 'boolean' },
+      preset: { type: 'string' }, 'batch-size': { type: 'string' }, all: { type: 'boolean' }, seconds: { type: 'string' }, profile: { type: 'boolean' }, 'checkpoint-blocks': { type: 'boolean' },
       json: { type: 'string' }, compare: { type: 'string' }, help: { type: 'boolean' },
     },
   });
   if (values.help) return void console.log(HELP);
   if (values.preset && !PRESET_NAMES.includes(values.preset as PresetName)) throw new DdpmError('E-USAGE', `there is no preset "${values.preset}"; the presets are ${PRESET_NAMES.join(', ')}.`);
-  if (positionals[0] === 'plan') return void plans(values.preset ? [values.preset as PresetName] : [], values['batch-size'] ? Number(values['batch-size']) : null, values.profile ?? false);
+  if (positionals[0] === 'plan') return void plans(values.preset ? [values.preset as PresetName] : [], values['batch-size'] ? Number(values['batch-size']) : null, values.profile ?? false, values['checkpoint-blocks']);
   if (positionals[0] === 'host') {
     const name = (values.preset as PresetName | undefined) ?? 'tiny';
     return host(name, Number(values['batch-size'] ?? PRESETS[name].batchSize));
@@ -73,7 +74,7 @@ async function main(): Promise<void> {
       benchmarks.push({ ...r, name, run_name: name, run_type: 'iteration', iterations: 1, real_time: r.ms, cpu_time: r.ms, time_unit: 'ms' });
     };
     if (mode === 'step') {
-      report(await trainingStep(opened, preset, batch, seconds, values.profile));
+      report(await trainingStep(opened, preset, batch, seconds, values.profile, values['checkpoint-blocks']));
       for (const n of [1, 64]) report(await samplingStep(opened, preset, n, seconds));
     } else for (let n = 1; n <= batch; n *= 4) report(await trainingStep(opened, preset, n, seconds));
   } else if (mode === 'peers') {

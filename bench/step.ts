@@ -22,8 +22,8 @@ export interface StepResult {
 }
 
 /** Times `steps` training steps in groups that are submitted without waiting, after a burn-in. */
-export async function trainingStep({ engine }: OpenedEngine, preset: PresetName, batch: number, seconds: number, profile = false): Promise<StepResult> {
-  const { training, parameters } = trainingOf(engine, preset, batch);
+export async function trainingStep({ engine }: OpenedEngine, preset: PresetName, batch: number, seconds: number, profile = false, checkpointBlocks = false): Promise<StepResult> {
+  const { training, parameters } = trainingOf(engine, preset, batch, true, checkpointBlocks);
   await training.plan.compile();
   let step = 0;
   const group = async (count: number) => {

@@ -54,7 +54,7 @@ export class Tensor {
    */
   get gpu(): { readonly buffer: GPUBuffer; readonly offset: number; readonly size: number } {
     if (!this.engine.capturing) this.engine.flush();
-    return { buffer: this.slice.buffer, offset: this.slice.offset, size: this.slice.bytes };
+    return { buffer: this.engine.bufferOf(this.slice), offset: this.slice.offset, size: this.slice.bytes };
   }
 
   free(): void {

@@ -9,6 +9,7 @@ import { type Args, type Grid, grid, type Kernel, type Slice } from './kernel.ts
 import { fill } from './kernels.gen.ts';
 import { type Pipeline, Pipelines } from './pipelines.ts';
 import { type Command, encode, Plan } from './plan.ts';
+import { PlanPool } from './plan-pool.ts';
 import { Pool } from './pool.ts';
 import { type KernelTime, profile } from './profile.ts';
 import { LEAST, requireLimits } from './requirements.ts';
@@ -41,7 +42,10 @@ export class Engine {
   readonly #dims: Dims;
   readonly #bindGroups: BindGroups;
   #pending: Command[] = [];
-  #capture: { commands: Command[]; pool: Pool } | null = null;
+  /** Commands are made when the plan's buffers exist. */
+  #capture: { commands: (() => Command)[]; pool: PlanPool } | null = null;
+  /** Of what was captured: the buffers behind the stand-ins that its tensors were given. */
+  readonly #built = new WeakMap<GPUBuffer, GPUBuffer>();
   #failure: Error | null = null;
 
   readonly #poison: boolean;
@@ -130,6 +134,11 @@ export class Engine {
     return this.#pool.isLive(buffer) || [...this.#plans].some((plan) => plan.pool.isLive(buffer));
   }
 
+  /** The buffer that a slice lies in: of what a capture made there is none before its end. */
+  bufferOf({ buffer }: { readonly buffer: GPUBuffer }): GPUBuffer {
+    return this.#built.get(buffer) ?? buffer;
+  }
+
   free(slice: Slice): void {
     for (let i = this.#scopes.length - 1; i >= 0 && !this.#scopes[i]!.slices.delete(slice.buffer); i--);
     const pool = this.#capture?.pool.owns(slice.buffer) ? this.#capture.pool : this.#pool;
@@ -187,25 +196,25 @@ export class Engine {
     const resources = Object.keys(kernel.bindings).map((name) => this.#binding(kernel, name, given[name] as Slice));
     if (Object.keys(kernel.dims).length) resources.push(this.#dims.get(kernel, (name) => this.#number(kernel, name, given[name])));
     // A plan keeps its own bind groups, and is guarded as a whole.
-    const bindings = this.#capture ? makeBindGroup(this.device, pipeline, resources) : this.#bindGroups.get(pipeline, resources);
-    this.#record({ kind: 'dispatch', pipeline, bindings, x, y, z });
+    const bind = this.#capture ? () => makeBindGroup(this.device, pipeline, resources.map((r) => ({ ...r, buffer: this.bufferOf(r) }))) : () => this.#bindGroups.get(pipeline, resources);
+    this.#record(() => ({ kind: 'dispatch', pipeline, bindings: bind(), x, y, z }));
   }
 
   copy(from: Slice, to: Slice): void {
     if (from.bytes !== to.bytes) throw new DdpmError('E-SHAPE', `copy of ${from.bytes} bytes into ${to.bytes} bytes.`);
-    this.#record({ kind: 'copy', from, to });
+    this.#record(() => ({ kind: 'copy', from: this.#placed(from), to: this.#placed(to) }));
   }
 
   /** Sets a slice to zero. */
   clear(slice: Slice): void {
-    this.#record({ kind: 'clear', slice });
+    this.#record(() => ({ kind: 'clear', slice: this.#placed(slice) }));
   }
 
   write(to: Slice, data: Float32Array | Uint32Array | Int32Array | Uint8Array): void {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'write() inside capture(): a plan holds commands only. Write before or after, into a buffer that the plan reads.');
     if (data.byteLength > to.bytes) throw new DdpmError('E-SHAPE', `write of ${data.byteLength} bytes into ${to.bytes} bytes.`);
     this.flush();
-    this.#guard(() => this.device.queue.writeBuffer(to.buffer, to.offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength));
+    this.#guard(() => this.device.queue.writeBuffer(this.bufferOf(to), to.offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength));
   }
 
   /** The only await: brings a slice back. Everything recorded before is submitted first. */
@@ -220,7 +229,7 @@ export class Engine {
     const size = Math.ceil(from.bytes / 4) * 4;
     const staging = this.device.createBuffer({ size, usage: USAGE.COPY_DST | USAGE.MAP_READ });
     try {
-      this.#submit((encoder) => encoder.copyBufferToBuffer(from.buffer, from.offset, staging, 0, size));
+      this.#submit((encoder) => encoder.copyBufferToBuffer(this.bufferOf(from), from.offset, staging, 0, size));
       await this.settle(staging.mapAsync(MAP_READ));
       this.check();
       return staging.getMappedRange().slice(0, from.bytes);
@@ -310,13 +319,17 @@ export class Engine {
   capture<T>(fn: () => T): Plan<T> {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'capture() inside capture().');
     this.flush();
-    const capture = (this.#capture = { commands: [] as Command[], pool: new Pool(this.device) });
+    const capture = (this.#capture = { commands: [] as (() => Command)[], pool: new PlanPool(this.device) });
     // A scope of its own keeps the plan's buffers out of scopes that are open around it.
     const scope = this.openScope(false), depth = this.#scopes.length;
     try {
       const result = this.#guard(fn);
       if (this.#scopes.length !== depth) throw new DdpmError('E-ENGINE', 'capture() ended with a tape or scope still open inside it.');
-      const plan = new Plan(this, capture.commands, capture.pool, result);
+      const commands = this.#guard(() => {
+        capture.pool.build((standIn, buffer) => this.#built.set(standIn, buffer));
+        return capture.commands.map((make) => make());
+      });
+      const plan = new Plan(this, commands, capture.pool, result);
       scope.slices.clear();
       this.#plans.add(plan);
       return plan;
@@ -363,9 +376,13 @@ export class Engine {
 
   // ---- private
 
-  #record(command: Command): void {
-    if (this.#capture) this.#capture.commands.push(command);
-    else if (this.#pending.push(command) >= EAGER_BATCH) this.flush();
+  #record(make: () => Command): void {
+    if (this.#capture) this.#capture.commands.push(make);
+    else if (this.#pending.push(make()) >= EAGER_BATCH) this.flush();
+  }
+
+  #placed(slice: Slice): Slice {
+    return { ...slice, buffer: this.bufferOf(slice) };
   }
 
   #number(kernel: Kernel, name: string, value: number | Slice | undefined): number {
@@ -380,7 +397,7 @@ export class Engine {
       throw new DdpmError('E-LIMIT', `${kernel.name}: ${name} is ${slice.bytes} bytes; this device binds at most ${limit}. Use a smaller batch size, or request a larger maxStorageBufferBindingSize.`);
     for (const pool of [this.#pool, this.#capture?.pool])
       if (pool?.owns(slice.buffer) && !pool.isLive(slice.buffer)) throw new DdpmError('E-ENGINE', `${kernel.name}: ${name} was freed before.`);
-    return { buffer: slice.buffer, offset: slice.offset, size: Math.min(Math.ceil(slice.bytes / 16) * 16, slice.buffer.size - slice.offset) };
+    return { buffer: this.bufferOf(slice), offset: slice.offset, size: Math.min(Math.ceil(slice.bytes / 16) * 16, slice.buffer.size - slice.offset) };
   }
 }
 

@@ -2,7 +2,7 @@
 import type { Engine } from './engine.ts';
 import type { Slice } from './kernel.ts';
 import type { Pipeline } from './pipelines.ts';
-import type { Pool } from './pool.ts';
+import type { PlanPool } from './plan-pool.ts';
 
 /** What a plan is made of: a dispatch of workgroups, a copy or a clearing of bytes. */
 export type Command =
@@ -34,11 +34,11 @@ export function encode(engine: Engine, commands: readonly Command[], encoder: GP
 export class Plan<T = unknown> {
   readonly engine: Engine;
   readonly commands: readonly Command[];
-  readonly pool: Pool;
+  readonly pool: PlanPool;
   /** The captured function's result; its tensors live as long as the plan. */
   readonly result: T;
 
-  constructor(engine: Engine, commands: readonly Command[], pool: Pool, result: T) {
+  constructor(engine: Engine, commands: readonly Command[], pool: PlanPool, result: T) {
     this.engine = engine;
     this.commands = commands;
     this.pool = pool;
