@@ -5,7 +5,7 @@ import { expand } from '../kernels/build.ts';
 import { measure } from './harness.ts';
 
 const fma = {
-  name: 'peak_fma', subgroups: false, bindings: { y: 'read_write' }, overrides: {}, optional: {}, dims: {},
+  name: 'peak_fma', features: [], bindings: { y: 'read_write' }, overrides: {}, optional: {}, dims: {},
   wgsl: `@group(0) @binding(0) var<storage, read_write> y: array<vec4f>;
 @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
   let k = vec4f(0.999 + f32(id.x) * 1e-9);
@@ -26,7 +26,7 @@ const fma = {
 } as const satisfies Kernel;
 
 const copy = {
-  name: 'peak_copy', subgroups: false, bindings: { x: 'read', y: 'read_write' }, overrides: {}, optional: {}, dims: {},
+  name: 'peak_copy', features: [], bindings: { x: 'read', y: 'read_write' }, overrides: {}, optional: {}, dims: {},
   wgsl: `${expand('#import index')}
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4f>;

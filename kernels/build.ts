@@ -5,12 +5,18 @@ import { fileURLToPath } from 'node:url';
 
 const here = dirname(fileURLToPath(import.meta.url));
 
+/** What a device must have been opened with for `enable NAME;`. */
+const FEATURES: Readonly<Record<string, string>> = { subgroups: 'subgroups', f16: 'shader-f16', chromium_experimental_subgroup_matrix: 'chromium-experimental-subgroup-matrix' };
+
+/** Permutations: a kernel that imports the one is written a second time, as NAME_suffix, with the other in its place. */
+const PERMUTATIONS = [{ of: 'values', by: 'values_vec4', suffix: 'vec4' }, { of: 'operands', by: 'operands_f16', suffix: 'f16' }] as const;
+
 interface Reflection {
   bindings: Record<string, 'read' | 'read_write'>;
   overrides: Record<string, string>;
   optional: Record<string, string>;
   dims: Record<string, string>;
-  subgroups: boolean;
+  features: string[];
 }
 
 /** Reads a kernel's interface; throws, naming the file, where it does not follow the rules that the engine relies on. */
@@ -52,7 +58,8 @@ export function reflect(file: string, source: string): Reflection {
   const struct = /^struct Dims \{([^}]*)\}/m.exec(expand(source));
   if (!!struct !== dimsBound) refuse('struct Dims and the uniform dims come together');
   for (const [, name, type] of (struct?.[1] ?? '').matchAll(/(\w+): (u32|i32|f32)/g)) dims[name!] = type!;
-  return { bindings, overrides, optional, dims, subgroups: /^enable subgroups;/m.test(source) };
+  const features = [...expand(source).matchAll(/^enable (\w+);/gm)].map(([, name]) => FEATURES[name!] ?? refuse(`enable ${name}: say in kernels/build.ts which feature of a device that is`));
+  return { bindings, overrides, optional, dims, features };
 }
 
 /** Replaces each `#import name` line by kernels/shared/name.wgsl, once, its own imports first. */
@@ -70,9 +77,9 @@ const json = (value: object) => JSON.stringify(value).replace(/"(\w+)":/g, ' $1:
 export function kernels(): { name: string; interface: Reflection; wgsl: string }[] {
   return readdirSync(here).filter((f) => f.endsWith('.wgsl')).sort().flatMap((file) => {
     const source = readFileSync(join(here, file), 'utf8'), name = basename(file, '.wgsl');
-    const one = { name, interface: reflect(file, source), wgsl: expand(source) };
-    // The one permutation: the same text, four channels at a time.
-    return /^#import values$/m.test(source) ? [one, { ...one, name: `${name}_vec4`, wgsl: expand(source.replace(/^#import values$/m, '#import values_vec4')) }] : [one];
+    const written = (as: string, text: string) => ({ name: as, interface: reflect(file, text), wgsl: expand(text) });
+    const more = PERMUTATIONS.filter(({ of }) => source.includes(`\n#import ${of}\n`));
+    return [written(name, source), ...more.map(({ of, by, suffix }) => written(`${name}_${suffix}`, source.replace(`\n#import ${of}\n`, `\n#import ${by}\n`)))];
   });
 }
 
@@ -85,7 +92,7 @@ export function build(): string {
     out.push(
       '',
       `export const ${name} = {`,
-      `  name: '${name}', subgroups: ${r.subgroups},`,
+      `  name: '${name}', features: ${JSON.stringify(r.features).replaceAll('"', "'")},`,
       `  bindings: ${json(r.bindings)}, overrides: ${json(r.overrides)}, optional: ${json(r.optional)}, dims: ${json(r.dims)},`,
       `  wgsl: ${JSON.stringify(wgsl)},`,
       '} as const;',

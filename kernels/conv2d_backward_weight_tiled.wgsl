@@ -1,6 +1,7 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
 // One workgroup computes 64 (kh,kw,c) x 64 o of one split, an invocation 8 x 4. Both operands are contiguous along what is not summed: vec4 loads, nothing turned.
 // For GPUs; C and O are multiples of 4.
+#import operands
 #import index
 #import conv2d
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
@@ -10,8 +11,8 @@
 @group(0) @binding(4) var<uniform> dims: Dims;
 
 const BK = 16u;
-var<workgroup> xs: array<vec4f, 256>; // (BK, 64 / 4)
-var<workgroup> ys: array<vec4f, 256>; // (BK, 64 / 4)
+var<workgroup> xs: array<Operand4, 256>; // (BK, 64 / 4)
+var<workgroup> ys: array<Operand4, 256>; // (BK, 64 / 4)
 
 @compute @workgroup_size(16, 8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {
@@ -45,15 +46,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
         if (p >= 0 && m < rows4) { a = x[u32(p) * C4 + m % C4]; }
         if (n < O4) { b = dy[q * O4 + n]; }
       }
-      xs[li + 128u * j] = a;
-      ys[li + 128u * j] = b;
+      xs[li + 128u * j] = Operand4(a);
+      ys[li + 128u * j] = Operand4(b);
     }
     workgroupBarrier();
     for (var k = 0u; k < BK; k++) {
-      let b = ys[k * 16u + l.x];
+      let b = vec4f(ys[k * 16u + l.x]);
       sum += b;
-      let a0 = xs[k * 16u + l.y * 2u];
-      let a1 = xs[k * 16u + l.y * 2u + 1u];
+      let a0 = vec4f(xs[k * 16u + l.y * 2u]);
+      let a1 = vec4f(xs[k * 16u + l.y * 2u + 1u]);
       for (var i = 0u; i < 4u; i++) {
         acc[i] = fma(vec4f(a0[i]), b, acc[i]);
         acc[i + 4u] = fma(vec4f(a1[i]), b, acc[i + 4u]);

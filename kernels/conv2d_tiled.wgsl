@@ -3,6 +3,7 @@
 // 28 TFLOP/s on an H100, 44 % of its FMA peak; tiles of 128 x 128 with 8 x 8 an invocation reached 2 to 7 there.
 // The two directions are one GEMM; only the gather of pixels differs. For GPUs; channel counts are multiples of 4. In the transposed direction
 // the names are the GEMM's: x is dy with C = O of the forward, y is dx, and H, W, OH, OW keep the forward's meaning.
+#import operands
 #import index
 #import conv2d
 override TRANSPOSED: bool = false;
@@ -20,8 +21,8 @@ override TWO: bool = false;
 const BM = 64u;
 const BN4 = 16u;
 const BK4 = 4u;
-var<workgroup> xs: array<vec4f, 256>; // (BK4, BM): k-major, so that the inner loop's reads are broadcasts
-var<workgroup> ws: array<vec4f, 256>; // (4 BK4, BN4)
+var<workgroup> xs: array<Operand4, 256>; // (BK4, BM): k-major, so that the inner loop's reads are broadcasts
+var<workgroup> ws: array<Operand4, 256>; // (4 BK4, BN4)
 
 @compute @workgroup_size(16, 8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {
@@ -54,7 +55,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
         let c = k % cin4;
         if (!TWO) { value = x[u32(p) * cin4 + c]; } else if (c < C4) { value = x[u32(p) * C4 + c]; } else { value = x2[u32(p) * (cin4 - C4) + c - C4]; }
       }
-      xs[k4 * BM + li % BM] = value;
+      xs[k4 * BM + li % BM] = Operand4(value);
     }
     if (TRANSPOSED) {
       // The weight's rows are the columns here: half of the invocations each turn 4 x 4 of it on the way.
@@ -67,7 +68,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
           let at = (tap * dims.WC + dims.C0 + (column + n4) * 4u) * cin4 + k % cin4;
           t = transpose(mat4x4f(w[at], w[at + cin4], w[at + 2u * cin4], w[at + 3u * cin4]));
         }
-        for (var i = 0u; i < 4u; i++) { ws[(li % BK4 * 4u + i) * BN4 + n4] = t[i]; }
+        for (var i = 0u; i < 4u; i++) { ws[(li % BK4 * 4u + i) * BN4 + n4] = Operand4(t[i]); }
       }
     } else {
       for (var j = 0u; j < 2u; j++) {
@@ -77,17 +78,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
         let c = column + i % BN4;
         var value = vec4f(0.0);
         if (tap < taps && c < cout4) { value = w[(tap * dims.WC + dims.C0 + k % cin4 * 4u + i / BN4 % 4u) * cout4 + c]; }
-        ws[i] = value;
+        ws[i] = Operand4(value);
       }
     }
     workgroupBarrier();
     for (var k4 = 0u; k4 < BK4; k4++) {
-      let b0 = ws[(k4 * 4u + 0u) * BN4 + l.x];
-      let b1 = ws[(k4 * 4u + 1u) * BN4 + l.x];
-      let b2 = ws[(k4 * 4u + 2u) * BN4 + l.x];
-      let b3 = ws[(k4 * 4u + 3u) * BN4 + l.x];
+      let b0 = vec4f(ws[(k4 * 4u + 0u) * BN4 + l.x]);
+      let b1 = vec4f(ws[(k4 * 4u + 1u) * BN4 + l.x]);
+      let b2 = vec4f(ws[(k4 * 4u + 2u) * BN4 + l.x]);
+      let b3 = vec4f(ws[(k4 * 4u + 3u) * BN4 + l.x]);
       for (var i = 0u; i < 8u; i++) {
-        let a = xs[k4 * BM + l.y * 8u + i];
+        let a = vec4f(xs[k4 * BM + l.y * 8u + i]);
         acc[i] = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, acc[i]))));
       }
     }

@@ -1,6 +1,7 @@
 // C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes where trans_a, trans_b are set
 // One workgroup computes 32 x 32 of one matrix, an invocation 4 x 4, with tiles of 16 k in workgroup memory. Batches have an outer and an inner stride
 // (images and heads), so that attention heads are read where they lie, inside (N, T, C).
+#import operands
 #import index
 struct Dims {
   M: u32, N: u32, K: u32, batch: u32, inner: u32, trans_a: u32, trans_b: u32, accumulate: u32, alpha: f32,
@@ -11,8 +12,8 @@ struct Dims {
 @group(0) @binding(2) var<storage, read_write> c: array<f32>; // (batch, M, N)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
-var<workgroup> ta: array<f32, 528>; // (16, 33): k-major; a row of padding against bank conflicts
-var<workgroup> tb: array<f32, 528>;  // (16, 33)
+var<workgroup> ta: array<Operand, 528>; // (16, 33): k-major; a row of padding against bank conflicts
+var<workgroup> tb: array<Operand, 528>; // (16, 33)
 
 @compute @workgroup_size(8, 8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {
@@ -39,14 +40,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       if (i0 + ia < dims.M && k0 + ka < dims.K) { va = a[a0 + select((i0 + ia) * dims.lda + k0 + ka, (k0 + ka) * dims.lda + i0 + ia, dims.trans_a != 0u)]; }
       var vb = 0.0;
       if (j0 + jb < dims.N && k0 + kb < dims.K) { vb = b[b0 + select((k0 + kb) * dims.ldb + j0 + jb, (j0 + jb) * dims.ldb + k0 + kb, dims.trans_b != 0u)]; }
-      ta[ka * 33u + ia] = va;
-      tb[kb * 33u + jb] = vb;
+      ta[ka * 33u + ia] = Operand(va);
+      tb[kb * 33u + jb] = Operand(vb);
     }
     workgroupBarrier();
     for (var k = 0u; k < 16u; k++) {
       let rb = k * 33u + l.x;
-      let vb = vec4f(tb[rb], tb[rb + 8u], tb[rb + 16u], tb[rb + 24u]);
-      for (var r = 0u; r < 4u; r++) { acc[r] = fma(vec4f(ta[k * 33u + l.y * 4u + r]), vb, acc[r]); }
+      let vb = vec4f(f32(tb[rb]), f32(tb[rb + 8u]), f32(tb[rb + 16u]), f32(tb[rb + 24u]));
+      for (var r = 0u; r < 4u; r++) { acc[r] = fma(vec4f(f32(ta[k * 33u + l.y * 4u + r])), vb, acc[r]); }
     }
     workgroupBarrier();
   }

@@ -25,6 +25,7 @@ export { groupNorm, type GroupNormOptions } from './ops/group_norm.ts';
 export { gatherRows } from './ops/gather.ts';
 export { type BoundInputs, mse, objective, type ObjectiveOptions, smoothL1, squaredError, variationalBound } from './ops/loss.ts';
 export { add, dropout, silu, upsample } from './ops/pointwise.ts';
+export { type Precision, PRECISIONS, usePrecision } from './ops/precision.ts';
 export { DeviceImages, randomIntegers, randomNormal, shuffleIndices } from './ops/random.ts';
 
 export * from './nn/index.ts';

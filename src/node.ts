@@ -4,6 +4,7 @@ import type { ChoiceTable } from './gpu/choices.ts';
 import { isSoftware } from './gpu/device-class.ts';
 import { Engine } from './gpu/engine.ts';
 import { engineRequirements } from './gpu/requirements.ts';
+import { type Precision, usePrecision } from './ops/precision.ts';
 
 export { type Dataset, loadDataset, type LoadOptions } from './data/dataset.ts';
 export { makeShapes, type ShapesOptions } from './data/shapes.ts';
@@ -22,6 +23,8 @@ export interface OpenOptions {
   /** Ask for WebGPU's default limits only. */
   readonly defaultLimits?: boolean;
   readonly timestamps?: boolean;
+  /** What products take their factors in; `f16` is turned on after its self-test (`usePrecision`), whose warnings are in the result. */
+  readonly precision?: Precision;
   /** Keep WebGPU's check of every index in a shader, as on any device that is not opened here. */
   readonly robust?: boolean;
   /** Fill every allocation with NaN; for tests. */
@@ -39,6 +42,8 @@ export interface OpenedEngine {
   readonly info: GPUAdapterInfo;
   /** A CPU that plays a GPU (llvmpipe, SwiftShader). */
   readonly software: boolean;
+  /** Kernels that are not right on this device, and what is done instead. */
+  readonly warnings: readonly string[];
   close(): Promise<void>;
   /** `await using opened = await openEngine()`. */
   [Symbol.asyncDispose](): Promise<void>;
@@ -85,8 +90,11 @@ async function findAdapter(gpu: string): Promise<string> {
   throw new DdpmError('E-NO-ADAPTER', adapters.length ? `there is no adapter "${gpu}". There ${adapters.length === 1 ? 'is' : 'are'}:${list}` : `there is no adapter "${gpu}", nor any other.`);
 }
 
+/** Dawn hides float16 on NVIDIA, some of whose drivers failed its tests; the self-test of `usePrecision` stands in for that. */
+const HALF = ['vulkan_enable_f16_on_nvidia'];
+
 async function instance(options: OpenOptions): Promise<GPU> {
-  const on = ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia'];
+  const on = ['allow_unsafe_apis', ...(options.precision === 'f16' ? HALF : [])];
   // Every index that our kernels use is inside its binding (test/helpers/gpu.ts watches the memory around each); checking it again took 40 % of a step on llvmpipe.
   if (!options.robust) on.push('disable_robustness');
   // 65 microsecond steps would hide most kernels; WGSL is validated by Tint already.
@@ -134,7 +142,9 @@ export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngin
       `no WebGPU adapter was found.${reason} Linux needs a Vulkan loader (libvulkan1) and a driver: the vendor's for a GPU (in a container NVIDIA_DRIVER_CAPABILITIES must include "graphics"), ` +
         'or mesa-vulkan-drivers >= 24 for the CPU. npm run train sets up the latter on Debian and Ubuntu.',
     );
-  const { requiredLimits, requiredFeatures } = engineRequirements(adapter);
+  const { precision = 'f32' } = options, half = precision === 'f16';
+  if (half && !adapter.features.has('shader-f16')) throw new DdpmError('E-LIMIT', `${adapter.info.description || adapter.info.device} has no float16 in shaders (the WebGPU feature shader-f16): use --precision f32.`);
+  const { requiredLimits, requiredFeatures } = engineRequirements(adapter, { precision });
   const device = await adapter.requestDevice({
     requiredFeatures: [...requiredFeatures, ...(options.timestamps && adapter.features.has('timestamp-query') ? (['timestamp-query'] as const) : [])].filter((f) => !options.without?.includes(f)),
     requiredLimits: options.defaultLimits ? {} : requiredLimits,
@@ -146,5 +156,7 @@ export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngin
     device.destroy();
     await device.lost;
   };
-  return { engine, device, info: adapter.info, software, close, [Symbol.asyncDispose]: close };
+  // The null backend computes nothing that could be right.
+  const warnings = options.backend === 'null' ? [] : await usePrecision(engine, precision);
+  return { engine, device, info: adapter.info, software, warnings, close, [Symbol.asyncDispose]: close };
 }

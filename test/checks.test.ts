@@ -6,7 +6,7 @@ import { functionIn } from '../src/web/site/source.ts';
 import { readFileSync } from 'node:fs';
 import { gpuSuite } from './helpers/gpu.ts';
 
-const checks = gpuSuite('checks of the page');
+const checks = gpuSuite('checks of the page', { precision: 'f16' });
 
 checks('every kernel is in the table, beside a twin that is there', () => {
   assert.equal(Object.keys(CHECKS).sort(), Object.keys(kernels).sort());

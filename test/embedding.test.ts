@@ -229,6 +229,7 @@ embedding('limits: what is missing is a list, default limits are enough, require
     const { requiredLimits, requiredFeatures } = engineRequirements({ limits: device.limits, features: new Set(['subgroups', 'shader-f16']) } as unknown as GPUAdapter);
     assert.is(requiredLimits['maxBufferSize'], most);
     assert.equal(requiredFeatures, ['subgroups']);
+    assert.equal(engineRequirements({ limits: device.limits, features: new Set(['subgroups', 'shader-f16']) } as unknown as GPUAdapter, { precision: 'f16' }).requiredFeatures, ['subgroups', 'shader-f16']);
   }));
 
 embedding.run();

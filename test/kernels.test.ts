@@ -18,8 +18,8 @@ const read = (path: string): string => readFileSync(`${root}/${path}`, 'utf8');
 
 /** A kernel that is no file: made from WGSL as kernels/build.ts does. */
 function kernel<B extends string, D extends string = never>(name: string, source: string) {
-  const { bindings, overrides, optional, dims, subgroups } = reflect(`${name}.wgsl`, source);
-  return { name, subgroups, bindings: bindings as Record<B, 'read' | 'read_write'>, overrides: overrides as Record<never, string>, optional: optional as Record<never, string>, dims: dims as Record<D, string>, wgsl: expand(source) };
+  const { bindings, overrides, optional, dims, features } = reflect(`${name}.wgsl`, source);
+  return { name, features, bindings: bindings as Record<B, 'read' | 'read_write'>, overrides: overrides as Record<never, string>, optional: optional as Record<never, string>, dims: dims as Record<D, string>, wgsl: expand(source) };
 }
 
 // ------------------------------------------------------------------------------------------------------------------------- compilation
@@ -27,7 +27,7 @@ const compilation = suite('kernels compile');
 
 /** Dawn's null backend checks a shader as every other does and computes nothing. One a test: an error makes an engine unusable. */
 async function withNull(test: (opened: OpenedEngine) => Promise<void>): Promise<void> {
-  const opened = await openEngine({ backend: 'null' });
+  const opened = await openEngine({ backend: 'null', precision: 'f16' });
   try {
     await test(opened);
   } finally {
@@ -38,7 +38,7 @@ async function withNull(test: (opened: OpenedEngine) => Promise<void>): Promise<
 
 compilation('every kernel, with every value of its overrides that is used', () =>
   withNull(async ({ engine }) => {
-    const subgroups = engine.device.features.has('subgroups'), compiled = all.filter((k) => subgroups || !k.subgroups);
+    const subgroups = engine.device.features.has('subgroups'), compiled = all.filter((k) => subgroups || !k.features.includes('subgroups'));
     assert.is(subgroups, process.env['DDPM_TEST_LIMITS'] !== 'default');
     const variants: Record<string, number[]> = { WG: [8, 64, 256], TRANSPOSED: [0, 1], TRANS_A: [0, 1], TRANS_B: [0, 1], TWO: [0, 1], DROP: [0, 1], G: [4, 7, 8], COLUMNS: [1, 8] };
     for (const k of compiled) {
@@ -55,12 +55,12 @@ compilation('every kernel, with every value of its overrides that is used', () =
     await engine.finished();
   }));
 
-compilation('within the default limits, apart from subgroups', () =>
+compilation('within the default limits, apart from features', () =>
   withNull(async () => {
     const { engine, device } = await openEngine({ backend: 'null', defaultLimits: true, without: ['subgroups'] });
     assert.is(engine.subgroupWidth, 0);
     for (const k of all) {
-      if (k.subgroups) await assertError(() => engine.pipelines.get(k, {}), 'E-LIMIT', new RegExp(`${k.name} needs the device feature "subgroups"`));
+      if (k.features.length) await assertError(() => engine.pipelines.get(k, {}), 'E-LIMIT', new RegExp(`${k.name} needs the device feature "${k.features[0]}"`));
       else await engine.pipelines.ahead([engine.pipelines.get(k, {})]);
     }
     await engine.finished();
@@ -101,9 +101,9 @@ compilation('without compile() it comes at the next submit', () =>
 compilation('src/gpu/kernels.gen.ts is what npm run kernels makes', () => {
   assert.ok(build() === read('src/gpu/kernels.gen.ts'), 'run npm run kernels');
   const files = readdirSync(`${root}/kernels`).filter((f) => f.endsWith('.wgsl'));
-  const twice = files.filter((f) => /^#import values$/m.test(read(`kernels/${f}`)));
-  assert.ok(twice.length > 0);
-  assert.equal(all.map((k) => k.name).sort(), [...files.map((f) => f.slice(0, -5)), ...twice.map((f) => `${f.slice(0, -5)}_vec4`)].sort());
+  const twice = (['values', 'operands'] as const).map((shared) => files.filter((f) => new RegExp(`^#import ${shared}$`, 'm').test(read(`kernels/${f}`))).map((f) => f.slice(0, -5)));
+  assert.ok(twice.every((names) => names.length > 0));
+  assert.equal(all.map((k) => k.name).sort(), [...files.map((f) => f.slice(0, -5)), ...twice[0].map((name) => `${name}_vec4`), ...twice[1].map((name) => `${name}_f16`)].sort());
 });
 
 compilation('every kernel is run by the library or by a test of its own', () => {
@@ -143,9 +143,9 @@ rules('read the interface out of the WGSL', () => {
     overrides: { MODE: 'u32' },
     optional: { WG: 'u32' },
     dims: { count: 'u32', a: 'f32', first: 'i32' },
-    subgroups: false,
+    features: [],
   });
-  assert.ok(reflect('good.wgsl', good.toSpliced(2, 0, 'enable subgroups;').join('\n')).subgroups);
+  assert.equal(reflect('good.wgsl', good.toSpliced(2, 0, 'enable subgroups;', 'enable f16;').join('\n')).features, ['subgroups', 'shader-f16']);
 });
 
 for (const [what, lines, message] of [
@@ -165,6 +165,7 @@ for (const [what, lines, message] of [
   ['a uniform of another name', replaced(7, good[7].replace('dims', 'settings')), /the one uniform is called dims/],
   ['a binding after dims', good.toSpliced(8, 0, '@group(0) @binding(3) var<storage, read_write> z: array<f32>; // (count)'), /dims comes last/],
   ['Dims that is never bound', without(7), /struct Dims and the uniform dims come together/],
+  ['a feature that nobody knows', good.toSpliced(2, 0, 'enable primitive_index;'), /enable primitive_index: say in kernels\/build.ts/],
   ['dims without a struct', without(4), /struct Dims and the uniform dims come together/],
 ] as const) {
   rules(`refuse ${what}`, () => {

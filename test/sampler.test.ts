@@ -25,7 +25,7 @@ const bits = (data: Float32Array): string => Buffer.from(data.buffer, data.byteO
 
 /** eps = 0.3 x + 0.1 sin(5 x) t / 1000: the model of the golden trajectories. The sine's argument is reduced here, since WGSL promises digits on [-pi, pi] only. */
 const closedForm = {
-  name: 'test_closed_form', subgroups: false, bindings: { x: 'read', t: 'read', eps: 'read_write' }, overrides: {}, optional: {}, dims: { N: 'u32', size: 'u32' },
+  name: 'test_closed_form', features: [], bindings: { x: 'read', t: 'read', eps: 'read_write' }, overrides: {}, optional: {}, dims: { N: 'u32', size: 'u32' },
   wgsl: `
 struct Dims { N: u32, size: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;

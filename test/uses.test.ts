@@ -141,7 +141,7 @@ uses('the path of RePaint', async () => {
 /** Pixels that come in pairs (a, b), each N(0, 1), correlated by rho: knowing a, b is N(rho a, 1 - rho^2). Rows of two, one channel. */
 const RHO = 0.9;
 const pairs = {
-  name: 'test_pairs', subgroups: false, bindings: { x: 'read', t: 'read', acp: 'read', eps: 'read_write' }, overrides: {}, optional: {}, dims: { size: 'u32', N: 'u32' },
+  name: 'test_pairs', features: [], bindings: { x: 'read', t: 'read', acp: 'read', eps: 'read_write' }, overrides: {}, optional: {}, dims: { size: 'u32', N: 'u32' },
   wgsl: `
 struct Dims { size: u32, N: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -221,7 +221,7 @@ const classes = (engine: Engine, schedule = linear) => {
   };
 };
 const pick = {
-  name: 'test_pick', subgroups: false, bindings: { a: 'read', b: 'read', c: 'read', labels: 'read', y: 'read_write' }, overrides: {}, optional: {}, dims: { size: 'u32', N: 'u32' },
+  name: 'test_pick', features: [], bindings: { a: 'read', b: 'read', c: 'read', labels: 'read', y: 'read_write' }, overrides: {}, optional: {}, dims: { size: 'u32', N: 'u32' },
   wgsl: `
 struct Dims { size: u32, N: u32 }
 @group(0) @binding(0) var<storage, read> a: array<f32>;

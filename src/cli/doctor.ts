@@ -16,9 +16,10 @@ async function doctor(): Promise<number> {
     process.stdout.write(`${helpText(DOCTOR, COMMAND)}\n`);
     return 0;
   }
-  const opened = await openEngine(settings.gpu === null ? {} : { gpu: settings.gpu }), { engine, device } = opened;
+  const opened = await openEngine({ ...(settings.gpu !== null && { gpu: settings.gpu }), precision: settings.precision }), { engine, device } = opened;
   const environment = describeEnvironment({}), { maxStorageBufferBindingSize: binding, maxStorageBuffersPerShaderStage: buffers, maxComputeInvocationsPerWorkgroup: invocations } = device.limits;
   say('device', `${describeDevice(opened)}${opened.software ? ' · a CPU that plays a GPU' : ''}`);
+  for (const warning of opened.warnings) say('warning', warning);
   say('system', `${String(environment['platform'])} · ${String(environment['cpu'])} · node ${process.versions.node} · webgpu ${String(environment['webgpu'])}`);
   say('limits', `${binding / 2 ** 20} MiB a binding, ${buffers} storage buffers, ${invocations} invocations a workgroup`);
 
@@ -33,7 +34,7 @@ async function doctor(): Promise<number> {
   }
   for (const { name, ms, rate } of await measure(engine)) process.stdout.write(`${name.padEnd(44)} ${ms.toPrecision(3).padStart(8)} ms  ${rate}\n`);
   await opened.close();
-  process.stdout.write(wrong.length ? `${wrong.join(', ')} differ from their twins: do not trust this device or its driver\n` : `${left ? '' : 'all '}${names.length - left} kernels agree with their float64 twins${left ? `; ${left} need what this device does not have` : ''}\n`);
+  process.stdout.write(wrong.length ? `${wrong.join(', ')} differ from their twins: do not trust this device or its driver\n` : `${left ? '' : 'all '}${names.length - left} kernels agree with their float64 twins${left ? `; ${left} need what this device was opened without` : ''}\n`);
   return wrong.length ? 1 : 0;
 }
 

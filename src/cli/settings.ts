@@ -7,6 +7,7 @@ import { SCHEDULES } from '../diffusion/schedule.ts';
 import { SAMPLER_SPACINGS, SPACINGS } from '../diffusion/spacing.ts';
 import { TIME_SAMPLINGS } from '../diffusion/timestep-sampling.ts';
 import { VARIANCES } from '../diffusion/variance.ts';
+import { PRECISIONS } from '../ops/precision.ts';
 import { FIGURES } from './figures.ts';
 import { PRESET_NAMES } from './presets.ts';
 
@@ -79,6 +80,9 @@ const GPU = {
 const TUNING = {
   type: 'string', default: 'auto', value: 'auto|off|RUN|FILE',
   group: 'device', help: 'which kernels: as tune measured here, as by default, or as in a run',
+} as const;
+const PRECISION = {
+  type: 'choice', choices: PRECISIONS, default: 'f32', group: 'device', help: 'what products take their factors in; f16 after a self-test, sums stay float32',
 } as const;
 const HELP = { type: 'bool', default: false, once: true, group: 'other', help: 'show this text' } as const;
 
@@ -181,6 +185,7 @@ export const TRAIN = {
 
   gpu: GPU,
   tuning: TUNING,
+  precision: PRECISION,
   'list-gpus': { type: 'bool', default: false, once: true, group: 'device', help: 'list the adapters and stop' },
 
   progress: {
@@ -215,7 +220,7 @@ export const WEB = {
   help: HELP,
 } as const satisfies Table;
 
-export const DOCTOR = { gpu: GPU, help: HELP } as const satisfies Table;
+export const DOCTOR = { gpu: GPU, precision: PRECISION, help: HELP } as const satisfies Table;
 
 const SAMPLING = {
   seed: { type: 'int', min: 0, max: 0xffffffff, default: 0, group: 'sampling', help: 'image i of a seed is the same whatever the batch size' },
@@ -261,6 +266,7 @@ export const SAMPLE = {
 
   gpu: GPU,
   tuning: TUNING,
+  precision: PRECISION,
   help: HELP,
 } as const satisfies Table;
 
@@ -289,6 +295,7 @@ export const EVAL = {
 
   gpu: GPU,
   tuning: TUNING,
+  precision: PRECISION,
   help: HELP,
 } as const satisfies Table;
 

@@ -84,6 +84,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   const { software } = opened;
   // What a dry run says is counted; nothing is allocated, however large the model and the batch.
   const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth, opened.info), { choices: tuning.choices }) : opened.engine;
+  for (const kernel of opened.engine.half) engine.half.add(kernel);
   const data = await loadDataset(asked.data, { ...(asked.limit !== null && { limit: asked.limit }), ...readingOptions(asked), say: (text) => say('data', text) });
   const settings = resolveSettings(asked, { software, flip: data.flip });
   if (software) say('warning', softwareWarning(opened, settings));
@@ -112,6 +113,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   const tuned = describeTuning(engine.choices, tuning), refused = describeRefused(engine.choices);
   if (tuned) say('tuned', tuned);
   if (refused) say('warning', refused);
+  if (engine.precision === 'f16') say('f16', `factors of ${[...engine.half].join(', ')}`);
   const memory = memoryParts(parameters, training.plan.pool.totalBytes, data.pixels.length);
   say('memory', memoryLine(memory));
 

@@ -9,6 +9,7 @@ import type { Choice, Choices, ChoiceTable } from '../gpu/choices.ts';
 import * as kernels from '../gpu/kernels.gen.ts';
 import { writeAtomic } from '../io/files.ts';
 import { openEngine, type OpenedEngine } from '../node.ts';
+import type { Precision } from '../ops/precision.ts';
 import { describeDevice, say } from './command.ts';
 import { typedAs } from './flags.ts';
 
@@ -155,10 +156,10 @@ export const recordTuning = (folder: string, info: Adapter, choices: Choices): P
   writeTuning(join(folder, TUNING), { adapter: adapterOf(info), kernels: kernelDigest(), date: new Date().toISOString(), choices: choices.table() });
 
 /** Opens the device for a command, with the choices that --tuning names or the folder of a run recorded, and says what was opened. */
-export async function openTuned({ gpu, tuning: setting }: { readonly gpu: string | null; readonly tuning: string }, recorded: string | null = null): Promise<{ opened: OpenedEngine; tuning: Tuning }> {
+export async function openTuned({ gpu, tuning: setting, precision }: { readonly gpu: string | null; readonly tuning: string; readonly precision: Precision }, recorded: string | null = null): Promise<{ opened: OpenedEngine; tuning: Tuning }> {
   let tuning = NONE;
-  const opened = await openEngine({ ...(gpu !== null && { gpu }), choices: (info) => (tuning = tuningFor(info, setting, recorded)).choices });
+  const opened = await openEngine({ ...(gpu !== null && { gpu }), precision, choices: (info) => (tuning = tuningFor(info, setting, recorded)).choices });
   say('device', describeDevice(opened));
-  for (const warning of tuning.warnings) say('warning', warning);
+  for (const warning of [...tuning.warnings, ...opened.warnings]) say('warning', warning);
   return { opened, tuning };
 }

@@ -13,7 +13,7 @@ const cache = new WeakMap<GPUDevice, Pipelines>();
 
 /**
  * Records kernel<<<grid>>>(args) into a compute pass of the caller's, or into an encoder, in a pass of its own. Nothing is submitted. The pipeline is compiled at
- * the first call and kept with the device. Throws E-KERNEL where an argument is missing, E-LIMIT where the kernel needs subgroups and the device has none.
+ * the first call and kept with the device. Throws E-KERNEL where an argument is missing, E-LIMIT where the kernel needs a feature, such as subgroups, and the device has it not.
  */
 export function dispatch<K extends Kernel>(device: GPUDevice, into: GPUCommandEncoder | GPUComputePassEncoder, kernel: K, [x, y = 1, z = 1]: Grid, args: BufferArgs<K>): void {
   const given = args as unknown as Readonly<Record<string, GPUBuffer | GPUBufferBinding | number | undefined>>;

@@ -36,6 +36,8 @@ export class Engine {
   readonly deviceClass: DeviceClass;
   /** How ops compute their shapes. */
   readonly choices: Choices;
+  /** Kernels that make factors float16 and were seen to be right on this device: none until `usePrecision(engine, 'f16')`. */
+  readonly half = new Set<string>();
   readonly #pool: Pool;
   readonly #plans = new Set<Plan>();
   readonly #scopes: Scope[] = [];
@@ -73,6 +75,11 @@ export class Engine {
     void device.lost.then((info) => {
       this.#failure ??= new DdpmError('E-DEVICE-LOST', `the GPU device was lost (${info.reason}): ${info.message}`);
     });
+  }
+
+  /** What products take their factors in; sums, and all that is stored, are float32. */
+  get precision(): 'f32' | 'f16' {
+    return this.half.size ? 'f16' : 'f32';
   }
 
   /** Resolves when the device is lost. */

@@ -11,7 +11,8 @@ export interface Slice {
 export interface Kernel {
   readonly name: string;
   readonly wgsl: string;
-  readonly subgroups: boolean;
+  /** Features that the device must have been opened with. */
+  readonly features: readonly string[];
   readonly bindings: { readonly [name: string]: 'read' | 'read_write' };
   readonly overrides: { readonly [name: string]: string };
   readonly optional: { readonly [name: string]: string };

@@ -32,8 +32,8 @@ export class Pipelines {
     const label = names.length ? `${kernel.name}(${names.map((n) => `${n}=${constants[n]}`).join(', ')})` : kernel.name;
     let entry = this.#byLabel.get(label);
     if (!entry) {
-      if (kernel.subgroups && !this.#device.features.has('subgroups'))
-        throw new DdpmError('E-LIMIT', `kernel ${kernel.name} needs the device feature "subgroups", which was not requested or does not exist on this adapter.`);
+      const missing = kernel.features.find((feature) => !this.#device.features.has(feature));
+      if (missing) throw new DdpmError('E-LIMIT', `kernel ${kernel.name} needs the device feature "${missing}", which was not requested or does not exist on this adapter.`);
       entry = { label, kernel, constants, layout: this.#layout(kernel), compiled: null };
       this.#byLabel.set(label, entry);
     }

@@ -8,11 +8,15 @@ const LIMITS = [
 
 const FEATURES = ['subgroups'] as const satisfies readonly GPUFeatureName[];
 
-/** Merge the result into your own `requestDevice` call: `{ requiredLimits, requiredFeatures }`. Without it a device has WebGPU's default limits, which are enough for small models. */
-export function engineRequirements(adapter: GPUAdapter): { requiredLimits: Record<string, number>; requiredFeatures: GPUFeatureName[] } {
+/**
+ * Merge the result into your own `requestDevice` call: `{ requiredLimits, requiredFeatures }`. Without it a device has WebGPU's default limits, which are enough for small models.
+ * With the precision `f16` it asks for what that needs, where the adapter has it; `usePrecision` then turns it on.
+ */
+export function engineRequirements(adapter: GPUAdapter, { precision = 'f32' }: { precision?: 'f32' | 'f16' } = {}): { requiredLimits: Record<string, number>; requiredFeatures: GPUFeatureName[] } {
   const requiredLimits: Record<string, number> = {};
   for (const name of LIMITS) requiredLimits[name] = adapter.limits[name];
-  return { requiredLimits, requiredFeatures: FEATURES.filter((f) => adapter.features.has(f)) };
+  const wanted: readonly GPUFeatureName[] = precision === 'f16' ? [...FEATURES, 'shader-f16'] : FEATURES;
+  return { requiredLimits, requiredFeatures: wanted.filter((f) => adapter.features.has(f)) };
 }
 
 /** Numbers of a device's limits that something needs. */

@@ -5,7 +5,9 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Slice, grid } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
-import { DEFAULTS, type MatmulVariant } from '../variants.ts';
+import { DEFAULTS, type HalfVariant, type MatmulVariant } from '../variants.ts';
+import { Columns } from './columns.ts';
+import { HALF, halfVariant } from './half.ts';
 
 /** One operand of a batched product: where its rows, images and heads lie, in elements. */
 export interface Operand {
@@ -19,19 +21,23 @@ export interface Operand {
 }
 
 /** C = alpha op(A) op(B) (+ C) for `batch` matrices, of which `inner` share an image. */
-export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant } = {}): void {
+export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant | HalfVariant } = {}): void {
   const { alpha = 1, batch = 1, inner = 1, accumulate = 0 } = options;
   const args = {
     a: a.slice, b: b.slice, c: c.slice, M, N, K, batch, inner, alpha, accumulate, lda: a.ld, ldb: b.ld, ldc: c.ld,
     outer_a: a.outer, outer_b: b.outer, outer_c: c.outer, inner_a: a.inner, inner_b: b.inner, inner_c: c.inner,
   };
   const transposed = [Number(!!a.transposed), Number(!!b.transposed)] as const;
-  const variant = options.variant ?? matmulVariant(engine, a, b, c, { M, N, K, batch, inner });
-  if (variant === 'tiled') engine.run(k.matmul, grid(Math.ceil(M / 32) * Math.ceil(N / 32) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
+  const variant = options.variant ?? halfVariant(engine, 'matmul') ?? matmulVariant(engine, a, b, c, { M, N, K, batch, inner });
+  if (variant === 'rounded') {
+    const copies = new Columns(engine), rounded = (operand: Operand): Operand => ({ ...operand, slice: copies.rounded(operand.slice) });
+    matmul(engine, M, N, K, rounded(a), rounded(b), c, { ...options, variant: matmulVariant(engine, a, b, c, { M, N, K, batch, inner }) });
+    copies.free();
+  } else if (variant !== 'subgroup') engine.run({ tiled: k.matmul, ...HALF.matmul }[variant], grid(Math.ceil(M / 32) * Math.ceil(N / 32) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
   else engine.run(k.matmul_subgroup, grid(Math.ceil(M / 32) * Math.ceil(N / 16) * batch), { ...args, TRANS_A: transposed[0], TRANS_B: transposed[1] });
 }
 
-/** How this engine computes a product of such operands. */
+/** How this engine computes a product of such operands in float32. */
 function matmulVariant(engine: Engine, a: Operand, b: Operand, c: Operand, sizes: { readonly M: number; readonly N: number; readonly K: number; readonly batch: number; readonly inner: number }): MatmulVariant {
   const aligned = (operand: Operand, to: number) => [operand.ld, operand.outer, operand.inner].every((n) => n % to === 0);
   const room = sizes.N % 2 === 0 || c.ld > sizes.N; // an odd last column is written with the one behind it

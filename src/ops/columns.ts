@@ -1,8 +1,8 @@
-// Temporary copies of matrices with more or fewer columns, made where they are needed and freed together.
-import { threads } from '../autograd.ts';
+// Temporary copies of matrices with more or fewer columns, or rounded to float16, made where they are needed and freed together.
+import { pointwise, threads } from '../autograd.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Slice } from '../gpu/kernel.ts';
-import { copy_columns } from '../gpu/kernels.gen.ts';
+import { copy_columns, round_half } from '../gpu/kernels.gen.ts';
 
 export class Columns {
   readonly #engine: Engine;
@@ -30,6 +30,13 @@ export class Columns {
   /** The first `width` of every `wide` values into dense rows of y, or into columns `first` of rows of `stride`. */
   cut(x: Slice, y: Slice, rows: number, width: number, wide: number, { accumulate = 0, stride = width, first = 0 } = {}): void {
     this.#engine.run(copy_columns, threads(rows), { x, y, rows, width, x_stride: wide, x_first: 0, y_stride: stride, y_first: first, y_width: width, accumulate });
+  }
+
+  /** Rounded to float16, as float32. */
+  rounded(x: Slice): Slice {
+    const y = this.room(1, x.bytes / 4);
+    this.#engine.run(round_half, pointwise(x.bytes / 4), { x, y });
+    return y;
   }
 
   free(): void {

@@ -3,7 +3,7 @@ import { type Destination, record } from '../autograd.ts';
 import { sumPixels, sumRows } from './sum.ts';
 import { DdpmError } from '../errors.ts';
 import { Tensor } from '../tensor.ts';
-import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo, readsTwo } from './conv2d_kernels.ts';
+import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo, variantOfTwo } from './conv2d_kernels.ts';
 
 /** What conv2d() does besides: stride, padding, and what is added to the result in the same pass. */
 export interface Conv2dOptions {
@@ -49,7 +49,8 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
   });
   const args = ({ x: t, dims }: (typeof parts)[number]) => ({ ...dims, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? t).slice, residual: (residual ?? t).slice, y: y.slice });
   const [first, second] = parts as [(typeof parts)[number], (typeof parts)[number]?];
-  if (second && readsTwo(engine, [first.dims, second.dims])) forwardTwo(engine, args(first), second.x.slice);
+  const both = second ? variantOfTwo(engine, [first.dims, second.dims]) : null;
+  if (second && both) forwardTwo(engine, args(first), second.x.slice, both);
   else for (const part of parts) forward(engine, args(part));
 
   return record(

@@ -1,11 +1,13 @@
 // Which kernels compute a convolution: what can be chosen for a shape on a device, and what is.
 import type { Choice } from '../gpu/choices.ts';
 import type { Engine } from '../gpu/engine.ts';
-import { BUSY, type ConvDirection, type ConvVariant, DEFAULTS } from '../variants.ts';
+import { BUSY, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
+import { halfVariant } from './half.ts';
 import type { ConvDims } from './conv2d_kernels.ts';
 
 /** Tiles of `rows` rows where the variant has such, and a weight's gradient in `splits` partial sums. What is left out follows from the shape. */
-export type ConvChoice = { readonly variant: ConvVariant; readonly rows?: number; readonly splits?: number };
+export type ConvChoice = { readonly variant: ConvVariant | HalfVariant; readonly rows?: number; readonly splits?: number };
+type FloatChoice = ConvChoice & { readonly variant: ConvVariant };
 
 const keepsSize3x3 = ({ KH, KW, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => KH === 3 && KW === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
 
@@ -18,19 +20,22 @@ export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => 
 /** Tiles of rows x columns. */
 export const tiles = (rows: number, columns: number, height: number, width: number): number => Math.ceil(rows / height) * Math.ceil(columns / width);
 
+/** Variants whose sums for a weight's gradient may be split. */
+type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
+
 /** Workgroups that compute a weight's gradient, of each split. */
-export function weightGroups(variant: Exclude<ConvVariant, 'padded'>, { C, O, KH, KW }: ConvDims): number {
+export function weightGroups(variant: Split, { C, O, KH, KW }: ConvDims): number {
   const rows = KH * KW * C;
-  return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: 3 * tiles(C, O, 16, 16), tiled: tiles(rows, O, 64, 64) }[variant];
+  return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: 3 * tiles(C, O, 16, 16), tiled: tiles(rows, O, 64, 64), tiled_f16: tiles(rows, O, 64, 64) }[variant];
 }
 
 /** A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order. */
-export function weightSplits(variant: Exclude<ConvVariant, 'padded'>, dims: ConvDims): number {
+export function weightSplits(variant: Split, dims: ConvDims): number {
   return Math.max(1, Math.min(Math.ceil(BUSY[variant] / weightGroups(variant, dims)), Math.floor((dims.N * dims.OH * dims.OW) / 256)));
 }
 
 /** A variant with its numbers, all said. */
-function whole(variant: ConvVariant, dims: ConvDims, direction: ConvDirection): ConvChoice {
+function whole(variant: ConvVariant, dims: ConvDims, direction: ConvDirection): FloatChoice {
   if (variant === 'padded') return { variant };
   if (direction === 'weight') return { variant, splits: weightSplits(variant, dims) };
   return variant === 'subgroup3x3' ? { variant, rows: tileRows(dims.H) } : { variant };
@@ -53,11 +58,18 @@ function usual({ deviceClass }: Engine, dims: ConvDims, direction: ConvDirection
 
 const OPS = { forward: 'conv2d_forward', input: 'conv2d_backward_input', weight: 'conv2d_backward_weight' } as const;
 
-/** How this engine computes a convolution or one of its gradients. */
-export function convChoice(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvChoice {
+/** How this engine computes a convolution or one of its gradients in float32. */
+export function floatChoice(engine: Engine, dims: ConvDims, direction: ConvDirection): FloatChoice {
   const { N, H, W, C, OH, OW, O, KH, KW, stride, pad_top, pad_left } = dims, sizes = { H, W, OH, OW }, kernel = { C, O, KH, KW, stride, pad_top, pad_left };
   // The images of a batch, or the pixels that a 1 x 1 convolution takes for rows, are only a matter of how many there are; but a sum over them is split by their number.
   const rows = KH === 1 && KW === 1 && stride === 1 && pad_top === 0 && pad_left === 0;
   const [shape, at] = direction === 'weight' ? [{ N, ...sizes, ...kernel }, {}] : rows ? [kernel, { N, ...sizes }] : [{ ...sizes, ...kernel }, { N }];
-  return engine.choices.of<ConvChoice>(OPS[direction], shape, at, () => whole(usual(engine, dims, direction), dims, direction), (choice) => takes(engine, dims, direction, choice));
+  return engine.choices.of<FloatChoice>(OPS[direction], shape, at, () => whole(usual(engine, dims, direction), dims, direction), (choice) => takes(engine, dims, direction, choice));
+}
+
+/** How this engine computes it: the same, with float16 factors where there is a GEMM that takes them. */
+export function convChoice(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvChoice {
+  const choice = floatChoice(engine, dims, direction), half = halfVariant(engine, direction === 'weight' ? 'weight' : 'conv');
+  if (!half || choice.variant === 'plain' || choice.variant === 'padded') return choice;
+  return { variant: half };
 }

@@ -5,12 +5,17 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
-import { type ConvChoice, convChoice, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { type ConvChoice, convChoice, floatChoice, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { HALF } from './half.ts';
 import { sumRows } from './sum.ts';
 
 export type ConvArgs = Args<typeof k.conv2d_forward>;
 /** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
 export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
+
+/** One GEMM for the forward and the input's gradient, one for the weight's. */
+const TILED = { tiled: k.conv2d_tiled, ...HALF.conv } as const, WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, ...HALF.weight } as const;
+
 /** y = conv(x, w) and what is added to it. */
 export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRows(args.H) }: ConvChoice = convChoice(engine, args, 'forward')): void {
   const { N, H, W, C, O } = args;
@@ -18,8 +23,12 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
   else if (variant === 'subgroup') engine.run(k.conv2d_forward_subgroup, grid(tiles(pixels, O, 32, 16)), args);
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_forward_3x3_subgroup, grid(tiles(H, N * W, rows, 8) * Math.ceil(O / 16)), { ...args, G: rows });
-  else if (variant === 'tiled') engine.run(k.conv2d_tiled, grid(tiles(pixels, O, 64, 64)), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
-  else {
+  else if (variant === 'tiled' || variant === 'tiled_f16') engine.run(TILED[variant], grid(tiles(pixels, O, 64, 64)), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
+  else if (variant === 'rounded') {
+    const copies = new Columns(engine);
+    forward(engine, { ...args, x: copies.rounded(args.x), w: copies.rounded(args.w) }, floatChoice(engine, args, 'forward'));
+    copies.free();
+  } else {
     const copies = new Columns(engine), dims = even(args);
     const x = copies.widened(args.x, N * H * W, C, dims.C);
     const y = dims.O === O ? args.y : copies.room(pixels, dims.O);
@@ -36,12 +45,15 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
   }
 }
 
-/** Whether forwardTwo computes this convolution, of two inputs with so many channels. */
-export const readsTwo = (engine: Engine, dims: readonly [ConvDims, ConvDims]): boolean => dims.every((d) => convChoice(engine, d, 'forward').variant === 'tiled');
+/** The variant that reads two inputs, with so many channels, in one dispatch; null where there is none. */
+export function variantOfTwo(engine: Engine, dims: readonly [ConvDims, ConvDims]): keyof typeof TILED | null {
+  const [{ variant }, other] = [convChoice(engine, dims[0], 'forward'), convChoice(engine, dims[1], 'forward')];
+  return variant === other.variant && (variant === 'tiled' || variant === 'tiled_f16') ? variant : null;
+}
 
 /** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */
-export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice): void {
-  engine.run(k.conv2d_tiled, grid(tiles(args.N * args.OH * args.OW, args.O, 64, 64)), { ...args, x2, TRANSPOSED: 0, TWO: 1 });
+export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED): void {
+  engine.run(TILED[variant], grid(tiles(args.N * args.OH * args.OW, args.O, 64, 64)), { ...args, x2, TRANSPOSED: 0, TWO: 1 });
 }
 
 /** dx from dy. */
@@ -55,7 +67,11 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     engine.run(k.conv2d_backward_input_subgroup, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 32, 16)), args);
   }
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_input_3x3_subgroup, grid(tiles(H, N * W, rows, 8) * Math.ceil(C / 16)), { ...args, G: rows });
-  else if (variant === 'padded') {
+  else if (variant === 'rounded') {
+    const copies = new Columns(engine);
+    backwardInput(engine, dims, copies.rounded(dy), copies.rounded(w), dx, floatChoice(engine, dims, 'input'));
+    copies.free();
+  } else if (variant === 'padded') {
     const copies = new Columns(engine), wide = even(dims);
     const out = wide.C === C ? dx : { slice: copies.room(pixels, wide.C), accumulate: 0 as const };
     backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
@@ -64,7 +80,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
   } else {
     // The forward's GEMM, with pixels gathered and the weight read the other way round.
     const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, x2: dy, w, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1, TWO: 0 };
-    engine.run(k.conv2d_tiled, grid(tiles(pixels, C, 64, 64)), gemm);
+    engine.run(TILED[variant], grid(tiles(pixels, C, 64, 64)), gemm);
   }
 }
 
@@ -75,6 +91,11 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   if (db && (variant === 'plain' || (variant === 'padded' && O % 4))) {
     sumRows(engine, dy, pixels, O, db);
     db = null;
+  }
+  if (variant === 'rounded') {
+    const copies = new Columns(engine);
+    backwardWeight(engine, dims, copies.rounded(x), copies.rounded(dy), dw, db, floatChoice(engine, dims, 'weight'));
+    return copies.free();
   }
   if (variant === 'padded') {
     const copies = new Columns(engine), wide = even(dims);
@@ -99,7 +120,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   function launch(part: Slice, sums: Slice | null): void {
     const args = { ...dims, has_bias: Number(!!sums), splits, x, dy, part };
     if (variant === 'plain') return engine.run(k.conv2d_backward_weight, threads(splits * groups), args);
-    const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, tiled: k.conv2d_backward_weight_tiled }[variant as 'tiled'];
+    const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, ...WEIGHT_TILED }[variant as 'tiled'];
     const nowhere = sums ? null : engine.allocate(16);
     engine.run(kernel, grid(splits * groups), { ...args, sums: sums ?? nowhere! });
     if (nowhere) engine.free(nowhere);

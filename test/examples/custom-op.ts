@@ -2,7 +2,7 @@
 import { type Kernel, record, Tensor } from 'ddpm.wgsl';
 
 const leaky_relu = {
-  name: 'leaky_relu', subgroups: false, bindings: { x: 'read', y: 'read_write' }, overrides: {}, optional: {}, dims: { slope: 'f32' },
+  name: 'leaky_relu', features: [], bindings: { x: 'read', y: 'read_write' }, overrides: {}, optional: {}, dims: { slope: 'f32' },
   wgsl: `// y = max(x, slope x)
 // One invocation computes one value.
 struct Dims { slope: f32 }
@@ -16,7 +16,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 } as const satisfies Kernel;
 
 const leaky_relu_backward = {
-  name: 'leaky_relu_backward', subgroups: false, bindings: { x: 'read', dy: 'read', dx: 'read_write' }, overrides: {}, optional: {}, dims: { slope: 'f32', accumulate: 'u32' },
+  name: 'leaky_relu_backward', features: [], bindings: { x: 'read', dy: 'read', dx: 'read_write' }, overrides: {}, optional: {}, dims: { slope: 'f32', accumulate: 'u32' },
   wgsl: `// dx = dy where x > 0, slope dy elsewhere; added to dx where accumulate is set
 // One invocation computes one value.
 struct Dims { slope: f32, accumulate: u32 }

@@ -8,6 +8,7 @@ import { MAP_READ, USAGE } from '../../src/gpu/constants.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import type { Slice } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
+import type { Precision } from '../../src/ops/precision.ts';
 import { type OpenedEngine, type OpenOptions, openEngine } from '../../src/node.ts';
 import { STREAM } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
@@ -19,10 +20,13 @@ type Floats = ArrayLike<number>;
 
 export const openOptions: OpenOptions = { poison: true };
 
-let opened: Promise<OpenedEngine> | undefined;
+const opened = new Map<Precision, Promise<OpenedEngine>>();
 
-/** The engine of this process. It is opened by the first test that asks, and never closed: test/run.ts ends the process. */
-export const gpu = (): Promise<OpenedEngine> => (opened ??= openEngine(openOptions));
+/** The engine of this process, one for each precision. It is opened by the first test that asks, and never closed: test/run.ts ends the process. */
+export function gpu(precision: Precision = 'f32'): Promise<OpenedEngine> {
+  if (!opened.has(precision)) opened.set(precision, openEngine({ ...openOptions, precision }));
+  return opened.get(precision)!;
+}
 
 // openEngine turns Dawn's bounds checks off. In their place, tests have every allocation lie between two stretches of NaN: a kernel that reads there computes NaN,
 // and one that writes there is found at the end of its test.
@@ -72,19 +76,19 @@ function succeeds(fn: () => void): boolean {
 }
 
 /** An error of the device is final: the tests after it get another engine. */
-function replaceBroken(engine: Engine): void {
-  if (!succeeds(() => engine.check())) opened = undefined;
+function replaceBroken(engine: Engine, precision: Precision): void {
+  if (!succeeds(() => engine.check())) opened.delete(precision);
 }
 
 /**
  * A suite whose tests get the shared engine, and whose tensors are freed after each test. Any error that the device reports fails the test, and so does a kernel that
  * writes outside a tensor, unless `watched` is false: for tests that count bytes.
  */
-export function gpuSuite(name: string, { watched = true } = {}): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
+export function gpuSuite(name: string, { watched = true, precision = 'f32' as Precision } = {}): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
   const tests = suite(name);
   const add = (what: string, test: (engine: Engine) => void | Promise<void>): void =>
     tests(what, async () => {
-      const { engine } = await gpu();
+      const { engine } = await gpu(precision);
       const scope = engine.openScope(false);
       const close = () => engine.closeScope(scope);
       const inside = watched ? watch(engine) : async () => {};
@@ -94,7 +98,7 @@ export function gpuSuite(name: string, { watched = true } = {}): { (what: string
         await inside();
       } catch (error) {
         void inside().catch(() => {});
-        replaceBroken(engine);
+        replaceBroken(engine, precision);
         // The test may have left scopes of its own open; they go first, or every later test would fail too.
         for (let tries = 10, closed = false; !closed && tries > 0; tries--) closed = succeeds(close);
         throw error;

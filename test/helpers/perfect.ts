@@ -9,7 +9,7 @@ import { upload } from './gpu.ts';
 
 /** eps = factor[t] x + offset[t]: what a perfect network knows about data that are N(mean, std^2). */
 const affine = {
-  name: 'test_affine', subgroups: false, bindings: { x: 'read', t: 'read', table: 'read', eps: 'read_write' }, overrides: {}, optional: {}, dims: { N: 'u32', size: 'u32' },
+  name: 'test_affine', features: [], bindings: { x: 'read', t: 'read', table: 'read', eps: 'read_write' }, overrides: {}, optional: {}, dims: { N: 'u32', size: 'u32' },
   wgsl: `
 struct Dims { N: u32, size: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;

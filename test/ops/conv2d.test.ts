@@ -165,7 +165,7 @@ families('tiled: two inputs in one dispatch, as in two', async (engine) => {
   const [a, b] = [upload(engine, [pixels * 24], cut(0, 24)), upload(engine, [pixels * 52], cut(24, 52))], y = Tensor.empty(engine, [dy.length]);
   const [tw, tbias, tresidual] = [w, bias, residual].map((v) => upload(engine, [v.length], v));
   const args = { ...dimsOf({ ...whole, C: 24 }), x: a.slice, w: tw.slice, bias: tbias.slice, per_image: tbias.slice, residual: tresidual.slice, y: y.slice, has_bias: 1, has_per_image: 0, has_residual: 1, accumulate: 0 };
-  forwardTwo(engine, args, b.slice);
+  forwardTwo(engine, args, b.slice, 'tiled');
   const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.conv2d({ ...whole, x: f(x), w: f(w), bias: f(bias), residual: f(residual) });
   assertClose(await y.read(), compute((v) => v), { atol: bound(9 * 76 + 2, compute(abs)), what: 'y' });
 });

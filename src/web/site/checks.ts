@@ -40,7 +40,9 @@ export interface Compared {
 const WIDTH = 8;
 /** Why this device cannot run a kernel, or null. */
 export function whyNot(engine: Engine, name: string): string | null {
-  if (!(k as Readonly<Record<string, Kernel>>)[name]!.subgroups || engine.subgroupWidth === WIDTH) return null;
+  const { features } = (k as Readonly<Record<string, Kernel>>)[name]!, missing = features.find((feature) => feature !== 'subgroups' && !engine.device.features.has(feature));
+  if (missing) return `needs the feature ${missing}, which this device was opened without`;
+  if (!features.includes('subgroups') || engine.subgroupWidth === WIDTH) return null;
   return engine.subgroupWidth ? `needs subgroups of ${WIDTH}; here they are ${engine.subgroupWidth} wide` : `needs subgroups of ${WIDTH}, always; this device has none, or of several widths`;
 }
 

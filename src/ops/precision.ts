@@ -1,0 +1,132 @@
+// Half precision: products whose factors are rounded to float16, on devices where a self-test has seen that their kernels are right.
+import { DdpmError } from '../errors.ts';
+import type { Engine } from '../gpu/engine.ts';
+import type { Kernel, Slice } from '../gpu/kernel.ts';
+import * as k from '../gpu/kernels.gen.ts';
+import { normal4, philox4x32 } from '../philox.ts';
+import { Tensor } from '../tensor.ts';
+import type { HalfVariant } from '../variants.ts';
+import { matmul } from './attention.ts';
+import { Columns } from './columns.ts';
+import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo } from './conv2d_kernels.ts';
+
+/** What the products of a model take their factors in. Sums, and all that is stored, are float32 in any case. */
+export const PRECISIONS = ['f32', 'f16'] as const;
+/** One of PRECISIONS. */
+export type Precision = (typeof PRECISIONS)[number];
+
+/** Largest relative error of a float32 that is rounded to float16, in whichever direction: WGSL leaves that open. */
+const F16 = 2 ** -10;
+
+/** What is tried, and `tiled`, which it is held against. */
+type Variant = 'tiled' | HalfVariant;
+
+/** A small product of two factors, computed by a variant. */
+interface Trial {
+  readonly what: string;
+  /** Values of the factors and of the result. */
+  readonly sizes: readonly [a: number, b: number, y: number];
+  readonly run: (engine: Engine, variant: Exclude<Variant, 'rounded'>, a: Slice, b: Slice, y: Slice) => void;
+}
+
+// Ragged in every tile, and over the border of one.
+const DIMS: ConvDims = {
+  N: 2, H: 9, W: 7, C: 36, OH: 9, OW: 7, O: 68, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: 36, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1,
+};
+const [X, W, Y] = [2 * 9 * 7 * 36, 9 * 36 * 68, 2 * 9 * 7 * 68];
+const none = (slice: Slice) => ({ bias: slice, per_image: slice, residual: slice });
+
+const CONV: readonly Trial[] = [
+  { what: 'conv2d', sizes: [X, W, Y], run: (engine, variant, x, w, y) => forward(engine, { ...DIMS, x, w, y, ...none(x) }, { variant }) },
+  // The same pixels twice, as 36 of 72 channels each.
+  { what: 'conv2d of two inputs', sizes: [X, 2 * W, Y], run: (engine, variant, x, w, y) => forwardTwo(engine, { ...DIMS, WC: 72, x, w, y, ...none(x) }, x, variant) },
+  { what: 'gradient by the input', sizes: [Y, W, X], run: (engine, variant, dy, w, dx) => backwardInput(engine, DIMS, dy, w, { slice: dx, accumulate: 0 }, { variant }) },
+];
+const WEIGHT: readonly Trial[] = [
+  { what: 'gradient by the weight', sizes: [X, Y, W], run: (engine, variant, x, dy, dw) => backwardWeight(engine, DIMS, x, dy, { slice: dw, accumulate: 0 }, null, { variant }) },
+];
+const MATMUL: readonly Trial[] = [[false, false], [false, true], [true, false]].map(([first, second]) => ({
+  what: `product${first ? ', the first turned' : second ? ', the second turned' : ''}`,
+  sizes: [2 * 33 * 52, 2 * 52 * 70, 2 * 33 * 70],
+  run: (engine, variant, a, b, c) => {
+    const operand = (slice: Slice, ld: number, outer: number, transposed = false) => ({ slice, ld, outer, inner: 0, transposed });
+    matmul(engine, 33, 70, 52, operand(a, first ? 33 : 52, 33 * 52, first), operand(b, second ? 52 : 70, 52 * 70, second), operand(c, 70, 33 * 70), { batch: 2, variant });
+  },
+}));
+
+/** A kernel that makes factors float16, and what is tried before it may be chosen. */
+interface Candidate {
+  readonly kernel: Kernel;
+  readonly variant: Variant;
+  readonly trials: readonly Trial[];
+}
+const GPU: readonly Candidate[] = [
+  { kernel: k.conv2d_tiled_f16, variant: 'tiled_f16', trials: CONV }, { kernel: k.conv2d_backward_weight_tiled_f16, variant: 'tiled_f16', trials: WEIGHT },
+  { kernel: k.matmul_f16, variant: 'tiled_f16', trials: MATMUL },
+];
+const CPU: readonly Candidate[] = [{ kernel: k.round_half, variant: 'rounded', trials: [CONV[0]!, ...WEIGHT, MATMUL[0]!] }];
+
+/**
+ * Sets what products take their factors in, from here on; what was captured before stays as it was. For `f16` every kernel is tried on this device first, against
+ * the float32 one; one that is wrong is not used, its products stay float32, and the result says which and by how much. Conv2d, linear layers and attention
+ * round their factors to float16; sums, norms, softmax, losses, weights and moments are float32. Train with it under AdamW's loss scaling, as Training does.
+ *
+ * @throws DdpmError E-LIMIT where the device was opened without the feature shader-f16
+ */
+export async function usePrecision(engine: Engine, precision: Precision): Promise<string[]> {
+  engine.half.clear();
+  if (precision === 'f32') return [];
+  if (!engine.device.features.has('shader-f16'))
+    throw new DdpmError('E-LIMIT', 'float16 needs the device feature "shader-f16", which was not requested or does not exist on this adapter: requestDevice(engineRequirements(adapter, { precision: "f16" })), or stay with float32.');
+  const warnings: string[] = [], right: string[] = [];
+  for (const { kernel, variant, trials } of engine.deviceClass === 'gpu' ? GPU : CPU) {
+    let wrong: string | null = null;
+    for (const trial of trials) wrong ??= await failureOf(engine, trial, variant);
+    if (wrong === null) right.push(kernel.name);
+    else warnings.push(`${kernel.name} is not right on this device (${wrong}): what it would compute stays float32`);
+  }
+  for (const name of right) engine.half.add(name);
+  return warnings;
+}
+
+/** What is wrong with a trial's result, or null. */
+async function failureOf(engine: Engine, trial: Trial, variant: Variant): Promise<string | null> {
+  try {
+    // Eighths up to 2 are float16 numbers, and their sums of products float32 numbers, whatever the order: nothing is rounded, so all bits must agree.
+    return (await differs(engine, trial, variant, (i, id) => ((philox4x32([i, 0, 0, 0], [7, id])[0] % 33) - 16) / 8, 0)) ??
+      // Two factors are off by F16 each, and float32 sums by little.
+      (await differs(engine, trial, variant, (i, id) => Math.fround(normal4(philox4x32([i, 0, 0, 1], [7, id]))[0]), 2 * F16 + F16 ** 2 + 2 ** -18));
+  } catch (error) {
+    if (error instanceof DdpmError && error.code === 'E-KERNEL') return error.message;
+    throw error;
+  }
+}
+
+/** Runs a trial on values of (element, factor); `share` of the sum of the absolute products is what a result may be off. */
+async function differs(engine: Engine, { what, sizes, run }: Trial, tried: Variant, value: (i: number, factor: number) => number, share: number): Promise<string | null> {
+  const [a, b] = [0, 1].map((factor) => Float32Array.from({ length: sizes[factor]! }, (_, i) => value(i, factor))) as [Float32Array, Float32Array];
+  const result = async (variant: Variant, first: Float32Array, second: Float32Array): Promise<Float32Array> => {
+    const [ta, tb] = [first, second].map((data) => Tensor.from(engine, [data.length], data)) as [Tensor, Tensor];
+    const plan = engine.capture(() => {
+      const y = Tensor.empty(engine, [sizes[2]]);
+      if (variant === 'rounded') {
+        const copies = new Columns(engine);
+        run(engine, 'tiled', copies.rounded(ta.slice), copies.rounded(tb.slice), y.slice);
+        copies.free();
+      } else run(engine, variant, ta.slice, tb.slice, y.slice);
+      return y;
+    });
+    try {
+      await plan.compile();
+      plan.run();
+      return await plan.result.read();
+    } finally {
+      await plan.destroy();
+      for (const each of [ta, tb]) each.free();
+    }
+  };
+  const got = await result(tried, a, b), want = await result('tiled', a, b), most = share ? await result('tiled', a.map(Math.abs), b.map(Math.abs)) : null;
+  // A comparison that a NaN fails as well.
+  const at = want.findIndex((v, i) => !(Math.abs(got[i]! - v) <= share * (most?.[i] ?? 0)));
+  return at < 0 ? null : `${what}: value ${at} of ${want.length} is ${got[at]}, and ${want[at]} in float32; rounding allows ${most ? (share * most[at]!).toPrecision(2) : 'nothing'} here`;
+}

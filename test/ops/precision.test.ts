@@ -1,0 +1,154 @@
+// Products with float16 factors: the rounding, each kernel against the twin of the rounded factors, what is chosen, and the self-test before it.
+import * as assert from 'uvu/assert';
+import { pointwise } from '../../src/autograd.ts';
+import type { Engine } from '../../src/gpu/engine.ts';
+import * as k from '../../src/gpu/kernels.gen.ts';
+import { openEngine } from '../../src/node.ts';
+import { attention, matmul } from '../../src/ops/attention.ts';
+import { conv2d } from '../../src/ops/conv2d.ts';
+import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
+import { usePrecision } from '../../src/ops/precision.ts';
+import { Tensor } from '../../src/tensor.ts';
+import { abs, assertClose, bound } from '../helpers/close.ts';
+import { assertError, destination, differentiate, gpuSuite, openOptions, random, upload } from '../helpers/gpu.ts';
+import * as twin from '../ref/conv2d.ts';
+import { half, roundToHalf } from '../ref/half.ts';
+import { matmul as matmulTwin } from '../ref/matmul.ts';
+import { add } from '../ref/pointwise.ts';
+
+type Floats = ArrayLike<number>;
+const halves = gpuSuite('float16 factors', { precision: 'f16' });
+
+halves('the twin of the rounding: every float16 number is itself, what lies between goes to the nearer one, halfway to the even one', () => {
+  const value = (bits: number): number => (bits < 1024 ? bits * 2 ** -24 : (1024 + (bits & 1023)) * 2 ** ((bits >> 10) - 25));
+  for (let bits = 0; bits < 0x7bff; bits++) {
+    const here = value(bits), next = value(bits + 1), middle = (here + next) / 2;
+    const got = [here, -here, middle, here + (next - here) / 4, here + (3 * (next - here)) / 4].map(roundToHalf), even = bits % 2 ? next : here;
+    if (got.some((v, i) => v !== [here, -here, even, here, next][i])) assert.equal(got, [here, -here, even, here, next], `${bits}`);
+  }
+  assert.equal([65504, 65519, 65520, -1e9, Infinity].map(roundToHalf), [65504, 65504, Infinity, -Infinity, Infinity]);
+  assert.ok(Number.isNaN(roundToHalf(NaN)));
+});
+
+halves('round_half is the twin, bit for bit, and infinite or NaN where that is', async (engine) => {
+  const x = Float32Array.from([0.1, -1 / 3, 1e-6, 3e-8, 2 ** -25, 65519, 65520, -1e9, NaN, Infinity, -Infinity, 2049, 2051, -2049, 0, 6.1e-5, ...random(4000, 0)]), y = Tensor.empty(engine, [x.length]);
+  engine.run(k.round_half, pointwise(x.length), { x: upload(engine, [x.length], x).slice, y: y.slice });
+  assert.equal([...(await y.read())], [...half(x)]);
+});
+
+/** Compares with the twin of rounded factors, and sees that the twin of unrounded ones would be found wrong: `twin` gets what to make of each factor. */
+function assertRounded(got: Float32Array, terms: number, of: (round: (v: Floats) => Floats, size: (v: Floats) => Floats) => Floats, what: string): void {
+  const same = (v: Floats): Floats => v, atol = bound(terms, of(half, abs));
+  assertClose(got, of(half, same), { atol, what });
+  const exact = of(same, same);
+  assert.ok(got.some((v, i) => Math.abs(v - exact[i]) > atol[i]), `${what}: the factors are rounded`);
+}
+
+for (const [what, N, H, W, C, O, K, stride, wC, c0] of [
+  ['ragged in all directions', 2, 9, 7, 36, 68, 3, 1, 36, 0], ['stride 2, channels 4 to 11 of 16', 2, 10, 6, 8, 12, 3, 2, 16, 4], ['1 x 1, and pixels in splits', 2, 24, 20, 8, 20, 1, 1, 8, 0],
+] as const)
+  halves(`conv2d: ${what}`, async (engine) => {
+    const pad = stride === 2 ? 0 : (K - 1) / 2, OH = Math.floor(H / stride), OW = Math.floor(W / stride), s = { N, H, W, C, O, KH: K, KW: K, stride, pad: [pad, pad] as const, OH, OW, wC, c0 };
+    const [x, w, dy, bias] = [N * H * W * C, K * K * wC * O, N * OH * OW * O, O].map((n, i) => random(n, i)), before = random(Math.max(x.length, w.length, dy.length), 9);
+    const [tx, tw, tdy, tb] = [x, w, dy, bias].map((v) => upload(engine, [v.length], v).slice);
+    const dims = { N, H, W, C, OH, OW, O, KH: K, KW: K, stride, pad_top: pad, pad_left: pad, WC: wC, C0: c0, has_bias: 1, has_per_image: 0, has_residual: 1, accumulate: 0, splits: 1 };
+
+    // What is added to the products is not rounded.
+    const y = Tensor.empty(engine, [dy.length]);
+    forward(engine, { ...dims, x: tx, w: tw, bias: tb, per_image: tb, residual: tdy, y: y.slice }, { variant: 'tiled_f16' });
+    assertRounded(await y.read(), K * K * C + 2, (round, size) => twin.conv2d({ ...s, x: size(round(x)), w: size(round(w)), bias: size(bias), residual: size(dy) }), 'y');
+
+    const dx = destination(engine, [x.length], before.subarray(0, x.length));
+    backwardInput(engine, dims, tdy, tw, { slice: dx.slice, accumulate: 1 }, { variant: 'tiled_f16' });
+    assertRounded(await dx.read(), K * K * O + 1, (round, size) => add(twin.conv2dBackwardInput({ ...s, dy: size(round(dy)), w: size(round(w)) }), size(before)), 'dx');
+
+    const dw = destination(engine, [w.length], before.subarray(0, w.length)), db = Tensor.empty(engine, [O]);
+    backwardWeight(engine, dims, tx, tdy, { slice: dw.slice, accumulate: 1 }, { slice: db.slice, accumulate: 0 }, { variant: 'tiled_f16' });
+    assertRounded(await dw.read(), N * OH * OW + 1, (round, size) => add(twin.conv2dBackwardWeight({ ...s, x: size(round(x)), dy: size(round(dy)) }), size(before)), 'dw');
+    assertRounded(await db.read(), N * OH * OW, (round, size) => twin.sumRows(size(round(dy)), N * OH * OW, O), 'db');
+  });
+
+halves('conv2d of two inputs in one dispatch', async (engine) => {
+  const [C, C2, O, pixels] = [12, 24, 20, 30], x = random(pixels * C, 0), x2 = random(pixels * C2, 1), w = random((C + C2) * O, 2);
+  const [tx, tx2, tw] = [x, x2, w].map((v) => upload(engine, [v.length], v).slice), y = Tensor.empty(engine, [pixels * O]);
+  const dims = { N: 1, H: pixels, W: 1, C, OH: pixels, OW: 1, O, KH: 1, KW: 1, stride: 1, pad_top: 0, pad_left: 0, WC: C + C2, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
+  forwardTwo(engine, { ...dims, x: tx, w: tw, bias: tx, per_image: tx, residual: tx, y: y.slice }, tx2, 'tiled_f16');
+  const product = (v: Floats, first: number, count: number, m: Floats) => matmulTwin({ a: v, b: Float64Array.from(m).subarray(first * O, (first + count) * O), M: pixels, N: O, K: count });
+  assertRounded(await y.read(), C + C2, (round, size) => add(product(size(round(x)), 0, C, size(round(w))), product(size(round(x2)), C, C2, size(round(w)))), 'y');
+});
+
+halves('matmul in all transposes, batched, on top', async (engine) => {
+  const [M, N, K, batch] = [33, 37, 21, 2], a = random(batch * M * K, 0), b = random(batch * K * N, 1), c = random(batch * M * N, 2);
+  const [ta, tb] = [a, b].map((v) => upload(engine, [v.length], v).slice);
+  for (const transA of [false, true])
+    for (const transB of [false, true]) {
+      const out = upload(engine, [c.length], c);
+      matmul(engine, M, N, K, { slice: ta, ld: transA ? M : K, outer: M * K, inner: 0, transposed: transA }, { slice: tb, ld: transB ? K : N, outer: K * N, inner: 0, transposed: transB },
+        { slice: out.slice, ld: N, outer: M * N, inner: 0 }, { alpha: 0.5, batch, accumulate: 1, variant: 'tiled_f16' });
+      assertRounded(await out.read(), K + 1, (round, size) => matmulTwin({ a: size(round(a)), b: size(round(b)), c: size(c), M, N, K, alpha: 0.5, batch, transA, transB }), `transposed ${transA}, ${transB}`);
+    }
+});
+
+/** The kernels that fn launches. */
+function launched(engine: Engine, fn: () => unknown): Set<string> {
+  const plan = engine.capture(fn);
+  void plan.destroy();
+  return new Set(plan.commands.flatMap((c) => (c.kind === 'dispatch' ? [c.pipeline.kernel.name] : [])));
+}
+
+halves('on a CPU the float32 kernels get rounded copies: the same as rounded on the way', async (engine) => {
+  if (engine.deviceClass === 'gpu') return;
+  assert.equal([...engine.half], ['round_half']);
+  const [N, H, W, C, O] = [2, 5, 6, 12, 7], x = random(N * H * W * C, 0), w = random(9 * C * O, 1), dy = random(N * H * W * O, 2), s = { N, H, W, C, O, KH: 3, KW: 3, stride: 1, pad: [1, 1] as const, OH: H, OW: W };
+  const t = [upload(engine, [N, H, W, C], x), upload(engine, [3, 3, C, O], w)], { y, gradients } = await differentiate(t, () => conv2d(t[0], t[1], null), dy);
+  assertRounded(y, 9 * C, (round, size) => twin.conv2d({ ...s, x: size(round(x)), w: size(round(w)) }), 'y');
+  assertRounded(gradients[0], 9 * O, (round, size) => twin.conv2dBackwardInput({ ...s, dy: size(round(dy)), w: size(round(w)) }), 'dx');
+  assertRounded(gradients[1], N * H * W, (round, size) => twin.conv2dBackwardWeight({ ...s, x: size(round(x)), dy: size(round(dy)) }), 'dw');
+  const [a, b] = [random(33 * 21, 3), random(21 * 37, 4)], [ta, tb] = [a, b].map((v) => upload(engine, [v.length], v).slice), c = Tensor.empty(engine, [33, 37]);
+  matmul(engine, 33, 37, 21, { slice: ta, ld: 21, outer: 0, inner: 0 }, { slice: tb, ld: 37, outer: 0, inner: 0 }, { slice: c.slice, ld: 37, outer: 0, inner: 0 });
+  assertRounded(await c.read(), 21, (round, size) => matmulTwin({ a: size(round(a)), b: size(round(b)), M: 33, N: 37, K: 21 }), 'c');
+});
+
+halves('without the feature it is refused, in words that help', async () => {
+  await assertError(() => openEngine({ ...openOptions, precision: 'f16', without: ['shader-f16'] }), 'E-LIMIT', /float16 needs the device feature "shader-f16".*engineRequirements\(adapter, \{ precision: "f16" \}\)/);
+});
+
+halves('as on a GPU: what was seen to be right is chosen; the self-test names a kernel that is wrong, by how much, and leaves it out', async () => {
+  const { engine, close } = await openEngine({ ...openOptions, precision: 'f16' });
+  // llvmpipe is slow at these kernels and chooses them never.
+  (engine as { deviceClass: Engine['deviceClass'] }).deviceClass = 'gpu';
+  assert.equal(await usePrecision(engine, 'f16'), []);
+  assert.is(engine.precision, 'f16');
+  const x = upload(engine, [1, 4, 4, 8], random(128, 0)), w = upload(engine, [3, 3, 8, 8], random(576, 1)), flat = x.view([1, 16, 8]);
+  const all = () => launched(engine, () => (conv2d(x, w, null), conv2d([x, x], upload2, null), attention(flat, flat, flat, 2)));
+  const upload2 = upload(engine, [3, 3, 16, 8], random(1152, 2));
+  assert.ok(all().has('conv2d_tiled_f16') && all().has('matmul_f16') && !all().has('conv2d_tiled'), [...all()].join());
+  engine.half.delete('conv2d_tiled_f16');
+  assert.ok(!all().has('conv2d_tiled_f16') && all().has('matmul_f16'), [...all()].join());
+  engine.half.add('conv2d_tiled_f16');
+
+  const { run } = engine, { half: right } = engine;
+  assert.equal([...right].sort(), ['conv2d_backward_weight_tiled_f16', 'conv2d_tiled_f16', 'matmul_f16']);
+  // A driver that loses the last term of every sum, or that rounds to three digits.
+  for (const [kernel, damage, message] of [
+    [k.matmul_f16, (args: object) => ({ ...args, K: 51 }), /^matmul_f16 is not right on this device \(product: value \d+ of 4620 is \S+, and \S+ in float32; rounding allows nothing here\): what it would compute stays float32$/],
+    [k.matmul_f16, (args: object) => ({ ...args, alpha: 1.004 }), /^matmul_f16 is not right on this device/],
+    [k.conv2d_tiled_f16, (args: { TRANSPOSED: number }) => (args.TRANSPOSED ? { ...args, pad_left: 0 } : args), /^conv2d_tiled_f16 .*\(gradient by the input: value/],
+  ] as const) {
+    engine.run = ((which, grid, args) => run.call(engine, which, grid, which.name === kernel.name ? (damage as (args: object) => object)(args) as never : args)) as typeof run;
+    try {
+      const warnings = await usePrecision(engine, 'f16');
+      assert.is(warnings.length, 1);
+      assert.match(warnings[0], message);
+      assert.not(engine.half.has(kernel.name));
+      assert.is(engine.half.size, 2);
+    } finally {
+      engine.run = run;
+    }
+  }
+  assert.equal(await usePrecision(engine, 'f32'), []);
+  assert.is(engine.precision, 'f32');
+  await close();
+});
+
+halves.run();
