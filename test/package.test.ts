@@ -47,7 +47,7 @@ const example = (name: string): string => readFileSync(join(root, `test/examples
 const asScript = async (name: string): Promise<string> => (await esbuild.transform(example(name), { loader: 'ts', target: 'es2022' })).code;
 
 /** Bytes that the package may have, so that growth is a decision: the archive, 430 kB of which are the classifiers of `eval`; the whole library and one kernel as esbuild makes them for a page, compressed. */
-const BUDGET = { archive: 850_000, library: 110_000, kernel: 5_000 };
+const BUDGET = { archive: 900_000, library: 120_000, kernel: 5_000 };
 const sizes: string[] = [];
 const within = (what: string, bytes: number, limit: number): void => {
   sizes.push(`${what} ${(bytes / 1000).toFixed(1)} of ${limit / 1000} kB`);
@@ -89,7 +89,7 @@ pack('API.md describes everything that is exported, and nothing else', async () 
     assert.equal(types.filter((name) => !described.includes(name)), []);
     if (entry === 'index' || entry === 'node') assert.equal(described.filter((name) => !types.includes(name)), []);
   }
-  assert.match(page, /### engineRequirements\n\nMerge the result[\s\S]*?```ts\nfunction engineRequirements\(adapter: GPUAdapter\)/);
+  assert.match(page, /### engineRequirements\n\nMerge the result[\s\S]*?```ts\nfunction engineRequirements\(adapter: GPUAdapter/);
   assert.match(page, /class Engine \{[\s\S]*?borrow\(buffer: GPUBuffer, shape: readonly number\[\]/);
   assert.not.match(page, '#private');
   assert.equal([...page.matchAll(/^### (\w+)\n\n```ts/gm)].map(([, name]) => name), [], 'exports without a docstring');
