@@ -4,8 +4,9 @@ import * as assert from 'uvu/assert';
 import { type Features, frechetDistance, type Statistics, statistics } from '../src/quality/frechet.ts';
 import { type Matrix, semidefiniteFactor, singularValues, traceOfRoot, transposedProduct, tridiagonalEigenvalues } from '../src/quality/nuclear_norm.ts';
 import { precisionRecall } from '../src/quality/precision_recall.ts';
+import { precisionRecallOnDevice } from '../src/quality/precision_recall_device.ts';
 import { assertClose } from './helpers/close.ts';
-import { assertError } from './helpers/gpu.ts';
+import { assertError, gpuSuite } from './helpers/gpu.ts';
 import { eigenvaluesByJacobi, multiply, rootOfProductTrace, transpose } from './ref/eigen.ts';
 import { normals } from './ref/random.ts';
 
@@ -184,3 +185,34 @@ manifolds('refuses what it cannot measure', async () => {
   await assertError(() => precisionRecall(features(9, 2, 0), features(9, 3, 0)), 'E-SHAPE', /2 and of 3/);
 });
 manifolds.run();
+
+const device = gpuSuite('precision and recall on the device');
+
+device('the figures are those of float64, and few decisions need it, whatever the sizes and wherever the centre', async (engine) => {
+  for (const [a, b, width, k, shift] of [[5, 4, 1, 3, 0], [70, 130, 3, 3, 0], [261, 66, 50, 1, 1000], [40, 90, 9, 5, -3e4]]) {
+    const generated = features(a, width, 20, 1.3, 0.2 + shift), real = features(b, width, 21, 1, shift), { recomputed, ...got } = await precisionRecallOnDevice(engine, generated, real, k);
+    assert.equal(got, precisionRecall(generated, real, k), `${a} and ${b} of ${width}, k = ${k}`);
+    // Besides the k nearest themselves, which are always measured again.
+    assert.ok(recomputed < (k * (a + b)) / (a * a + b * b + a * b) + 0.02, `${recomputed} of ${a} and ${b}`);
+  }
+});
+
+device('what cannot be decided in float32 is decided by the differences', async (engine) => {
+  const far = 2 ** 20, off = (set: Features, by: number): Features => ({ ...set, data: set.data.map((v) => v + by) });
+  for (const [a, b, k] of [
+    [line(3, 4), line(0, 2), 1], [line(0, 0, 1), line(0, 0, 5), 1], [line(100, 101), line(0, 1), 1],
+    // Neighbours a 2^20th of the spread apart, in a cloud far from zero.
+    [off(line(0, 0.125, 0.375, far), far), off(line(0.25, 0.5, 1, far + 0.125), far), 1],
+    // Squares that are too small, and too large, for float32.
+    [{ ...features(9, 3, 1), data: features(9, 3, 1).data.map((v) => v * 1e-25) }, { ...features(8, 3, 2), data: features(8, 3, 2).data.map((v) => v * 1e-25) }, 3],
+    [{ ...features(9, 3, 1), data: features(9, 3, 1).data.map((v) => v * 1e30) }, { ...features(8, 3, 2), data: features(8, 3, 2).data.map((v) => v * 1e30) }, 3],
+  ] as [Features, Features, number][]) {
+    const { recomputed: _, ...got } = await precisionRecallOnDevice(engine, a, b, k);
+    assert.equal(got, precisionRecall(a, b, k));
+  }
+  const before = engine.memory().live;
+  await precisionRecallOnDevice(engine, line(1, 2, 3), line(2, 3, 4), 1);
+  assert.is(engine.memory().live, before);
+  await assertError(() => precisionRecallOnDevice(engine, features(9, 2, 0), features(9, 3, 0)), 'E-SHAPE', /2 and of 3/);
+});
+device.run();

@@ -64,7 +64,7 @@ async function report(opened: OpenedEngine, parsed: Parsed<typeof EVAL>): Promis
     measured = realImages(await load(other), settings.n, other);
   } else measured = placed ? await drawImages(placed, parsed) : await readImages(positional!, settings.n);
   if (settings.keepImages !== null) await keepImages(settings.keepImages, measured.images);
-  const { figures, protocol } = await measure(measured.images, real, extractor);
+  const { figures, protocol } = await measure(opened.engine, measured.images, real, extractor);
 
   const all = { ...measured.protocol, ...protocol };
   const print = (name: string, value: string | number): void => void process.stdout.write(`${name.replaceAll('_', ' ').padEnd(22)}${value}\n`);
