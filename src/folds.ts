@@ -31,6 +31,7 @@ export class Folds {
   readonly #results = new Set<Slice>();
   #room: Slice | null = null;
   #used = 0;
+  #most = 0;
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -50,6 +51,7 @@ export class Folds {
     this.#room ??= this.#engine.allocate(all);
     const slice = { buffer: this.#room.buffer, offset: this.#room.offset + this.#used, bytes };
     this.#used += Math.ceil(bytes / 256) * 256;
+    this.#most = Math.max(this.#most, this.#used);
     return slice;
   }
 
@@ -67,7 +69,7 @@ export class Folds {
 
   flush(): void {
     const buffers = new Set(this.#waiting.map(({ y }) => y.buffer));
-    for (const buffer of buffers) launch(this.#engine, this.#room!, this.#waiting.filter(({ y }) => y.buffer === buffer));
+    for (const buffer of buffers) launch(this.#engine, { ...this.#room!, bytes: this.#used }, this.#waiting.filter(({ y }) => y.buffer === buffer));
     this.#waiting.length = 0;
     this.#results.clear();
     this.#used = 0;
@@ -76,7 +78,9 @@ export class Folds {
   /** Backward is over; what still waits is dropped. */
   close(): void {
     open.delete(this.#engine);
-    if (this.#room && this.#engine.owns(this.#room)) this.#engine.free(this.#room);
+    if (!this.#room || !this.#engine.owns(this.#room)) return;
+    this.#engine.trim(this.#room, this.#most);
+    this.#engine.free(this.#room);
   }
 }
 

@@ -58,5 +58,18 @@ packing('the training step of ddpm-cifar10 at batch 128: a tenth less than by si
   assert.ok(kept.totalBytes < 1.03 * kept.peakBytes, `${kept.totalBytes / MiB} MiB for ${kept.peakBytes / MiB} at once`);
   assert.ok(again.totalBytes < 1.3 * again.peakBytes, `${again.totalBytes / MiB} MiB for ${again.peakBytes / MiB} at once`);
   assert.ok(kept.totalBytes > 2.4 * again.totalBytes && kept.peakBytes > 3 * again.peakBytes);
+  const { totalBytes } = trainingOf(new Engine(paperDevice(32)), 'tiny', 8, false).training.plan.pool;
+  assert.ok(totalBytes < 20 * MiB, `tiny: ${totalBytes / MiB} MiB`);
+});
+packing('a plan holds what a trimmed slice has used, and a tensor freed by `using` inside a capture is free', () => {
+  const engine = new Engine(paperDevice());
+  const plan = engine.capture(() => {
+    const slice = engine.allocate(1 << 20);
+    assert.ok(engine.owns(slice));
+    engine.trim(slice, 1000);
+    engine.free(slice);
+    assert.not(engine.owns(slice));
+  });
+  assert.equal([plan.pool.totalBytes, plan.pool.peakBytes, plan.pool.largestBytes], [1024, 1024, 1 << 20]);
 });
 packing.run();

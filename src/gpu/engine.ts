@@ -138,7 +138,7 @@ export class Engine {
 
   /** Whether the slice lies in memory of this engine's that was not freed. */
   owns({ buffer }: Slice): boolean {
-    return this.#pool.isLive(buffer) || [...this.#plans].some((plan) => plan.pool.isLive(buffer));
+    return this.#pool.isLive(buffer) || !!this.#capture?.pool.isLive(buffer) || [...this.#plans].some((plan) => plan.pool.isLive(buffer));
   }
 
   /** The buffer that a slice lies in: of what a capture made there is none before its end. */
@@ -151,6 +151,11 @@ export class Engine {
     const pool = this.#capture?.pool.owns(slice.buffer) ? this.#capture.pool : this.#pool;
     if (this.#capture && pool === this.#pool) throw new DdpmError('E-ENGINE', 'a buffer from outside a capture cannot be freed inside it: the plan would use it after its end.');
     pool.give(slice.buffer);
+  }
+
+  /** Only the first `bytes` of the slice have been used: a plan need not hold more for it. */
+  trim(slice: Slice, bytes: number): void {
+    if (!this.#poison) this.#capture?.pool.trim(slice.buffer, bytes);
   }
 
   openScope(holds: boolean): Scope {

@@ -4,7 +4,7 @@ import { DdpmError } from '../errors.ts';
 
 /** What a tensor occupies: its stand-in, from when to when it lives, and the buffer that it lies in at last. */
 interface Room {
-  readonly size: number;
+  size: number;
   readonly from: number;
   to: number;
 }
@@ -30,6 +30,8 @@ export function pack(rooms: readonly Room[]): Packed[] {
   return packed;
 }
 
+const rounded = (bytes: number): number => 256 * Math.ceil(Math.max(1, bytes) / 256);
+
 /** The interface of Pool during a capture; `build` makes the buffers. */
 export class PlanPool {
   readonly #device: GPUDevice;
@@ -37,25 +39,22 @@ export class PlanPool {
   readonly #live = new Set<GPUBuffer>();
   #buffers: GPUBuffer[] = [];
   #time = 0;
-  /** Bytes that are in use at once, at most; of the largest tensor; and of all buffers, known once they are built. */
-  peakBytes = 0;
+  /** Bytes of the largest tensor; and, once the buffers are built, in use at once at most, and of all buffers. */
   largestBytes = 0;
+  peakBytes = 0;
   totalBytes = 0;
-  #liveBytes = 0;
 
   constructor(device: GPUDevice) {
     this.#device = device;
   }
 
   take(bytes: number): GPUBuffer {
-    const size = 256 * Math.ceil(Math.max(1, bytes) / 256), limit = this.#device.limits.maxBufferSize;
+    const size = rounded(bytes), limit = this.#device.limits.maxBufferSize;
     if (size > limit) throw new DdpmError('E-LIMIT', `a tensor needs a buffer of ${size} bytes; this device allows ${limit}. Use a smaller batch size, or request a larger maxBufferSize.`);
     const standIn = { size } as GPUBuffer;
     this.#rooms.set(standIn, { size, from: this.#time++, to: Infinity });
     this.#live.add(standIn);
     this.largestBytes = Math.max(this.largestBytes, bytes);
-    this.#liveBytes += size;
-    this.peakBytes = Math.max(this.peakBytes, this.#liveBytes);
     return standIn;
   }
 
@@ -71,12 +70,20 @@ export class PlanPool {
   give(buffer: GPUBuffer): void {
     if (!this.#live.delete(buffer)) throw new DdpmError('E-ENGINE', this.#rooms.has(buffer) ? 'a buffer was freed twice' : 'a buffer was given to a pool that does not own it');
     this.#rooms.get(buffer)!.to = this.#time++;
-    this.#liveBytes -= buffer.size;
+  }
+
+  /** A room that turned out too large. */
+  trim(buffer: GPUBuffer, bytes: number): void {
+    const room = this.#rooms.get(buffer);
+    if (room) room.size = Math.min(room.size, rounded(bytes));
   }
 
   /** Makes the buffers, and calls `place` with every stand-in and the buffer behind it. */
   build(place: (standIn: GPUBuffer, buffer: GPUBuffer) => void): void {
     const standIns = new Map([...this.#rooms].map(([standIn, room]) => [room, standIn]));
+    const changes = [...standIns.keys()].flatMap(({ size, from, to }) => [{ at: from, size }, ...(to < Infinity ? [{ at: to, size: -size }] : [])]).sort((a, b) => a.at - b.at);
+    let live = 0;
+    for (const { size } of changes) this.peakBytes = Math.max(this.peakBytes, (live += size));
     for (const { size, rooms } of pack([...standIns.keys()])) {
       const buffer = this.#device.createBuffer({ size, usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST });
       this.#buffers.push(buffer);
