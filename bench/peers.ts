@@ -40,6 +40,10 @@ export interface Comparison {
   /** The peers' time over ours, within rounds. */
   readonly ratios: readonly number[];
   readonly fastest: number;
+  /** The same by the processor's time on all cores: its least milliseconds, and ratios. */
+  readonly cpuMin: readonly number[];
+  readonly cpuRatios: readonly number[];
+  readonly fastestCpu: number;
 }
 interface Runner {
   openPeers(engine: Engine): Promise<Peer[]>;
@@ -50,9 +54,16 @@ interface Runner {
 /** Ours: what `record` launches on tensors that live on, as one captured plan. */
 function planned(engine: Engine, inputs: Tensor[], record: () => Tensor[]): Job {
   const plan = engine.capture(record);
+  let runs = 0;
   return {
-    run: () => plan.run(),
-    wait: () => engine.finished(),
+    // As within a training step: many dispatches a submit. The others batch theirs as they choose.
+    run: () => void runs++,
+    wait: () => {
+      const encoder = engine.device.createCommandEncoder();
+      for (; runs > 0; runs--) plan.encode(encoder);
+      engine.submit(encoder);
+      return engine.finished();
+    },
     read: () => Promise.all(plan.result.map((t) => t.read())),
     dispose: () => {},
     free: () => {
@@ -103,7 +114,7 @@ function convShapes(engine: Engine, preset: PresetName): ConvDims[] {
   };
   const paper = new Engine(paperDevice());
   for (const [kernel, shapes] of shapesIn(paper, () => trainingOf(paper, preset, 1)))
-    if (kernel.startsWith('conv2d_forward') || kernel === 'conv2d_tiled') for (const { args } of shapes) if (!args['TRANSPOSED']) add(args as unknown as ConvDims);
+    if (/^conv2d_(forward|tiled|(3x3_)?subgroup)$/.test(kernel)) for (const { args } of shapes) if (!args['TRANSPOSED']) add(args as unknown as ConvDims);
   return [...found.values()].sort((a, b) => b.H - a.H || a.C - b.C || a.O - b.O);
 }
 
@@ -162,15 +173,18 @@ export async function peers({ engine }: OpenedEngine, preset: PresetName, filter
   const wanted = (name: string) => filters.every((f) => name.includes(f));
   const report = (row: Comparison) => {
     rows.push(row);
-    const theirs = row.peers.map((peer, i) => `${peer} ${row.ms[i + 1]!.toFixed(2).padStart(9)} ms = ${row.ratios[i]!.toFixed(1).padStart(5)}x`);
-    console.log(`${row.name.padEnd(46)} ours ${row.ms[0]!.toFixed(2).padStart(8)} ms ${row.flops ? `${(row.flops / row.ms[0]! / 1e6).toFixed(1).padStart(6)} GFLOP/s` : ''.padStart(14)}   ${theirs.join('   ')}`);
+    const theirs = row.peers.map((peer, i) => `${peer} ${row.ms[i + 1]!.toFixed(2).padStart(9)} ms = ${row.ratios[i]!.toFixed(1).padStart(5)}x, ${row.cpuRatios[i]!.toFixed(1).padStart(5)}x by CPU time`);
+    console.log(`${row.name.padEnd(46)} ours ${row.ms[0]!.toFixed(3).padStart(8)} ms ${row.flops ? `${(row.flops / row.ms[0]! / 1e6).toFixed(1).padStart(6)} GFLOP/s` : ''.padStart(14)}   ${theirs.join('   ')}`);
   };
   for (const { jobs, ...item } of cases(engine, others, preset, false)) if (wanted(item.name)) report(await compare({ ...item, jobs: jobs() }));
   if (wanted('training step')) report(await trainingStep(engine, others.find((p) => p.jax)!, preset, batch, compare));
   for (const family of ['conv2d forward', 'conv2d input', 'conv2d weight', 'conv2d', 'group_norm_silu', 'attention', 'training step']) {
     const of = rows.filter((r) => r.name.startsWith(family));
-    if (of.length) console.log(`${family.padEnd(16)} against the faster of the two: geometric mean ${geometricMean(of.map((r) => r.fastest)).toFixed(1)}x, least ${Math.min(...of.map((r) => r.fastest)).toFixed(1)}x` +
-      `${of[0]!.flops && family.startsWith('conv') ? `; ours least ${Math.min(...of.map((r) => r.flops / r.ms[0]! / 1e6)).toFixed(0)} GFLOP/s` : ''}`);
+    if (of.length === 0) continue;
+    const ratios = (what: 'fastest' | 'fastestCpu') => `geometric mean ${geometricMean(of.map((r) => r[what])).toFixed(1)}x, least ${Math.min(...of.map((r) => r[what])).toFixed(1)}x, ${of.filter((r) => r[what] >= 5).length} of ${of.length} at 5x`;
+    const rates = of.map((r) => r.flops / r.min[0]! / 1e6);
+    console.log(`${family.padEnd(16)} against the faster of the two: ${ratios('fastest')}; by CPU time ${ratios('fastestCpu')}` +
+      `${family.startsWith('conv') ? `; ours least ${Math.min(...rates).toFixed(0)} GFLOP/s, ${rates.filter((r) => r >= 25).length} at 25` : ''}`);
   }
   return rows;
 }

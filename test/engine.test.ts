@@ -271,7 +271,7 @@ refusals('a kernel that needs subgroups where there are none', () =>
   (async () => {
     const opened = await openEngine({ ...openOptions, without: ['subgroups'] });
     assert.is(opened.engine.subgroupWidth, 0);
-    await assertError(() => opened.engine.pipelines.get(k.conv2d_forward_subgroup, {}), 'E-LIMIT', /kernel conv2d_forward_subgroup needs the device feature "subgroups"/);
+    await assertError(() => opened.engine.pipelines.get(k.conv2d_subgroup, {}), 'E-LIMIT', /kernel conv2d_subgroup needs the device feature "subgroups"/);
     await opened.close();
   })());
 refusals.run();

@@ -3,8 +3,9 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const ROUNDS = 5;
-/** How long a round of one engine lasts about. */
-const ROUND_MS = 150;
+/** How long a round of one engine lasts about; so long that waiting for its end, which sleeps for two milliseconds, does not count. */
+const ROUND_MS = 60;
+const MAX_RUNS = 400;
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 /** Opens both libraries on the adapter that `engine` runs on. */
@@ -33,15 +34,16 @@ function distance(want, got) {
   return Math.sqrt(d / s);
 }
 
-/** Milliseconds of one run, from `runs` in a row. */
+/** Milliseconds of one run, from `runs` in a row: of the clock, and of this process on all cores, which other work on the machine moves less. */
 async function time(job, runs) {
   const outputs = [];
-  const start = performance.now();
+  const start = performance.now(), before = process.cpuUsage();
   for (let i = 0; i < runs; i++) outputs.push(job.run());
   await job.wait(outputs);
+  const { user, system } = process.cpuUsage(before);
   const ms = (performance.now() - start) / runs;
   outputs.forEach((each) => job.dispose(each));
-  return ms;
+  return { ms, cpu: (user + system) / 1000 / runs };
 }
 
 /** Times ours and the peers' jobs in turn. Throws where a peer's result is not ours. */
@@ -52,14 +54,17 @@ export async function compare({ name, flops, jobs, tolerance }) {
     const got = await outputsOf(job);
     const error = distance(want, got);
     if (!(error < tolerance)) throw new Error(`${name}: ${peer} differs from ours by ${error} (relative L2; allowed ${tolerance})`);
-    runs.push(Math.max(1, Math.min(50, Math.round(ROUND_MS / (await time(job, 1))))));
+    let count = 1;
+    for (const most of [20, MAX_RUNS]) count = Math.max(1, Math.min(most, Math.round(ROUND_MS / (await time(job, count)).ms)));
+    runs.push(count);
   }
   const times = jobs.map(() => []);
   for (let round = 0; round < ROUNDS; round++) for (const [i, { job }] of jobs.entries()) times[i].push(await time(job, runs[i]));
   for (const { job } of jobs) job.free();
   // Ratios within a round: what else the machine does passes over all of them.
-  const ratios = times.slice(1).map((theirs) => median(theirs.map((ms, round) => ms / times[0][round])));
-  return { name, flops, ms: times.map(median), min: times.map((t) => Math.min(...t)), peers: jobs.slice(1).map((j) => j.peer), ratios, fastest: Math.min(...ratios) };
+  const ratios = (what) => times.slice(1).map((theirs) => median(theirs.map((t, round) => t[what] / times[0][round][what])));
+  const [wall, cpu] = [ratios('ms'), ratios('cpu')], least = (what) => times.map((rounds) => Math.min(...rounds.map((t) => t[what])));
+  return { name, flops, ms: times.map((rounds) => median(rounds.map((t) => t.ms))), min: least('ms'), cpuMin: least('cpu'), peers: jobs.slice(1).map((j) => j.peer), ratios: wall, cpuRatios: cpu, fastest: Math.min(...wall), fastestCpu: Math.min(...cpu) };
 }
 
 async function outputsOf(job) {

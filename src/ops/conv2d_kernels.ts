@@ -16,13 +16,16 @@ export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residu
 /** One GEMM for the forward and the input's gradient, one for the weight's. */
 const TILED = { tiled: k.conv2d_tiled, ...HALF.conv } as const, WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, ...HALF.weight } as const;
 
+/** Four channels so many times are a tile of the kernel `conv2d_subgroup`: eight times where that leaves no more of the last tile empty than four. */
+const quads = (channels: number) => (Math.ceil(channels / 32) * 2 === Math.ceil(channels / 16) ? 8 : 4);
+
 /** y = conv(x, w) and what is added to it. */
 export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRows(args.H) }: ConvChoice = convChoice(engine, args, 'forward')): void {
   const { N, H, W, C, O } = args;
   const pixels = N * args.OH * args.OW;
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
-  else if (variant === 'subgroup') engine.run(k.conv2d_forward_subgroup, grid(tiles(pixels, O, 32, 16)), args);
-  else if (variant === 'subgroup3x3') engine.run(k.conv2d_forward_3x3_subgroup, grid(tiles(H, N * W, rows, 8) * Math.ceil(O / 16)), { ...args, G: rows });
+  else if (variant === 'subgroup') engine.run(k.conv2d_subgroup, grid(tiles(pixels, O, 64, 4 * quads(O))), { ...args, Q: quads(O), TRANSPOSED: 0 });
+  else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
   else if (variant === 'tiled' || variant === 'tiled_f16') engine.run(TILED[variant], grid(tiles(pixels, O, 64, 64)), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
@@ -58,15 +61,13 @@ export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: k
 
 /** dx from dy. */
 export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, { variant, rows = tileRows(dims.H) }: ConvChoice = convChoice(engine, dims, 'input')): void {
-  const { N, H, W, C, OH, OW, O } = dims;
+  const { N, H, W, C, OH, OW, O, stride } = dims;
   const pixels = N * H * W;
-  const args = { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate };
-  if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), args);
-  else if (variant === 'subgroup') {
-    const { stride } = dims;
-    engine.run(k.conv2d_backward_input_subgroup, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 32, 16)), args);
-  }
-  else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_input_3x3_subgroup, grid(tiles(H, N * W, rows, 8) * Math.ceil(C / 16)), { ...args, G: rows });
+  // But for the plain kernel, the forward's GEMM, with pixels gathered and the weight read the other way round.
+  const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1 };
+  if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate });
+  else if (variant === 'subgroup') engine.run(k.conv2d_subgroup, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 64, 4 * quads(C))), { ...gemm, Q: quads(C) });
+  else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(C / 16)), { ...gemm, G: rows });
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
     backwardInput(engine, dims, copies.rounded(dy), copies.rounded(w), dx, floatChoice(engine, dims, 'input'));
@@ -77,11 +78,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
     if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
     copies.free();
-  } else {
-    // The forward's GEMM, with pixels gathered and the weight read the other way round.
-    const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, x2: dy, w, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1, TWO: 0 };
-    engine.run(TILED[variant], grid(tiles(pixels, C, 64, 64)), gemm);
-  }
+  } else engine.run(TILED[variant], grid(tiles(pixels, C, 64, 64)), { ...gemm, x2: dy, TWO: 0 });
 }
 
 /** dw from x and dy, and with `db` the bias's gradient from the same reading of dy: partial sums over splits of the pixels, folded in order. */

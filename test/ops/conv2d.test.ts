@@ -38,7 +38,7 @@ const odd: Case[] = [
   shape('5x5 without padding', 1, 6, 7, 2, 3, 5, { pad: [0, 0, 0, 0] }),
   shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
 ];
-/** Multiples of 4: every family. Tiles are 32 x 16 pixels x channels (subgroup) and 64 x 64 (tiled); the last tile of each row and column is ragged. */
+/** Multiples of 4: every family. Tiles are 64 pixels x 16 or 32 channels (subgroup) and 64 x 64 (tiled); the last tile of each row and column is ragged. */
 const fours: Case[] = [
   shape('one small tile', 1, 3, 3, 4, 4, 3),
   shape('several tiles, ragged in all directions', 2, 9, 7, 36, 68, 3),
@@ -54,7 +54,7 @@ const fours: Case[] = [
   shape('many pixels, so that the weight gradient is split', 1, 25, 32, 4, 8, 3),
 ];
 
-/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 8 columns counted through the images, and 16 channels. */
+/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 16 columns counted through the images, and 16 channels. */
 const kept: Case[] = [
   ...fours.filter((s) => s.KH === 3 && s.KW === 3 && s.stride === 1 && s.OH === s.H),
   shape('tiles of 7 rows', 3, 14, 5, 20, 36, 3),

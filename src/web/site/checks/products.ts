@@ -31,8 +31,8 @@ function shapeOf(C: number, O: number) {
 type Tiles = (C: number, O: number) => number;
 /** Workgroups for tiles of `height` x `width` of a matrix of rows x columns. */
 const tiles = (rows: number, columns: number, height: number, width: number) => Math.ceil(rows / height) * Math.ceil(columns / width);
-/** Tiles of 7 rows by 8 columns, counted through the images, and 16 channels. */
-const rows3x3 = (channels: number) => tiles(H, N * W, 7, 8) * Math.ceil(channels / 16);
+/** Tiles of 7 rows by 16 columns, counted through the images, and 16 channels. */
+const rows3x3 = (channels: number) => tiles(H, N * W, 7, 16) * Math.ceil(channels / 16);
 
 function forward(C: number, O: number, workgroups: Tiles, of: Rounding = all) {
   const s = shapeOf(C, O), x = values(pixels * C, 1), w = values(s.weights, 2), bias = values(O, 3), per_image = values(N * O, 4), residual = values(pixels * O, 5);
@@ -69,13 +69,11 @@ export const PRODUCTS = {
   } },
   matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => product([32, 16]) },
   conv2d_forward: { twin: ['conv2d', 'conv2d'], make: () => forward(3, 5, (_, O) => threads(pixels * O)[0]) },
-  conv2d_forward_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 32, 16)) },
-  conv2d_forward_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => rows3x3(O)) },
+  conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 64, 16)) },
+  conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => rows3x3(O)) },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64)) },
   conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64), half) },
   conv2d_backward_input: { twin: ['conv2d', 'conv2dBackwardInput'], make: () => backwardInput(3, 5, (C) => threads(pixels * C)[0]) },
-  conv2d_backward_input_subgroup: { twin: ['conv2d', 'conv2dBackwardInput'], make: () => backwardInput(20, 8, (C) => tiles(pixels, C, 32, 16)) },
-  conv2d_backward_input_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardInput'], make: () => backwardInput(20, 8, (C) => rows3x3(C)) },
   conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0]) },
   conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 16)) },
   conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => 3 * tiles(C, O, 16, 16)) },

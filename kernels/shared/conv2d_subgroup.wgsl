@@ -1,0 +1,27 @@
+// What the subgroup kernels of forward and backward-input share: how eight lanes bring the weights of four input and sixteen output channels, and spread them.
+// TRANSPOSED input channels are the convolution's outputs, and the other way round.
+
+// A lane's two loads for one tap: along o, lane = (c, four o); TRANSPOSED along o as well, which are then the input channels, lane = c.
+struct Weights { a: vec4f, b: vec4f }
+
+// Where they begin, in vec4s, for a tap and the first of sixteen output channels, which is channel * 4.
+fn weights_of(tap: u32, channel: u32, lane: u32) -> vec2u {
+  let O4 = dims.O / 4u;
+  let row = tap * dims.WC + dims.C0;
+  if (TRANSPOSED) { return (vec2u(row) + min(vec2u(channel * 4u + lane) + vec2u(0u, 8u), vec2u(dims.C - 1u))) * O4; }
+  return (vec2u(row + lane / 4u) + vec2u(0u, 2u)) * O4 + vec2u(min(channel + lane % 4u, O4 - 1u));
+}
+
+// How much further they lie for the next four input channels.
+fn weights_turn() -> u32 { return select(dims.O, 1u, TRANSPOSED); }
+
+// The weights of four input channels (columns) and the q-th four output channels, from the lanes that hold them to all.
+fn spread(v: Weights, q: u32) -> mat4x4f {
+  if (!TRANSPOSED) { return mat4x4f(subgroupShuffle(v.a, q), subgroupShuffle(v.a, q + 4u), subgroupShuffle(v.b, q), subgroupShuffle(v.b, q + 4u)); }
+  var held = v.a;
+  if (q >= 2u) { held = v.b; }
+  let lane = q % 2u * 4u;
+  return transpose(mat4x4f(subgroupShuffle(held, lane), subgroupShuffle(held, lane + 1u), subgroupShuffle(held, lane + 2u), subgroupShuffle(held, lane + 3u)));
+}
+
+fn add(s: vec4f, m: mat4x4f, sum: vec4f) -> vec4f { return fma(vec4f(s.x), m[0], fma(vec4f(s.y), m[1], fma(vec4f(s.z), m[2], fma(vec4f(s.w), m[3], sum)))); }
