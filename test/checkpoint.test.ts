@@ -17,9 +17,10 @@ import { logVarianceTable, VARIANCES } from '../src/diffusion/variance.ts';
 import { Training } from '../src/diffusion/training.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import { loadCheckpoint, loadModelFolder, saveCheckpoint } from '../src/io/checkpoint.ts';
-import { readScheduler, type SamplingFields, schedulerConfig } from '../src/io/scheduler.ts';
+import { readScheduler, type SamplingFields, schedulerConfig, type SchedulerFields } from '../src/io/scheduler.ts';
 import { readSafetensors, type SafeTensor, writeSafetensors } from '../src/io/safetensors.ts';
-import type { UNetFields } from '../src/nn/config.ts';
+import { readConfig, type UNetFields } from '../src/nn/config.ts';
+import { parametersOf } from '../src/nn/parameter.ts';
 import { type BufferName, Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { DeviceImages } from '../src/ops/random.ts';
@@ -30,6 +31,9 @@ const CONFIG: UNetFields = {
   layers_per_block: 1, norm_num_groups: 4, attention_head_dim: 4, dropout: 0.1, downsample_padding: 0, flip_sin_to_cos: false, freq_shift: 1,
 };
 const SCHEDULE: ScheduleSource = { name: 'linear', T: 40 };
+/** The arguments of diffusers' constructors, which are the fields of its config files, with their defaults. */
+const DIFFUSERS = JSON.parse(readFileSync(new URL('golden/diffusers-configs.json', import.meta.url), 'utf8')) as Record<'UNet2DModel' | SchedulerClass, UNetFields> & { DDPMPipeline: string[] };
+type SchedulerClass = 'DDPMScheduler' | 'DDIMScheduler' | 'PNDMScheduler';
 const STATE = { step: 5, seed: 3, data: { name: 'shapes', count: 20 }, settings: { lr: 1e-3 } };
 
 function setUp(engine: Engine, config = CONFIG) {
@@ -83,10 +87,15 @@ test('the folder is a model of diffusers: averaged weights under its name, confi
     const { unet, parameters, training, save } = setUp(engine);
     for (let step = 0; step < 2; step++) training.run(step);
     await save(folder);
-    assert.equal(readdirSync(folder).sort(), ['config.json', 'diffusion_pytorch_model.safetensors', 'model.safetensors', 'optimizer.safetensors', 'scheduler_config.json', 'state.json']);
+    assert.equal(readdirSync(folder).sort(), ['config.json', 'diffusion_pytorch_model.safetensors', 'model.safetensors', 'model_index.json', 'optimizer.safetensors', 'scheduler_config.json', 'state.json']);
     assert.equal(JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')), JSON.parse(JSON.stringify(unet.config)));
     const ema = readSafetensors(readFileSync(join(folder, 'diffusion_pytorch_model.safetensors')), 'ema');
     assert.is(ema.metadata['format'], 'pt');
+    assert.equal([...ema.tensors.keys()].sort(), parametersOf(unet).map(({ name }) => name).sort());
+    assert.ok([...ema.tensors.values()].every(({ dtype }) => dtype === 'F32'));
+    // DiffusionPipeline reads a part from the folder itself where it has no folder of that name.
+    const { _class_name: pipeline, ...parts } = JSON.parse(readFileSync(join(folder, 'model_index.json'), 'utf8')) as Record<string, unknown>;
+    assert.equal([pipeline, Object.keys(parts).sort(), parts], ['DDPMPipeline', [...DIFFUSERS.DDPMPipeline].sort(), { unet: ['diffusers', 'UNet2DModel'], scheduler: ['diffusers', 'DDPMScheduler'] }]);
     for (const [name, { data, shape }] of await parameters.read('ema')) assert.equal([ema.tensors.get(name)!.shape, ema.tensors.get(name)!.data], [[...shape], data], name);
 
     const averaged = await loadModelFolder(folder), raw = await loadModelFolder(folder, { weights: 'model' });
@@ -94,6 +103,18 @@ test('the folder is a model of diffusers: averaged weights under its name, confi
     assert.equal(raw.tensors.get('conv_in.weight')!.data, (await parameters.read('values')).get('conv_in.weight')!.data);
     assert.equal(averaged.scheduler.schedule.betas, makeBetas('linear', 40));
     await training.plan.destroy();
+  }));
+
+test('no pipeline is promised that could not draw', (engine) =>
+  inFolder(async (folder) => {
+    for (const [fields, scheduler, there] of [
+      [{}, {}, true], [{ out_channels: 2 }, { variance: 'learned_range' }, true], [{ out_channels: 2 }, { variance: 'learned' }, false], [{}, { prediction: 'mu' }, false],
+      [{ num_class_embeds: 3 }, {}, false], [{ in_channels: 2 }, {}, false],
+    ] as [UNetFields, SchedulerFields, boolean][]) {
+      const unet = new UNet({ ...CONFIG, ...fields, block_out_channels: [4, 4] }), parameters = Parameters.place(engine, unet), at = join(folder, JSON.stringify([fields, scheduler]).replace(/\W/g, ''));
+      await saveCheckpoint(at, { unet, parameters, schedule: SCHEDULE, scheduler, state: STATE });
+      assert.is(readdirSync(at).includes('model_index.json'), there, at);
+    }
   }));
 
 test('names from before diffusers 0.18, in a pipeline with its scheduler beside', (engine) =>
@@ -255,6 +276,34 @@ scheduler("what is absent has diffusers' defaults, and older files are understoo
   assert.is(readScheduler({ variance_type: 'fixed_small_log' }).variance, 'fixed_small');
   const own = readScheduler({ trained_betas: [0.1, 0.2, 0.3], clip_sample: false, set_alpha_to_one: false, steps_offset: 1 });
   assert.equal([[...own.schedule.betas], own.clipSample, own.setAlphaToOne, own.stepsOffset], [[0.1, 0.2, 0.3], false, false, 1]);
+});
+
+scheduler("what is written are fields of diffusers' classes, and all of theirs are read, refused by name, or of no effect here", () => {
+  const known = (fields: object, ...classes: UNetFields[]): string[] => Object.keys(fields).filter((name) => name !== '_class_name' && !classes.some((each) => name in each));
+  for (const fields of [CONFIG, { ...CONFIG, num_class_embeds: 3, out_channels: 2, resnet_time_scale_shift: 'scale_shift' }]) assert.equal(known(new UNet(fields).config, DIFFUSERS.UNet2DModel), []);
+  // DDIMScheduler's own field is kept by DDPMScheduler for it.
+  assert.equal(known(schedulerConfig(SCHEDULE), DIFFUSERS.DDPMScheduler, DIFFUSERS.DDIMScheduler), []);
+  assert.equal(known(schedulerConfig(SCHEDULE), DIFFUSERS.DDPMScheduler), ['set_alpha_to_one']);
+
+  const other = (value: unknown): unknown => (typeof value === 'boolean' ? !value : typeof value === 'number' ? value + 3 : value === null ? 7 : Array.isArray(value) ? [...value, 16] : 'other');
+  /** Fields that can be changed without an error or another result. */
+  const passedOver = <T>(fields: UNetFields, read: (fields: UNetFields) => T): string[] => {
+    const usual = JSON.stringify(read(fields));
+    return Object.entries(fields).filter(([name, value]) => {
+      try {
+        return JSON.stringify(read({ ...fields, [name]: other(value) })) === usual;
+      } catch {
+        return false;
+      }
+    }).map(([name]) => name);
+  };
+  assert.equal(readConfig({ _class_name: 'UNet2DModel', _diffusers_version: '0.40.0', ...DIFFUSERS.UNet2DModel }), readConfig({}));
+  assert.equal(passedOver(DIFFUSERS.UNet2DModel, readConfig), []);
+  for (const [name, ignored] of [['DDPMScheduler', ['dynamic_thresholding_ratio', 'sample_max_value']], ['DDIMScheduler', ['dynamic_thresholding_ratio', 'sample_max_value']], ['PNDMScheduler', ['skip_prk_steps']]] as [SchedulerClass, string[]][]) {
+    const fields = { _class_name: name, ...DIFFUSERS[name] };
+    assert.equal(readScheduler(fields), readScheduler({ _class_name: name }), name);
+    assert.equal(passedOver(DIFFUSERS[name], (each) => readScheduler({ ...each, _class_name: name })), ignored, name);
+  }
 });
 
 scheduler('what is not implemented is refused by name', async () => {

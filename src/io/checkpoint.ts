@@ -19,6 +19,8 @@ const EMA = 'diffusion_pytorch_model.safetensors';
 const MODEL = 'model.safetensors';
 const OPTIMIZER = 'optimizer.safetensors';
 const STATE = 'state.json';
+/** Makes a folder of a model and a scheduler a pipeline of diffusers. */
+const PIPELINE = 'model_index.json';
 
 /** Version of state.json and of the set of files beside it. */
 const FORMAT = 1;
@@ -50,7 +52,7 @@ export interface CheckpointContent {
 type Tensors = Map<string, { readonly shape: readonly number[]; readonly data: Float32Array<ArrayBuffer> }>;
 
 /**
- * Writes a checkpoint into a folder: config.json and scheduler_config.json as diffusers has them, the averaged weights under its name, the weights,
+ * Writes a checkpoint into a folder: config.json, scheduler_config.json and model_index.json as diffusers has them, the averaged weights under its name, the weights,
  * AdamW's moments, and state.json last. Every number is float32 and comes back the same.
  *
  * @throws DdpmError E-NONFINITE if a tensor holds a value that is not finite, naming it; such a checkpoint would be of no use
@@ -76,7 +78,13 @@ export async function saveCheckpoint(folder: string, { unet, parameters, schedul
   await write(OPTIMIZER, moments);
   await writeAtomic(join(folder, CONFIG), json(unet.config));
   await writeAtomic(join(folder, SCHEDULER), json(schedulerConfig(schedule, scheduler)));
+  if (isPipeline(unet, scheduler)) await writeAtomic(join(folder, PIPELINE), json({ _class_name: 'DDPMPipeline', scheduler: ['diffusers', 'DDPMScheduler'], unet: ['diffusers', 'UNet2DModel'] }));
   await writeAtomic(join(folder, STATE), json({ format: FORMAT, ...state, parameters: parameters.count }));
+}
+
+/** Whether diffusers' DDPMPipeline can draw with the model: it knows no classes, no network that is conditioned on itself, and not all that is learnt here. */
+function isPipeline({ config: { in_channels, out_channels }, conditional }: UNet, { prediction = 'eps', variance = 'fixed_small' }: SchedulerFields = {}): boolean {
+  return !conditional && prediction !== 'mu' && variance !== 'learned' && out_channels === in_channels * (variance === 'learned_range' ? 2 : 1);
 }
 
 /**

@@ -12,6 +12,8 @@ export interface UNetConfig {
   readonly out_channels: number;
   readonly center_input_sample: boolean;
   readonly time_embedding_type: 'positional';
+  /** Width of the time embedding; null is 4 block_out_channels[0]. */
+  readonly time_embedding_dim: number | null;
   readonly freq_shift: number;
   readonly flip_sin_to_cos: boolean;
   readonly down_block_types: readonly DownBlockType[];
@@ -24,6 +26,7 @@ export interface UNetConfig {
   readonly act_fn: 'silu' | 'swish';
   readonly attention_head_dim: number | null;
   readonly norm_num_groups: number;
+  /** Of the attention in the middle; null is norm_num_groups, or no norm at all where resnet_time_scale_shift is 'scale_shift'. */
   readonly attn_norm_num_groups: number | null;
   readonly norm_eps: number;
   /** Whether the time embedding is added ('default') or scales and shifts ('scale_shift'). */
@@ -39,7 +42,7 @@ export type UNetFields = { readonly [name: string]: unknown };
 
 /** diffusers' defaults. A file that comes from DDPM overrides most of them: honour the file. */
 const DEFAULTS: UNetConfig = {
-  _class_name: 'UNet2DModel', sample_size: null, in_channels: 3, out_channels: 3, center_input_sample: false, time_embedding_type: 'positional',
+  _class_name: 'UNet2DModel', sample_size: null, in_channels: 3, out_channels: 3, center_input_sample: false, time_embedding_type: 'positional', time_embedding_dim: null,
   freq_shift: 0, flip_sin_to_cos: true, down_block_types: ['DownBlock2D', 'AttnDownBlock2D', 'AttnDownBlock2D', 'AttnDownBlock2D'],
   up_block_types: ['AttnUpBlock2D', 'AttnUpBlock2D', 'AttnUpBlock2D', 'UpBlock2D'], block_out_channels: [224, 448, 672, 896], layers_per_block: 2,
   mid_block_scale_factor: 1, downsample_padding: 1, dropout: 0, act_fn: 'silu', attention_head_dim: 8, norm_num_groups: 32, attn_norm_num_groups: null,
@@ -51,6 +54,7 @@ const DEFAULTS: UNetConfig = {
 const ONLY: { readonly [name: string]: readonly unknown[] } = {
   _class_name: ['UNet2DModel'], center_input_sample: [false], time_embedding_type: ['positional'], mid_block_scale_factor: [1], act_fn: ['silu', 'swish'],
   resnet_time_scale_shift: ['default', 'scale_shift'], downsample_type: ['conv'], upsample_type: ['conv'], class_embed_type: [null, 'timestep', 'identity'], num_train_timesteps: [null],
+  mid_block_type: ['UNetMidBlock2D'],
 };
 
 /** Fills in the defaults and checks every field; throws E-MODEL by name for what is unknown or not implemented. */
@@ -61,7 +65,7 @@ export function readConfig(fields: UNetFields): UNetConfig {
   for (const [name, value] of Object.entries(fields)) {
     const allowed = ONLY[name];
     if (allowed && !allowed.includes(value)) refuse(`${name} = ${JSON.stringify(value)} is not implemented; ${allowed.map((v) => JSON.stringify(v)).join(' or ')} is.`);
-    if (!allowed && !(name in DEFAULTS) && !['_diffusers_version', '_name_or_path'].includes(name)) refuse(`the field "${name}" is not known.`);
+    if (!allowed && !(name in DEFAULTS) && !name.startsWith('_')) refuse(`the field "${name}" is not known.`);
   }
   const known = Object.fromEntries(Object.keys(DEFAULTS).map((name) => [name, name in fields ? fields[name] : DEFAULTS[name as keyof UNetConfig]]));
   const c = known as unknown as UNetConfig;
@@ -71,7 +75,7 @@ export function readConfig(fields: UNetFields): UNetConfig {
   };
   for (const name of ['in_channels', 'out_channels', 'layers_per_block', 'norm_num_groups'] as const) whole(name, 1);
   for (const name of ['freq_shift', 'downsample_padding'] as const) whole(name, 0);
-  if (c.num_class_embeds !== null) whole('num_class_embeds', 1);
+  for (const name of ['num_class_embeds', 'time_embedding_dim', 'attn_norm_num_groups'] as const) if (c[name] !== null) whole(name, 1);
   const levels = Array.isArray(c.block_out_channels) ? c.block_out_channels.length : 0;
   if (!levels || c.down_block_types?.length !== levels || c.up_block_types?.length !== levels) refuse('block_out_channels, down_block_types and up_block_types must be lists of one length.');
   for (const type of c.down_block_types) if (type !== 'DownBlock2D' && type !== 'AttnDownBlock2D') refuse(`the block type "${String(type)}" is not implemented; DownBlock2D and AttnDownBlock2D are.`);
@@ -80,6 +84,8 @@ export function readConfig(fields: UNetFields): UNetConfig {
     if (!Number.isInteger(width) || width < 1 || width % c.norm_num_groups) refuse(`block_out_channels[${level}] = ${width} is not a multiple of norm_num_groups = ${c.norm_num_groups}.`);
     if (c.attention_head_dim !== null && c.attention_head_dim > 0 && width % c.attention_head_dim) refuse(`block_out_channels[${level}] = ${width} does not divide into heads of ${c.attention_head_dim}.`);
   });
+  const last = c.block_out_channels.at(-1)!;
+  if (c.attn_norm_num_groups !== null && last % c.attn_norm_num_groups) refuse(`block_out_channels[${levels - 1}] = ${last} is not a multiple of attn_norm_num_groups = ${c.attn_norm_num_groups}.`);
   if (!(c.norm_eps > 0)) refuse(`norm_eps must be positive, not ${c.norm_eps}.`);
   if (!(c.dropout >= 0 && c.dropout < 1)) refuse(`dropout must be in [0, 1), not ${c.dropout}.`);
   return c;

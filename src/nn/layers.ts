@@ -133,16 +133,17 @@ export class ResnetBlock2D extends Module {
 
 /** x + to_out(attention(to_q(h), to_k(h), to_v(h))), h = group_norm(x). */
 export class Attention extends Module {
-  readonly group_norm: GroupNorm;
+  readonly group_norm?: GroupNorm;
   readonly to_q: Linear;
   readonly to_k: Linear;
   readonly to_v: Linear;
   readonly to_out: readonly [Linear];
   readonly #heads: number;
 
-  constructor(channels: number, headDim: number | null, groups: number, eps: number) {
+  /** Without groups nothing is normalised. */
+  constructor(channels: number, headDim: number | null, groups: number | null, eps: number) {
     super();
-    this.group_norm = new GroupNorm(groups, channels, eps);
+    if (groups !== null) this.group_norm = new GroupNorm(groups, channels, eps);
     this.to_q = new Linear(channels, channels);
     this.to_k = new Linear(channels, channels);
     this.to_v = new Linear(channels, channels);
@@ -152,7 +153,7 @@ export class Attention extends Module {
 
   forward(x: Tensor): Tensor {
     const [N, H, W, C] = x.shape as [number, number, number, number];
-    const h = this.group_norm.forward(x).view([N, H * W, C]);
+    const h = (this.group_norm?.forward(x) ?? x).view([N, H * W, C]);
     const y = attention(this.to_q.forward(h), this.to_k.forward(h), this.to_v.forward(h), this.#heads);
     return this.to_out[0].forward(y.view([N, H, W, C]), { residual: x });
   }

@@ -130,11 +130,13 @@ export class UNet extends Module {
     this.#again = checkpointBlocks;
     const c = (this.#config = readConfig(fields));
     const widths = c.block_out_channels, groups = c.norm_num_groups, eps = c.norm_eps;
-    const time = 4 * widths[0]!;
+    const time = c.time_embedding_dim ?? 4 * widths[0]!;
     let blocks = 0;
     const options = (): BlockOptions => ({ groups, eps, dropout: dropout ?? c.dropout, stream: 256 + blocks++, scaleShift: c.resnet_time_scale_shift === 'scale_shift' });
     const resnet = (from: number, to: number) => new ResnetBlock2D(from, to, time, options());
-    const attention = (channels: number) => new Attention(channels, c.attention_head_dim, c.attn_norm_num_groups ?? groups, eps);
+    const attention = (channels: number, norm: number | null = groups) => new Attention(channels, c.attention_head_dim, norm, eps);
+    // As in diffusers: the groups of attention are those of the middle alone, which has no norm where the time embedding scales and shifts.
+    const middle = c.attn_norm_num_groups ?? (c.resnet_time_scale_shift === 'default' ? groups : null);
 
     this.conv_in = new Conv2d(c.in_channels, widths[0]!, 3);
     this.time_embedding = new TimestepEmbedding(widths[0]!, time);
@@ -148,7 +150,7 @@ export class UNet extends Module {
       this.down_blocks.push(new DownBlock(resnets, attentions, level < widths.length - 1 ? new Downsample2D(to, c.downsample_padding) : null));
       width = to;
     });
-    this.mid_block = new MidBlock([resnet(width, width), resnet(width, width)], c.add_attention ? attention(width) : null);
+    this.mid_block = new MidBlock([resnet(width, width), resnet(width, width)], c.add_attention ? attention(width, middle) : null);
     const reversed = [...widths].reverse();
     c.up_block_types.forEach((type, level) => {
       const to = reversed[level]!, below = reversed[Math.min(level + 1, reversed.length - 1)]!;
@@ -238,12 +240,12 @@ export class UNet extends Module {
   }
 
   #checkLabels(labels: Tensor | null, N: number): void {
-    const { class_embed_type: type, num_class_embeds: classes, block_out_channels: widths } = this.#config;
+    const { class_embed_type: type, num_class_embeds: classes, block_out_channels: widths, time_embedding_dim } = this.#config, wide = time_embedding_dim ?? 4 * widths[0]!;
     if (!labels && this.conditional) throw new DdpmError('E-SHAPE', `the model has classes (${type ?? `num_class_embeds = ${classes}`}): forward() needs labels, one for each of the ${N} images.`);
     if (!labels) return;
     if (!this.conditional) throw new DdpmError('E-SHAPE', 'the model has no classes, so there is no use for labels. Its config needs num_class_embeds or class_embed_type.');
-    const size = type === 'identity' ? 4 * N * widths[0]! : N;
-    if (labels.size !== size) throw new DdpmError('E-SHAPE', `labels of shape (${labels.shape.join(', ')}) for ${N} images; the model takes ${type === 'identity' ? `(${N}, ${4 * widths[0]!})` : `(${N})`}.`);
+    const size = type === 'identity' ? N * wide : N;
+    if (labels.size !== size) throw new DdpmError('E-SHAPE', `labels of shape (${labels.shape.join(', ')}) for ${N} images; the model takes ${type === 'identity' ? `(${N}, ${wide})` : `(${N})`}.`);
   }
 }
 

@@ -53,7 +53,7 @@ class Attention(nn.Module):
     def __init__(self, channels, head_dim, groups, eps):
         super().__init__()
         self.heads = 1 if head_dim is None else channels // head_dim
-        self.group_norm = nn.GroupNorm(groups, channels, eps=eps)
+        self.group_norm = None if groups is None else nn.GroupNorm(groups, channels, eps=eps)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -61,7 +61,7 @@ class Attention(nn.Module):
 
     def forward(self, x):
         b, c, height, width = x.shape
-        h = self.group_norm(x).flatten(2).transpose(1, 2)
+        h = (self.group_norm(x) if self.group_norm is not None else x).flatten(2).transpose(1, 2)
         q, k, v = (f(h).view(b, -1, self.heads, c // self.heads).transpose(1, 2) for f in (self.to_q, self.to_k, self.to_v))
         if hasattr(F, "scaled_dot_product_attention"):  # PyTorch 2
             h = F.scaled_dot_product_attention(q, k, v)
@@ -108,10 +108,10 @@ class Block(nn.Module):
 
 
 class MidBlock(nn.Module):
-    def __init__(self, channels, attention, args):
+    def __init__(self, channels, attention, attention_groups, args):
         super().__init__()
         temb_dim, groups, eps, dropout, head_dim, scale_shift = args
-        self.attentions = nn.ModuleList([Attention(channels, head_dim, groups, eps)] if attention else [])
+        self.attentions = nn.ModuleList([Attention(channels, head_dim, attention_groups, eps)] if attention else [])
         self.resnets = nn.ModuleList([ResnetBlock(channels, channels, temb_dim, groups, eps, dropout, scale_shift) for _ in range(2)])
 
     def forward(self, x, temb):
@@ -132,7 +132,7 @@ class UNet(nn.Module):
             if c.get(field, value) != value:
                 raise ValueError(f"{field} = {c[field]!r} is not supported, only {value!r}")
         widths, layers = c["block_out_channels"], c.get("layers_per_block", 2)
-        temb_dim = 4 * widths[0]
+        temb_dim = c.get("time_embedding_dim") or 4 * widths[0]
         args = (temb_dim, c.get("norm_num_groups", 32), c.get("norm_eps", 1e-5), c.get("dropout", 0.0), c.get("attention_head_dim", 8), c.get("resnet_time_scale_shift", "default") == "scale_shift")
         self.embedding = (widths[0], c.get("flip_sin_to_cos", True), c.get("freq_shift", 0))
         self.conv_in = nn.Conv2d(c.get("in_channels", 3), widths[0], 3, padding=1)
@@ -152,7 +152,9 @@ class UNet(nn.Module):
             skips += [cout] * (layers + (i < last))
             cin = cout
 
-        self.mid_block = MidBlock(cin, c.get("add_attention", True), args)
+        # diffusers gives the middle's attention no norm where the embedding scales and shifts, unless the config says how many groups.
+        groups = c.get("attn_norm_num_groups") or (None if args[5] else args[1])
+        self.mid_block = MidBlock(cin, c.get("add_attention", True), groups, args)
 
         self.up_blocks = nn.ModuleList()
         for i, (kind, cout) in enumerate(zip(c["up_block_types"], reversed(widths))):

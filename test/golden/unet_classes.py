@@ -1,4 +1,4 @@
-# Writes unet-dev-classes.safetensors: a small U-Net with all that DDPM's own has not (classes, scale and shift, several heads, learned variances), its gradients,
+# Writes unet-dev-classes.safetensors: a small U-Net with all that DDPM's own has not (classes, scale and shift, an embedding of its own width, several heads, learned variances), its gradients,
 # and the reading of a pair of images. Run as: python3 test/golden/unet_classes.py
 import json
 import os
@@ -12,7 +12,7 @@ from unet import UNet
 CONFIG = {
     "in_channels": 6, "out_channels": 6, "block_out_channels": [8, 16], "down_block_types": ["AttnDownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "layers_per_block": 1, "norm_num_groups": 4, "norm_eps": 1e-5, "freq_shift": 0, "flip_sin_to_cos": True,
-    "downsample_padding": 1, "attention_head_dim": 4, "resnet_time_scale_shift": "scale_shift", "num_class_embeds": 5, "sample_size": [8, 6],
+    "downsample_padding": 1, "attention_head_dim": 4, "resnet_time_scale_shift": "scale_shift", "num_class_embeds": 5, "time_embedding_dim": 20, "sample_size": [8, 6],
 }
 
 torch.manual_seed(0)
