@@ -1,8 +1,10 @@
 // Measures: each case is checked against the plain kernel first, then timed on the device; the device's own peak is measured, not looked up.
-import { MAP_READ, USAGE } from '../src/gpu/constants.ts';
+import { distance, median } from '../src/cli/tune-measure.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import type { Slice } from '../src/gpu/kernel.ts';
-import type { Plan } from '../src/gpu/plan.ts';
+import { timePlan } from '../src/gpu/profile.ts';
+
+export { noise } from '../src/cli/tune-cases.ts';
 
 /** One thing to time: `run` records dispatches; what it writes is compared with what `reference` writes. */
 export interface Case {
@@ -33,63 +35,13 @@ export interface Row {
   readonly clock: 'gpu' | 'wall';
 }
 
-/** Values in [-1, 1) without a pattern that a kernel's order of summation could meet (xorshift). */
-export function noise(count: number): Float32Array {
-  const out = new Float32Array(count);
-  let state = 0x9e3779b9;
-  for (let i = 0; i < count; i++) {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    out[i] = state / 2 ** 31;
-  }
-  return out;
-}
-
-const median = (values: readonly number[]): number => {
-  const sorted = [...values].sort((a, b) => a - b), half = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
-};
-
-/** Times one replay of a plan in milliseconds. */
-async function time(engine: Engine, plan: Plan<unknown>): Promise<number> {
-  const { device } = engine;
-  if (!device.features.has('timestamp-query')) {
-    const start = performance.now();
-    plan.run();
-    await engine.finished();
-    return performance.now() - start;
-  }
-  const queries = device.createQuerySet({ type: 'timestamp', count: 2 });
-  const resolved = device.createBuffer({ size: 16, usage: USAGE.QUERY_RESOLVE | USAGE.COPY_SRC });
-  const staging = device.createBuffer({ size: 16, usage: USAGE.COPY_DST | USAGE.MAP_READ });
-  const encoder = device.createCommandEncoder();
-  encoder.beginComputePass({ timestampWrites: { querySet: queries, beginningOfPassWriteIndex: 0 } }).end();
-  plan.encode(encoder);
-  encoder.beginComputePass({ timestampWrites: { querySet: queries, endOfPassWriteIndex: 1 } }).end();
-  encoder.resolveQuerySet(queries, 0, 2, resolved, 0);
-  encoder.copyBufferToBuffer(resolved, 0, staging, 0, 16);
-  engine.submit(encoder);
-  await engine.settle(staging.mapAsync(MAP_READ));
-  const [start, end] = new BigInt64Array(staging.getMappedRange());
-  const ms = Number(end! - start!) / 1e6;
-  for (const it of [staging, resolved, queries]) it.destroy();
-  return ms;
-}
-
 async function difference(engine: Engine, item: Case): Promise<number | null> {
   if (!item.reference) return null;
   item.reference();
   const want = await engine.read(item.output);
   engine.clear(item.output);
   item.run();
-  const got = await engine.read(item.output);
-  let d = 0, s = 0;
-  for (let i = 0; i < want.length; i++) {
-    d += (got[i]! - want[i]!) ** 2;
-    s += want[i]! ** 2;
-  }
-  return Math.sqrt(d / (s || 1));
+  return distance(await engine.read(item.output), want);
 }
 
 /** Checks, warms up, and takes `samples` times of as many runs as fill `minMs`. Throws where the check fails. */
@@ -105,13 +57,13 @@ export async function measure(engine: Engine, item: Case, { samples = 12, minMs 
     return plan;
   };
   const once = await capture(1);
-  await time(engine, once);
-  const single = await time(engine, once);
+  await timePlan(engine, once);
+  const single = await timePlan(engine, once);
   const runs = Math.max(1, Math.min(200, Math.round(minMs / Math.max(single, 1e-3))));
   const plan = await capture(runs);
-  await time(engine, plan);
+  await timePlan(engine, plan);
   const times: number[] = [];
-  for (let i = 0; i < samples; i++) times.push((await time(engine, plan)) / runs);
+  for (let i = 0; i < samples; i++) times.push((await timePlan(engine, plan)) / runs);
   await once.destroy();
   await plan.destroy();
   const ms = median(times);

@@ -7,10 +7,12 @@ export type ConvDirection = 'forward' | 'input' | 'weight';
  * `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM. On CPUs `subgroup` spreads values by broadcast, and
  * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs `tiled` goes through workgroup memory.
  */
-export type ConvVariant = 'plain' | 'subgroup' | 'subgroup3x3' | 'tiled' | 'padded';
+export const CONV_VARIANTS = ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as const;
+export type ConvVariant = (typeof CONV_VARIANTS)[number];
 
 /** Batched products: through workgroup memory, or on CPUs by broadcast, which needs aligned rows. */
-export type MatmulVariant = 'tiled' | 'subgroup';
+export const MATMUL_VARIANTS = ['tiled', 'subgroup'] as const;
+export type MatmulVariant = (typeof MATMUL_VARIANTS)[number];
 
 /** With float16 factors, in place of any GEMM: `tiled_f16` rounds them on the way into workgroup memory; on CPUs `rounded` makes rounded copies for the float32 kernels. */
 export type HalfVariant = 'tiled_f16' | 'rounded';
@@ -57,3 +59,6 @@ export const BUSY: Readonly<Record<Exclude<ConvVariant | HalfVariant, 'padded' |
 
 /** Whether a number, perhaps out of a file, is a size of workgroup whose halves can meet: a power of two, and what every device takes. */
 export const isWorkgroup = (size: unknown): size is number => typeof size === 'number' && [1, 2, 4, 8, 16, 32, 64, 128, 256].includes(size);
+
+/** Sizes of workgroup worth measuring. */
+export const workgroupsOf = (device: DeviceClass): readonly number[] => (device === 'gpu' ? [32, 64, 128, 256] : [8, 16, 32]);

@@ -262,7 +262,7 @@ setup('an unknown word is a usage error, and DDPM_NO_SETUP=1 skips everything', 
   const run = (word: string, env: object): { status: number | null; stdout: string } => spawnSync(process.execPath, [script, word], { encoding: 'utf8', env: { ...process.env, ...env } });
   const wrong = run('trian', {});
   assert.is(wrong.status, 2);
-  assert.match(wrong.stdout, /^setup: set-up for "trian"\? Use: node src\/cli\/setup\.mjs <train\|test\|sample\|eval\|bench\|doctor\|view\|web\|info\|fetch>\n$/);
+  assert.match(wrong.stdout, /^setup: set-up for "trian"\? Use: node src\/cli\/setup\.mjs <train\|test\|sample\|eval\|bench\|tune\|doctor\|view\|web\|info\|fetch>\n$/);
   assert.equal([run('trian', { DDPM_NO_SETUP: '1' }).status, run('trian', { DDPM_NO_SETUP: '1' }).stdout], [0, '']);
 });
 

@@ -16,7 +16,7 @@ const root = resolve(import.meta.dirname, '..');
 const home = mkdtempSync(join(tmpdir(), 'ddpm-tuning-'));
 // The driver's own cache, in mesa_shader_cache, stays where it is: compiling everything again would take a minute.
 const env = { ...process.env, XDG_CACHE_HOME: join(home, 'cache'), MESA_SHADER_CACHE_DIR: process.env['MESA_SHADER_CACHE_DIR'] ?? process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), NO_COLOR: '1' };
-const ADAPTER = { vendor: 'mesa', architecture: '', device: 'llvmpipe', description: 'llvmpipe: Mesa 1 (LLVM 1)' };
+const ADAPTER = { vendor: 'mesa', architecture: 'software', device: 'llvmpipe-llvm-1', description: 'llvmpipe: Mesa 1 (LLVM 1)' };
 const CHOICES: ChoiceTable = { 'conv2d_forward H=4': { variant: 'plain' }, 'sum_pixels P=9 C=4': { workgroup: 8, columns: 1 } };
 const FILE = { adapter: ADAPTER, kernels: kernelDigest(), date: '2026-11-25T12:00:00.000Z', choices: CHOICES };
 
@@ -70,13 +70,13 @@ files('what was measured with other kernels, or is damaged, is passed over with 
 });
 
 files('a run goes on with what it recorded: on its own device, whatever the driver; elsewhere it chooses anew and says so', async () => {
-  const run = join(home, 'run'), path = join(run, 'tuning.json'), driver = { ...ADAPTER, description: 'llvmpipe: Mesa 9' };
+  const run = join(home, 'run'), path = join(run, 'tuning.json'), driver = { ...ADAPTER, device: 'llvmpipe-llvm-9', description: 'llvmpipe: Mesa 9' };
   assert.equal(tuningFor(ADAPTER, 'auto', run), { choices: {}, from: null, warnings: [] }, 'a run without a record was trained with the table');
   mkdirSync(run);
   await writeTuning(path, FILE);
   assert.equal(tuningFor(driver, 'auto', run), { choices: CHOICES, from: `as ${path} recorded`, warnings: [] });
   assert.equal(tuningFor(ADAPTER, run), { choices: CHOICES, from: `from ${path}, 2026-11-25`, warnings: [] });
-  const other = there(() => tuningFor({ ...ADAPTER, device: 'H100', description: '' }, 'auto', run));
+  const other = there(() => tuningFor({ vendor: 'nvidia', architecture: 'hopper', device: 'h100', description: '' }, 'auto', run));
   assert.equal([other.choices, other.from], [{}, null]);
   assert.match(other.warnings[0]!, /trained on llvmpipe: Mesa 1 .* chosen anew for this device/);
   await writeTuning(path, { ...FILE, kernels: 'other' });
@@ -98,7 +98,7 @@ files('what this device cannot do is said', () => {
   assert.is(describeRefused(choices), null);
 });
 
-/** npm run train, 4 steps of 2 images. */
+/** npm run train, 2 steps of 2 images. */
 const train = (line: string): Promise<string> =>
   new Promise((done, failed) => {
     const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', 'train.ts'), ...line.split(' ')], { cwd: root, env, stdio: ['ignore', 'ignore', 'pipe'] });
@@ -106,7 +106,7 @@ const train = (line: string): Promise<string> =>
     child.stderr.on('data', (text) => (said += text));
     child.on('close', (code) => (code === 0 ? done(said) : failed(new Error(said))));
   });
-const START = `--data shapes --limit 16 --preset tiny --batch-size 2 --steps 4 --save-every 2 --keep 0 --samples 1 --sample-steps 2 --timesteps 50 --out ${home}`;
+const START = `--data shapes --limit 16 --preset tiny --batch-size 2 --steps 2 --save-every 1 --keep 0 --samples 1 --sample-steps 2 --timesteps 50 --out ${home}`;
 
 files('a run that goes on after the measurements have changed ends with the same bits', async () => {
   const { engine, info } = await gpu();
@@ -122,10 +122,10 @@ files('a run that goes on after the measurements have changed ends with the same
 
   await measure(5);
   cpSync(join(home, 'a'), join(home, 'b'), { recursive: true });
-  rmSync(join(home, 'b', 'checkpoints', 'step-0000004'), { recursive: true });
+  rmSync(join(home, 'b', 'checkpoints', 'step-0000002'), { recursive: true });
   assert.match(await train(`--resume ${join(home, 'b')}`), /^tuned {4}(\d+) of \1 choices of kernels as \S+b\/tuning\.json recorded$/m);
   await train(`${START} --name c`);
-  const weights = (name: string): Buffer => readFileSync(join(home, name, 'checkpoints', 'step-0000004', 'model.safetensors'));
+  const weights = (name: string): Buffer => readFileSync(join(home, name, 'checkpoints', 'step-0000002', 'model.safetensors'));
   assert.ok(weights('b').equals(weights('a')));
   assert.not.ok(weights('c').equals(weights('a')), 'the choices make a difference in the last bits');
 });

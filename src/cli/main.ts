@@ -11,6 +11,7 @@ const COMMANDS: Readonly<Record<string, { readonly help: string; readonly start:
   fetch: { help: 'download a pretrained model', start: () => import('./fetch.ts') },
   view: { help: 'show runs on a page of this machine', start: () => import('./view.ts') },
   eval: { help: 'measure how close samples are to real images', start: () => import('./eval.ts') },
+  tune: { help: 'measure which kernels are fastest on this device', start: () => import('./tune.ts') },
   doctor: { help: 'check kernels on this device, and measure it', start: () => import(DOCTOR) },
 };
 

@@ -220,6 +220,26 @@ export const WEB = {
   help: HELP,
 } as const satisfies Table;
 
+export const TUNE = {
+  preset: { type: 'choice', choices: PRESET_NAMES, default: null, unset: "the run's; small on a GPU, tiny without", group: 'model', help: 'whose shapes' },
+  'batch-size': { ...COUNT, default: null, unset: "the run's, or by preset", group: 'model', help: 'images a training step' },
+  'micro-batch': { ...COUNT, default: null, unset: "the run's, or the whole batch", group: 'model', help: 'images at a time within a step' },
+  'sample-batch': { ...COUNT, default: 64, group: 'model', help: 'images drawn at a time' },
+  'image-size': { ...COUNT, default: null, unset: "the model's; 28, or 32 for ddpm-cifar10", group: 'model', help: 'side of the images' },
+  channels: { ...READ.channels, unset: '1, or 3 for ddpm-cifar10', group: 'model', help: 'grey or colour, for a preset' },
+
+  only: { type: 'string', default: null, value: 'TEXT', unset: 'all', group: 'measure', help: 'only ops and shapes with this in their line, such as conv2d or 3x3' },
+  rounds: { type: 'int', min: 3, default: 9, group: 'measure', help: 'times that the best is held against the default, in turn' },
+  'min-gain': { type: 'float', min: 0, below: 1, default: 0.05, group: 'measure', help: 'share of time that another kernel must save to be taken' },
+  seconds: { type: 'float', min: 0, default: 10, group: 'measure', help: 'how long whole steps are timed, before and after; 0 leaves them out' },
+
+  json: { type: 'bool', default: false, group: 'other', help: 'JSON instead of a table' },
+  'dry-run': { type: 'bool', default: false, group: 'other', help: 'list shapes and candidates, measure and write nothing' },
+  reset: { type: 'bool', default: false, group: 'other', help: 'delete what was measured on this device, and stop' },
+  gpu: GPU,
+  help: HELP,
+} as const satisfies Table;
+
 export const DOCTOR = { gpu: GPU, precision: PRECISION, help: HELP } as const satisfies Table;
 
 const SAMPLING = {

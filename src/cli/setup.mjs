@@ -1,6 +1,6 @@
 // Sets up what is missing before train, test, sample, eval, bench, doctor, view and web: packages, kernels, a Vulkan driver, data, a browser for the tests. Says what it does; instant when nothing is missing.
 //
-//   node src/cli/setup.mjs <train|test|sample|eval|bench|doctor|view|web|info|fetch>      (npm runs it before each of these; DDPM_NO_SETUP=1 skips it)
+//   node src/cli/setup.mjs <train|test|sample|eval|bench|tune|doctor|view|web|info|fetch>      (npm runs it before each of these; DDPM_NO_SETUP=1 skips it)
 //
 // Plain JavaScript without dependencies, because it runs before there are any. Exit codes: 0 done, 1 failure, 2 usage, 3 no usable GPU driver and no way
 // to install one from here (the commands to type are printed).
@@ -497,7 +497,7 @@ function installDriver(plan, source, canApt, consent, skip) {
 }
 
 async function main(what) {
-  if (!['train', 'test', 'sample', 'eval', 'bench', 'doctor', 'view', 'web', 'info', 'fetch'].includes(what)) throw new Stop(2, `set-up for "${what ?? ''}"? Use: node src/cli/setup.mjs <train|test|sample|eval|bench|doctor|view|web|info|fetch>`);
+  if (!['train', 'test', 'sample', 'eval', 'bench', 'tune', 'doctor', 'view', 'web', 'info', 'fetch'].includes(what)) throw new Stop(2, `set-up for "${what ?? ''}"? Use: node src/cli/setup.mjs <train|test|sample|eval|bench|tune|doctor|view|web|info|fetch>`);
   if (compareVersions(process.version, NODE_NEEDED) < 0) {
     throw new Stop(1, `this is Node ${process.version}, and ${NODE_NEEDED} or newer is needed. Install the current LTS release of Node.js, then try again.`);
   }

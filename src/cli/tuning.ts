@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { cacheFolder } from '../data/pixel-cache.ts';
 import { DdpmError } from '../errors.ts';
 import type { Choice, Choices, ChoiceTable } from '../gpu/choices.ts';
+import { isSoftware } from '../gpu/device-class.ts';
 import * as kernels from '../gpu/kernels.gen.ts';
 import { writeAtomic } from '../io/files.ts';
 import { openEngine, type OpenedEngine } from '../node.ts';
@@ -132,8 +133,8 @@ function fromRun(info: Adapter, path: string): Tuning {
   }
 }
 
-/** Whatever its driver is now. */
-const sameDevice = (a: Adapter, b: Adapter): boolean => a.vendor === b.vendor && a.architecture === b.architecture && a.device === b.device;
+/** Whatever its driver is now, which a CPU that plays a GPU has in its name. */
+const sameDevice = (a: Adapter, b: Adapter): boolean => a.vendor === b.vendor && a.architecture === b.architecture && (a.device === b.device || (isSoftware(a) && isSoftware(b)));
 
 const day = (date: string): string => date.slice(0, 10);
 

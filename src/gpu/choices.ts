@@ -8,6 +8,8 @@ export type ChoiceTable = Readonly<Record<string, Choice>>;
 
 /** One choice, with the shape that asked for it. */
 export interface Made {
+  /** The choice's name in a table. */
+  readonly key: string;
   readonly op: string;
   readonly shape: Readonly<Record<string, number>>;
   /** At which sizes it was asked for, of those that the choice must not depend on. */
@@ -41,7 +43,7 @@ export class Choices {
     if (!made) {
       const told = this.#given.get(key), given = told !== undefined && takes(told);
       if (told && !given) this.#refused.set(key, told);
-      made = { op, shape, at: new Map(), choice: given ? told : (usual() as Choice), given };
+      made = { key, op, shape, at: new Map(), choice: given ? told : (usual() as Choice), given };
       this.#made.set(key, made);
     }
     if (!made.at.has(where)) made.at.set(where, at);
@@ -50,7 +52,8 @@ export class Choices {
 
   /** From now on this shape is computed so: for measuring. Plans that were captured before stay as they are. */
   force(op: string, shape: Sizes, choice: Choice): void {
-    this.#made.set(keyOf(op, shape), { op, shape, at: new Map(), choice, given: true });
+    const key = keyOf(op, shape);
+    this.#made.set(key, { key, op, shape, at: new Map(), choice, given: true });
   }
 
   /** What was asked for so far. */

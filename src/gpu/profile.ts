@@ -40,6 +40,31 @@ export async function profile(engine: Engine, plan: Plan<unknown>, each?: (label
   return [...times].map(([kernel, { calls, ms }]) => ({ kernel, calls, ms })).sort((a, b) => b.ms - a.ms);
 }
 
+/** Milliseconds of one replay of a plan: by two timestamps where the device has them, by the wall clock where it does not. */
+export async function timePlan(engine: Engine, plan: Plan<unknown>): Promise<number> {
+  const { device } = engine;
+  if (!device.features.has('timestamp-query')) {
+    const start = performance.now();
+    plan.run();
+    await engine.finished();
+    return performance.now() - start;
+  }
+  const queries = device.createQuerySet({ type: 'timestamp', count: 2 });
+  const resolved = device.createBuffer({ size: 16, usage: USAGE.QUERY_RESOLVE | USAGE.COPY_SRC });
+  const staging = device.createBuffer({ size: 16, usage: USAGE.COPY_DST | USAGE.MAP_READ });
+  const encoder = device.createCommandEncoder();
+  encoder.beginComputePass({ timestampWrites: { querySet: queries, beginningOfPassWriteIndex: 0 } }).end();
+  plan.encode(encoder);
+  encoder.beginComputePass({ timestampWrites: { querySet: queries, endOfPassWriteIndex: 1 } }).end();
+  encoder.resolveQuerySet(queries, 0, 2, resolved, 0);
+  encoder.copyBufferToBuffer(resolved, 0, staging, 0, 16);
+  engine.submit(encoder);
+  await engine.settle(staging.mapAsync(MAP_READ));
+  const [start, end] = new BigInt64Array(staging.getMappedRange());
+  for (const it of [staging, resolved, queries]) it.destroy();
+  return Number(end! - start!) / 1e6;
+}
+
 async function timestamps(engine: Engine, commands: readonly Command[], add: (command: Command, ms: number) => void): Promise<void> {
   const { device } = engine;
   const count = 2 * commands.length;

@@ -1,7 +1,7 @@
 // Which kernels compute a convolution: what can be chosen for a shape on a device, and what is.
 import type { Choice } from '../gpu/choices.ts';
 import type { Engine } from '../gpu/engine.ts';
-import { BUSY, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
+import { BUSY, CONV_VARIANTS, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
 import { halfVariant } from './half.ts';
 import type { ConvDims } from './conv2d_kernels.ts';
 
@@ -72,4 +72,16 @@ export function convChoice(engine: Engine, dims: ConvDims, direction: ConvDirect
   const choice = floatChoice(engine, dims, direction), half = halfVariant(engine, direction === 'weight' ? 'weight' : 'conv');
   if (!half || choice.variant === 'plain' || choice.variant === 'padded') return choice;
   return { variant: half };
+}
+
+/** What is worth measuring for a shape on this device. */
+export function convCandidates(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvChoice[] {
+  const most = Math.max(1, Math.floor((dims.N * dims.OH * dims.OW) / 64));
+  const each = (variant: ConvVariant): ConvChoice[] => {
+    if (variant === 'padded') return [{ variant }];
+    if (direction !== 'weight') return variant === 'subgroup3x3' ? ROWS.map((rows) => ({ variant, rows })) : [{ variant }];
+    const usually = weightSplits(variant, dims), counts = [1, usually / 2, usually, 2 * usually, 4 * usually].map((count) => Math.max(1, Math.min(most, Math.round(count))));
+    return [...new Set(counts)].map((splits) => ({ variant, splits }));
+  };
+  return CONV_VARIANTS.flatMap(each).filter((choice) => takes(engine, dims, direction, choice));
 }

@@ -1,0 +1,116 @@
+// npm run tune: candidates that every device of a class takes, decisions that are right where the difference is large, and the command with its file.
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { trainingOf } from '../bench/model.ts';
+import { type Case, caseOf } from '../src/cli/tune-cases.ts';
+import { decide } from '../src/cli/tune-measure.ts';
+import { readTuning } from '../src/cli/tuning.ts';
+import { DdpmError } from '../src/errors.ts';
+import type { Choice, Made } from '../src/gpu/choices.ts';
+import { Engine } from '../src/gpu/engine.ts';
+import { fill } from '../src/gpu/kernels.gen.ts';
+import { paperDevice } from '../src/gpu/paper.ts';
+import { gpuSuite } from './helpers/gpu.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const home = mkdtempSync(join(tmpdir(), 'ddpm-tune-'));
+process.on('exit', () => rmSync(home, { recursive: true, force: true }));
+
+const paper = suite('tune: candidates');
+
+paper('every choice that a plan asks for has a case, and each candidate is taken by the device that it is for', () => {
+  for (const [preset, width] of [['tiny', 8], ['small', 32]] as const) {
+    const usual = new Engine(paperDevice(width));
+    trainingOf(usual, preset, 2, false);
+    const cases = [...usual.choices.made].map(([key, made]) => ({ key, made, item: caseOf(usual, made)! }));
+    assert.ok(cases.every(({ item }) => item.candidates.length > 0));
+    for (const { made, item } of cases) assert.ok(item.candidates.some((c) => JSON.stringify(c) === JSON.stringify(made.choice)), `${made.op} ${item.label}: its own choice is among the candidates`);
+    const most = Math.max(...cases.map(({ item }) => item.candidates.length));
+    assert.ok(most >= 5);
+    // The first candidates of all, the second of all, and so on: each as if it had been measured.
+    for (let i = 0; i < most; i++) {
+      const engine = new Engine(paperDevice(width), { choices: Object.fromEntries(cases.map(({ key, item }) => [key, item.candidates[i % item.candidates.length]!])) });
+      trainingOf(engine, preset, 2, false);
+      assert.equal([...engine.choices.refused], []);
+    }
+  }
+});
+paper.run();
+
+const device = gpuSuite('tune: decisions', { watched: false });
+const RULES = { rounds: 3, minGain: 0.05 };
+const SHAPE = { H: 16, W: 16, OH: 16, OW: 16, C: 32, O: 32, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1 };
+const madeOf = (op: string, shape: Made['shape'], choice: Choice, at: Readonly<Record<string, number>>[]): Made => ({ key: op, op, shape, choice, given: false, at: new Map(at.map((each) => [JSON.stringify(each), each])) });
+
+device('a kernel that is many times slower gives way, and the engine takes the other one from then on', async (engine) => {
+  const made = madeOf('conv2d_forward', SHAPE, { variant: 'plain' }, [{ N: 1 }, { N: 3 }]), item = caseOf(engine, made)!;
+  const verdict = await decide(engine, made, item, RULES);
+  assert.equal(verdict.wrong, []);
+  assert.is.not(verdict.chosen['variant'], 'plain');
+  assert.ok(verdict.gain > 1.5 && verdict.chosenMs < verdict.usualMs, JSON.stringify(verdict));
+  assert.equal(engine.choices.of('conv2d_forward', SHAPE, {}, () => ({}), () => false), verdict.chosen);
+});
+
+device('a slower candidate changes nothing', async (engine) => {
+  const fast = engine.subgroupWidth === 8 ? 'subgroup' : 'tiled', made = madeOf('conv2d_forward', SHAPE, { variant: fast }, [{ N: 2 }]);
+  const { chosen, gain, tried } = await decide(engine, made, { ...caseOf(engine, made)!, candidates: [{ variant: fast }, { variant: 'plain' }] }, RULES);
+  assert.equal([chosen, gain, tried], [{ variant: fast }, 1, 2]);
+});
+
+device('a candidate that computes something else, or does not run, is left out and named; a usual one that does so is an error', async (engine) => {
+  const values: Record<string, number> = { plain: 1, same: 1, other: 1.5, nan: NaN };
+  const item: Case = {
+    candidates: ['plain', 'same', 'other', 'nan', 'large'].map((variant) => ({ variant })), plain: { variant: 'plain' }, terms: 1, label: 'of a test', work: () => 1,
+    make: () => {
+      const y = engine.allocate(16);
+      return () => {
+        const { variant } = engine.choices.of('test', {}, {}, () => ({ variant: 'plain' }), () => true);
+        if (variant === 'large') throw new DdpmError('E-LIMIT', 'too large for this device');
+        engine.run(fill, [1], { y, value: values[variant]! });
+        return y;
+      };
+    },
+  };
+  const { wrong, tried } = await decide(engine, madeOf('test', {}, { variant: 'plain' }, [{}]), item, RULES);
+  assert.equal(wrong, ['other is off by 5.0e-1', 'nan is off by NaN', 'large does not run here (too large for this device)']);
+  assert.is(tried, 2);
+  let message = '';
+  await decide(engine, madeOf('test', {}, { variant: 'other' }, [{}]), item, RULES).catch((error: DdpmError) => (message = `${error.code} ${error.message}`));
+  assert.match(message, /^E-KERNEL test of a test: other is off by .* See: npm run doctor --$/);
+});
+device.run();
+
+// The driver's own cache, in mesa_shader_cache, stays where it is.
+const env = { ...process.env, XDG_CACHE_HOME: home, MESA_SHADER_CACHE_DIR: process.env['MESA_SHADER_CACHE_DIR'] ?? process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), NO_COLOR: '1' };
+const start = (command: string, line: string): Promise<{ code: number | null; stdout: string; stderr: string }> =>
+  new Promise((done) => {
+    const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ')], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
+    let stdout = '', stderr = '';
+    child.stdout.on('data', (text) => (stdout += text));
+    child.stderr.on('data', (text) => (stderr += text));
+    child.on('close', (code) => done({ code, stdout, stderr }));
+  });
+
+const command = suite('tune: the command');
+const TINY = '--preset tiny --batch-size 2 --sample-batch 3';
+
+command('measures, keeps the choices, train takes them, and --reset forgets them', async () => {
+  const measured = await start('tune', `${TINY} --only 64->64 --rounds 3 --seconds 0 --json`);
+  assert.is(measured.code, 0, measured.stderr);
+  const { results, written, model } = JSON.parse(measured.stdout) as { results: { key: string; chosen: Choice; usualMs: number; tried: number }[]; written: string; model: string };
+  assert.equal([model, results.map(({ key }) => key.split(' ')[0])], ['preset tiny', ['conv2d_forward', 'conv2d_backward_input', 'conv2d_backward_weight']]);
+  assert.ok(results.every(({ usualMs, tried }) => usualMs > 0 && tried > 1));
+  assert.ok(written.startsWith(join(home, 'ddpm.wgsl', 'tuning')));
+  assert.equal(readTuning(written).choices, Object.fromEntries(results.map(({ key, chosen }) => [key, chosen])));
+
+  const train = await start('train', '--preset tiny --batch-size 2 --data shapes --limit 8 --dry-run');
+  assert.match(train.stderr, /^tuned {4}3 of \d+ choices of kernels measured on this device, \d{4}-\d\d-\d\d$/m, train.stderr);
+
+  const reset = await start('tune', '--reset');
+  assert.equal([reset.code, reset.stdout, existsSync(written)], [0, `deleted  ${written}\n`, false]);
+});
+command.run();
