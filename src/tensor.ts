@@ -22,10 +22,12 @@ export class Tensor {
     this.slice = slice;
   }
 
+  /** Of undefined content, freed with the scope that it is made in. E-LIMIT where the device has no buffer so large. */
   static empty(engine: Engine, shape: readonly number[]): Tensor {
     return new Tensor(engine, shape, engine.allocate(4 * sizeOf(shape)));
   }
 
+  /** With values from the host, the last index running fastest; E-SHAPE where they are not as many, E-ENGINE inside a capture. */
   static from(engine: Engine, shape: readonly number[], data: Float32Array | Uint32Array): Tensor {
     if (data.length !== sizeOf(shape)) throw new DdpmError('E-SHAPE', `${data.length} values for shape (${shape.join(', ')}).`);
     const tensor = Tensor.empty(engine, shape);
@@ -33,6 +35,7 @@ export class Tensor {
     return tensor;
   }
 
+  /** How many values. */
   get size(): number {
     return sizeOf(this.shape);
   }
@@ -44,6 +47,7 @@ export class Tensor {
     return view;
   }
 
+  /** The values on the host, in the order of `from`, once the device has computed them. */
   read(): Promise<Float32Array<ArrayBuffer>> {
     return this.engine.read(this.slice);
   }
@@ -57,6 +61,7 @@ export class Tensor {
     return { buffer: this.engine.bufferOf(this.slice), offset: this.slice.offset, size: this.slice.bytes };
   }
 
+  /** Gives the memory back before its scope ends. E-ENGINE where that was done already. */
   free(): void {
     this.engine.free(this.slice);
   }

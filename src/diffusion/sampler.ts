@@ -73,7 +73,10 @@ export class Sampler {
   readonly #start: Plan;
   readonly #step: Plan;
 
-  /** Captures the step for batches of `shape` (N, H, W, C). `model` reads whatever weights are bound now. */
+  /**
+   * Captures the step for batches of `shape` (N, H, W, C). `model` reads whatever weights are bound now. Throws E-USAGE for options that are of another sampler or
+   * out of range, E-SHAPE where the network's output does not fit the images.
+   */
   constructor(model: DiffusionModel, diffusion: GaussianDiffusion, shape: readonly [number, number, number, number], options: SamplerOptions) {
     const { engine, T } = diffusion, N = shape[0];
     const { method, clipDenoised = true, meanOnly = false } = options;
@@ -139,7 +142,10 @@ export class Sampler {
     return this.#start.pool.totalBytes + this.#step.pool.totalBytes;
   }
 
-  /** Draws samples `firstId` to `firstId + N - 1` of a seed. Returns x_0, not clipped, (N, H, W, C). */
+  /**
+   * Draws samples `firstId` to `firstId + N - 1` of a seed. Returns x_0, not clipped, (N, H, W, C). Throws E-ABORTED by the signal, E-SHAPE for noise of another
+   * size, and what the device reports, such as E-DEVICE-LOST.
+   */
   async sample({ seed, firstId = 0, noise, path = this.rows.map((_, i) => i), signal, onStep }: Draw): Promise<Float32Array<ArrayBuffer>> {
     const { engine } = this;
     if (noise && noise.length !== this.#x.size) throw new DdpmError('E-SHAPE', `${noise.length} values of noise for samples of shape (${this.shape.join(', ')}).`);

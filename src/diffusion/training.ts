@@ -18,15 +18,21 @@ import { ImportanceSampling, type TimeSampling } from './timestep-sampling.ts';
 
 /** Batch, length and learning rate of a training run, with the loss and AdamW's settings. */
 export interface TrainingOptions extends AdamWOptions, LossOptions {
+  /** Images a step. */
   readonly batchSize: number;
   /** Images that go through the network at a time, all of the batch by default: less memory for the same step, whose gradient is the sum over the parts. */
   readonly microBatch?: number | null;
+  /** Steps of the whole run: where the schedule of the learning rate ends. */
   readonly steps: number;
+  /** The learning rate once the warm-up is over. */
   readonly lr: number;
+  /** `constant` by default. */
   readonly lrSchedule?: LrSchedule;
+  /** Steps over which the learning rate rises to `lr` (0). */
   readonly warmup?: number;
-  /** Decay of the weights' moving average, reached through a warm-up. */
+  /** Decay of the weights' moving average, reached through a warm-up (0.9999). */
   readonly ema?: number;
+  /** Of the order of the images, flips, t, noise, dropout and labels that are left out (0). */
   readonly seed?: number;
   /** How t is drawn; `uniform` by default. */
   readonly timeSampling?: TimeSampling;
@@ -55,7 +61,10 @@ export class Training {
   /** Of the latest step: t and the loss of each image. */
   readonly #latest: { readonly t: Tensor; readonly each: Tensor };
 
-  /** Captures the step; nothing runs yet. */
+  /**
+   * Captures the step; nothing runs yet. Throws E-USAGE for a loss or micro-batch that cannot be, E-SHAPE where the model does not take the images, E-LIMIT
+   * where the step is too large for the device.
+   */
   constructor(unet: UNet, parameters: Parameters, diffusion: GaussianDiffusion, images: DeviceImages, options: TrainingOptions) {
     const { engine } = parameters;
     this.engine = engine;
@@ -130,6 +139,7 @@ export class Training {
     }
   }
 
+  /** The loss that is trained: the one that was asked for, or what the variance wants. */
   get lossName(): LossName {
     return this.#loss.name;
   }
@@ -148,7 +158,7 @@ export class Training {
     this.plan.run();
   }
 
-  /** What the device logged for steps `from` to `to - 1`. */
+  /** What the device logged for steps `from` to `to - 1`, of the last 1,024; waits until it has done them. */
   read(from: number, to: number): Promise<StepLog[]> {
     return this.optimizer.read(from, to);
   }

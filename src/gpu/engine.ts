@@ -33,6 +33,7 @@ export class Engine {
   readonly pipelines: Pipelines;
   /** Lanes of a subgroup where the device has exactly one width and the feature is on; otherwise 0. */
   readonly subgroupWidth: number;
+  /** What kind of device it is: the choice of kernels follows from it where nothing else was given. */
   readonly deviceClass: DeviceClass;
   /** How ops compute their shapes. */
   readonly choices: Choices;
@@ -108,18 +109,19 @@ export class Engine {
     }
   }
 
+  /** Whether a capture is open: what is run now goes into its plan. */
   get capturing(): boolean {
     return this.#capture !== null;
   }
 
-  /** Throws the first error that the device reported. */
+  /** Throws the first error that the device reported, such as E-DEVICE-LOST; from then on every call does. */
   check(): void {
     if (this.#failure) throw this.#failure;
   }
 
   // ---- memory
 
-  /** A new buffer of at least `bytes`, of undefined content, freed with the innermost scope or by `free`. */
+  /** A new buffer of at least `bytes`, of undefined content, freed with the innermost scope or by `free`. E-LIMIT where the device has none so large. */
   allocate(bytes: number): Slice {
     const slice: Slice = { buffer: (this.#capture?.pool ?? this.#pool).take(bytes), offset: 0, bytes };
     this.#scopes.at(-1)?.slices.set(slice.buffer, slice);
@@ -146,6 +148,7 @@ export class Engine {
     return this.#built.get(buffer) ?? buffer;
   }
 
+  /** Gives memory back, for the next allocation of its size. E-ENGINE where it was freed before, is borrowed, or is from outside of the capture that is open. */
   free(slice: Slice): void {
     for (let i = this.#scopes.length - 1; i >= 0 && !this.#scopes[i]!.slices.delete(slice.buffer); i--);
     const pool = this.#capture?.pool.owns(slice.buffer) ? this.#capture.pool : this.#pool;
@@ -158,6 +161,7 @@ export class Engine {
     if (!this.#poison) this.#capture?.pool.trim(slice.buffer, bytes);
   }
 
+  /** From here on allocations belong to this scope, until closeScope; `scope` is both around a function. */
   openScope(holds: boolean): Scope {
     const scope = { slices: new Map<GPUBuffer, Slice>(), holds };
     this.#scopes.push(scope);
@@ -194,7 +198,10 @@ export class Engine {
 
   // ---- commands
 
-  /** kernel<<<grid>>>(args): records one dispatch. Names are those of the WGSL file; a missing or misspelt one is a type error. */
+  /**
+   * kernel<<<grid>>>(args): records one dispatch. Names are those of the WGSL file; a missing or misspelt one is a type error. Throws E-LIMIT for a grid or a binding
+   * beyond the device's limits, or subgroups that it has not; E-ENGINE for a slice that was freed.
+   */
   run<K extends Kernel>(kernel: K, [x, y = 1, z = 1]: Grid, args: Args<K>): void {
     const given = args as unknown as Record<string, number | Slice | undefined>;
     const limit = this.device.limits.maxComputeWorkgroupsPerDimension;
@@ -212,6 +219,7 @@ export class Engine {
     this.#record(() => ({ kind: 'dispatch', pipeline, bindings: bind(), x, y, z }));
   }
 
+  /** Copies a slice over another of as many bytes (E-SHAPE otherwise). */
   copy(from: Slice, to: Slice): void {
     if (from.bytes !== to.bytes) throw new DdpmError('E-SHAPE', `copy of ${from.bytes} bytes into ${to.bytes} bytes.`);
     this.#record(() => ({ kind: 'copy', from: this.#placed(from), to: this.#placed(to) }));
@@ -222,6 +230,7 @@ export class Engine {
     this.#record(() => ({ kind: 'clear', slice: this.#placed(slice) }));
   }
 
+  /** Bytes from the host to the start of a slice, in the order of the calls. E-SHAPE where they are more than it holds, E-ENGINE inside a capture. */
   write(to: Slice, data: Float32Array | Uint32Array | Int32Array | Uint8Array): void {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'write() inside capture(): a plan holds commands only. Write before or after, into a buffer that the plan reads.');
     if (data.byteLength > to.bytes) throw new DdpmError('E-SHAPE', `write of ${data.byteLength} bytes into ${to.bytes} bytes.`);
@@ -229,11 +238,12 @@ export class Engine {
     this.#guard(() => this.device.queue.writeBuffer(this.bufferOf(to), to.offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength));
   }
 
-  /** The only await: brings a slice back. Everything recorded before is submitted first. */
+  /** The only await: brings a slice back as float32. Everything recorded before is submitted first. E-ENGINE inside a capture. */
   async read(from: Slice): Promise<Float32Array<ArrayBuffer>> {
     return new Float32Array(await this.readBytes(from));
   }
 
+  /** As `read`, for what is not float32. */
   async readBytes(from: Slice): Promise<ArrayBuffer> {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'read() inside capture(): read the plan\'s result after run().');
     this.flush();
@@ -277,6 +287,7 @@ export class Engine {
     encode(this, commands, encoder);
   }
 
+  /** Submits commands of a plan, after what was recorded before. */
   replay(commands: readonly Command[]): void {
     this.flush();
     this.#submit((encoder) => encode(this, commands, encoder));
@@ -292,6 +303,7 @@ export class Engine {
     return profile(this, plan);
   }
 
+  /** Finishes and submits an encoder; what the device finds wrong with it is this engine's error. */
   submit(encoder: GPUCommandEncoder): void {
     this.check();
     this.#guard(() => this.device.queue.submit([encoder.finish()]));
@@ -327,7 +339,7 @@ export class Engine {
 
   // ---- capture
 
-  /** Records what fn does without running it. Tensors that fn makes live in the plan's own pool. */
+  /** Records what fn does without running it. Tensors that fn makes live in the plan's own pool. E-ENGINE inside another capture, or for a `write` or `read` in fn. */
   capture<T>(fn: () => T): Plan<T> {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'capture() inside capture().');
     this.flush();

@@ -20,7 +20,7 @@ export interface Operand {
   readonly transposed?: boolean;
 }
 
-/** C = alpha op(A) op(B) (+ C) for `batch` matrices, of which `inner` share an image. */
+/** C (M, N) = alpha op(A) (M, K) op(B) (K, N) (+ C) for `batch` matrices, of which `inner` share an image. No gradient. */
 export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant | HalfVariant } = {}): void {
   const { alpha = 1, batch = 1, inner = 1, accumulate = 0 } = options;
   const args = {
@@ -51,7 +51,10 @@ function matmulVariant(engine: Engine, a: Operand, b: Operand, c: Operand, sizes
   ).variant;
 }
 
-/** q, k, v (N, T, C) -> softmax(q k^T / sqrt(C / heads)) v, (N, T, C); head h is channels h C/heads to (h + 1) C/heads - 1. */
+/**
+ * q, k, v (N, T, C) -> softmax(q k^T / sqrt(C / heads)) v, (N, T, C); head h is channels h C/heads to (h + 1) C/heads - 1 (Vaswani et al., 2017, eq. 1).
+ * Throws E-SHAPE where the three differ in shape, or C does not divide into the heads.
+ */
 export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number): Tensor {
   const { engine } = q;
   const [N, T, C] = q.shape as [number, number, number];

@@ -7,6 +7,7 @@ import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo, vari
 
 /** What conv2d() does besides: stride, padding, and what is added to the result in the same pass. */
 export interface Conv2dOptions {
+  /** 1 (the default) or 2, both ways. */
   readonly stride?: number;
   /** [top, bottom, left, right]; default keeps the size for stride 1. DDPM's downsampling is [0, 1, 0, 1]. */
   readonly padding?: readonly [number, number, number, number];
@@ -18,6 +19,7 @@ export interface Conv2dOptions {
 
 /**
  * x (N, H, W, C) * w (KH, KW, WC, O) + bias (O) -> (N, OH, OW, O). `x` may be two tensors, read as if their channels were concatenated: WC is the sum of theirs.
+ * OH = floor((H + top + bottom - KH) / stride) + 1, and OW likewise. Throws E-SHAPE where x, w and what is added do not fit, or the stride is neither 1 nor 2.
  */
 export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: Tensor | null, options: Conv2dOptions = {}): Tensor {
   const xs: readonly Tensor[] = x instanceof Tensor ? [x] : x;
@@ -71,7 +73,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
   );
 }
 
-/** x (..., C) W^T + b, with W as (1, 1, C, O): a 1 x 1 convolution over rows. */
+/** x (..., C) W^T + b -> (..., O), with W as (1, 1, C, O): a 1 x 1 convolution over rows. `residual` (..., O) is added. E-SHAPE where W does not fit. */
 export function linear(x: Tensor, w: Tensor, bias: Tensor | null, options: { residual?: Tensor | null } = {}): Tensor {
   const C = x.shape.at(-1)!, rows = x.size / C, O = w.shape[3]!;
   if (w.shape.length !== 4 || w.shape[0] !== 1 || w.shape[1] !== 1 || w.shape[2] !== C) throw new DdpmError('E-SHAPE', `linear: rows (${x.shape.join(', ')}) do not fit the weight (${w.shape.join(', ')}); it takes (1, 1, ${C}, O).`);

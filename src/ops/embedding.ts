@@ -29,7 +29,7 @@ export function frequencies({ size, freqShift }: EmbeddingOptions): Float32Array
 /** Uploads the frequencies once; a model keeps the result. */
 export const placeFrequencies = (engine: Engine, options: EmbeddingOptions): Tensor => Tensor.from(engine, [Math.floor(options.size / 2), 2], frequencies(options));
 
-/** t (N, uint32) -> (N, size). */
+/** t (N) uint32 -> (N, size): sines and cosines of t times each frequency, of placeFrequencies with the same options. No gradient. */
 export function timestepEmbedding(t: Tensor, freq: Tensor, { size, flipSinToCos }: EmbeddingOptions): Tensor {
   const N = t.size;
   requireShapes(freq.shape.join() === `${Math.floor(size / 2)},2`, 'timestepEmbedding', `frequencies (${Math.floor(size / 2)}, 2), those of placeFrequencies for this size`, { freq });

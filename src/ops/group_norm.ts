@@ -19,6 +19,7 @@ export interface GroupNormOptions {
 /**
  * x (N, H, W, C), or two such tensors whose channels are read as concatenated -> (N, H, W, C), normalised over the pixels and channels of each group.
  * gamma and beta are (C); without beta, gamma is (N, 2, C): scale and offset of each image, such as film() makes.
+ * Throws E-SHAPE where channels, groups and weights do not go together.
  */
 export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, beta: Tensor | null, { groups: G, eps = 1e-5, silu = false, dropout = null }: GroupNormOptions): Tensor {
   const [a, b] = x instanceof Tensor ? [x, null] : x;

@@ -96,7 +96,7 @@ export function objective(simple: Tensor, { vlb = null, factors = null, weight =
   return { loss, each };
 }
 
-/** mean((pred - goal)^2) over everything, (1). No gradient flows to goal. */
+/** mean((pred - goal)^2) over everything, (1), of two tensors of one shape (E-SHAPE otherwise). No gradient flows to goal. */
 export function mse(pred: Tensor, goal: Tensor): Tensor {
   return pred.engine.scope(() => objective(squaredError(pred, goal)).loss);
 }

@@ -6,7 +6,7 @@ import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { sumPixels } from './sum.ts';
 
-/** x / (1 + exp(-x)), any shape. */
+/** x / (1 + exp(-x)), any shape (Hendrycks & Gimpel, 2016). */
 export function silu(x: Tensor): Tensor {
   const { engine } = x;
   const y = Tensor.empty(engine, x.shape);
@@ -34,7 +34,7 @@ export function add(a: Tensor, b: Tensor): Tensor {
   );
 }
 
-/** Zeroes a share p of the values and scales the others by 1 / (1 - p). The mask is a function of (seed, stream, step, sample, element). */
+/** Zeroes a share p of the values and scales the others by 1 / (1 - p) (Srivastava et al., 2014); the first dimension counts samples. The mask is a function of (seed, stream, step, sample, element). */
 export function dropout(x: Tensor, p: number, clock: Clock, stream: number): Tensor {
   const { engine } = x;
   const N = x.shape[0]!, size = x.size / N;

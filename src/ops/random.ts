@@ -8,7 +8,7 @@ import * as k from '../gpu/kernels.gen.ts';
 import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 
-/** Standard normals, one stream for each row's sample id. */
+/** Standard normals of a shape (N, ...), by Philox and Box-Muller: row n is a function of the clock's seed and step, the stream, and the sample id, the clock's first + n. */
 export function randomNormal(shape: readonly number[], clock: Clock, stream: number): Tensor {
   const z = Tensor.empty(clock.engine, shape);
   const N = shape[0]!, size = z.size / N;
@@ -16,14 +16,14 @@ export function randomNormal(shape: readonly number[], clock: Clock, stream: num
   return z;
 }
 
-/** N integers (uint32), uniform on {0, ..., high - 1}. */
+/** (N) uint32, uniform on {0, ..., high - 1}. */
 export function randomIntegers(N: number, high: number, clock: Clock, stream: number): Tensor {
   const integers = Tensor.empty(clock.engine, [N]);
   clock.engine.run(k.random_integers, threads(N), { clock: clock.slice, k: integers.slice, N, high, stream });
   return integers;
 }
 
-/** The indices (uint32) of step's batch: every image once an epoch, in an order keyed by (seed, epoch). */
+/** (N) uint32, from 0 to count - 1: the indices of the clock's batch, every image once an epoch, in an order keyed by (seed, epoch). */
 export function shuffleIndices(N: number, count: number, clock: Clock): Tensor {
   const index = Tensor.empty(clock.engine, [N]);
   const half = Math.max(1, Math.ceil(Math.log2(count) / 2));
@@ -42,7 +42,11 @@ export class DeviceImages {
   readonly #split: number;
   readonly #parts: readonly [Slice, Slice];
 
-  /** pixels: (count, height, width, channels) uint8; labels: (count), where there are any. */
+  /**
+   * pixels: (count, height, width, channels) uint8; labels: (count), where there are any. `flip` mirrors half of what is gathered.
+   *
+   * @throws DdpmError E-SHAPE where the lengths do not fit, E-LIMIT where the images need more than two bindings of the device
+   */
   constructor(engine: Engine, data: { count: number; height: number; width: number; channels: number; pixels: Uint8Array; labels?: ArrayLike<number> | null }, flip: boolean) {
     this.engine = engine;
     this.count = data.count;
