@@ -1,6 +1,6 @@
 // On a device that offers nothing beyond WebGPU's default limits and has no subgroups: the tests of ops, differentiation, network, samplers, losses and likelihood once more.
-// DDPM_TEST_LIMITS=default npm test -- PART runs any others so. Left out here: what takes long and calls the same ops (training, uses, quality, the commands); kernels, which compiles the
-// subgroup kernels too; embedding, whose device is such a one anyway; and what opens no device of ours (files, schedules, pages, package, set-up).
+// DDPM_TEST_LIMITS=default npm test -- PART runs any others so. Left out here: what takes long and calls the same ops (training, uses, quality, the commands); kernels and embedding,
+// which open such a device themselves; and what opens no device of ours (files, schedules, pages, package, set-up).
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';

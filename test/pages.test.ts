@@ -14,6 +14,9 @@ import { openEngine } from '../src/node.ts';
 import { Model } from '../src/web/site/model.ts';
 import { Run } from '../src/web/site/run.ts';
 import { decodeRun, type RunSettings, type TrainData } from '../src/web/site/run-file.ts';
+import { makeSchedule } from '../src/diffusion/schedule.ts';
+import { STREAM } from '../src/philox.ts';
+import { normalErrors } from './ref/accuracy.ts';
 import { browser, browserSuite, browserWithoutWebGpu } from './helpers/chromium.ts';
 
 const pages = browserSuite('pages');
@@ -175,8 +178,12 @@ pages('weights, config and schedule that are dropped in give the samples of Node
   const want = await model.draw({ method: 'ddim', steps: 3, eta: 0, seed: 7, n: 1, interpolate: false, label: null, guidance: 1, inpaint: null }, () => {});
   await close();
   assert.is(got.length, want.length);
-  // Three steps of a network that diffusers itself computes to 1e-6; a step divides its error by sqrt(acp), at most 160 at the first one, where x_0 is clipped.
-  got.forEach((v, i) => assert.ok(Math.abs(v - want[i]!) < 2e-3, `value ${i}: ${v} in the tab, ${want[i]} in Node`));
+  // SwiftShader has logarithms and cosines of its own, so the chains start from noise that differs by normalErrors(); and either network gives eps, of up to 4, within
+  // 1e-6 of what diffusers computes. From t = 666 to 0 a difference grows by 1 / sqrt(acp_666) at the pixel, and through the network by what its neighbours have on
+  // average. Measured: 1.4e-5, of which 9e-6 are left where both start from the same noise.
+  const apart = normalErrors({ seed: 7, stream: STREAM.prior, step: 0, samples: [0], count: got.length }), around = apart.reduce((a, b) => a + b, 0) / apart.length;
+  const growth = 1 / makeSchedule({ name: 'linear', T: 1000 }).sqrtAlphasCumprod[666]!;
+  got.forEach((v, i) => assert.ok(Math.abs(v - want[i]!) < growth * (apart[i]! + around + 8e-6), `value ${i}: ${v} in the tab, ${want[i]} in Node`));
 });
 
 pages('images are dropped in and drawn; what does not decode is said, and the rest is taken', async () => {

@@ -65,7 +65,7 @@ export class DataPanel {
       const { name, count, height, width, pixels, labels, classes } = makeShapes({ count: 2000, size, channels: channels as 1 | 3 });
       this.#set({ name, count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes });
     } else if (source === 'fashion-mnist') {
-      fill(this.#body, dropZone('idx-files', `Drop ${FASHION}.gz here and ${FASHION_LABELS}.gz with it, or any IDX file of images, and of their labels`, '.gz,.idx,*', (files) => void this.#take(files, [])));
+      fill(this.#body, dropZone('idx-files', 'Drop its training images and labels here (.gz), or other images and labels in IDX files', '.gz,.idx,*', (files) => void this.#take(files, [])));
       if (!this.data) await this.#fetchFashion();
     } else if (source === 'cifar') {
       fill(this.#body, dropZone('cifar-files', 'Drop data_batch_1.bin to data_batch_5.bin here (or some of them), or train.bin of CIFAR-100 and fine_label_names.txt', '.bin,.txt,*', (files) => void this.#take(files, [])));

@@ -12,7 +12,7 @@ export function doctorPage(client: Client): { element: HTMLElement } {
 
   const rows = (): [string, string][] => device === null ? [] : [
     ['adapter', `${device.name}${device.software ? ' (a CPU that plays a GPU)' : ''}`], ['browser', navigator.userAgent],
-    ['subgroups', device.features.includes('subgroups') ? `${device.subgroups.join(' to ')} lanes` : 'no'], ['shader-f16', device.features.includes('shader-f16') ? 'yes' : 'no'],
+    ['subgroups', device.features.includes('subgroups') ? `${[...new Set(device.subgroups)].join(' to ')} lanes` : 'no'], ['shader-f16', device.features.includes('shader-f16') ? 'yes' : 'no'],
     ['features', device.features.join(', ')], ...Object.entries(device.limits).map(([name, value]): [string, string] => [name, value >= 2 ** 20 ? `${short(value / 2 ** 20)} Mi` : short(value)]),
   ];
   const bad = (): string[] => results.filter(({ ok, skipped }) => !ok && !skipped).map(({ kernel }) => kernel);

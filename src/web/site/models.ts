@@ -3,7 +3,7 @@ import { modelConfig } from '../../cli/presets.ts';
 import type { UNetFields } from '../../nn/config.ts';
 
 export const MODELS = {
-  mini: 'mini · 8, 16 channels',
+  mini: 'mini · 8 to 16',
   tiny: 'tiny · 16 to 32',
   small: 'small · 64 to 128',
 } as const;

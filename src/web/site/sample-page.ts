@@ -152,7 +152,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
     h('div', { className: 'stack', style: 'align-content: start' },
       h('section', { className: 'card stack' }, h('div', { className: 'row' }, draw, cancel, h('span', { className: 'faint' }, 'Save'), png, apng, raw), message.element, progress, h('div', { className: 'row' }, h('label', { className: 'slider' }, scrub), at)),
       h('div', { className: 'columns half' },
-        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x_t'), shownX),
+        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x', h('sub', {}, 't')), shownX),
         h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, as predicted'), shownX0))),
   );
   buttons();

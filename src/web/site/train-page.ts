@@ -25,7 +25,8 @@ export function trainPage(client: Client): { element: HTMLElement } {
   const lr = number('lr', 2e-3, { min: 0, step: 'any' }), T = number('timesteps', 1000, { min: 2, max: 4000 }), seed = number('seed', 0, { min: 0, max: 0xffffffff });
   const preview = number('preview', 25, { min: 0 }), flip = h('input', { type: 'checkbox', id: 'flip' });
   const byClass = h('input', { type: 'checkbox', id: 'by-class' }), labelDropout = number('label-dropout', 0.1, { min: 0, max: 0.99, step: 'any' });
-  const dropoutField = field('Images without class', labelDropout), classFields = h('div', { hidden: true }, field('Learn the classes', byClass), dropoutField);
+  labelDropout.title = 'The share of images that is shown without its class: the network learns both, and guidance is possible';
+  const dropoutField = field('Label dropout', labelDropout), classFields = h('div', { hidden: true }, field('Learn the classes', byClass), dropoutField);
   const numbers = h('dl', { className: 'numbers', id: 'numbers' }), status = h('p', { className: 'soft', id: 'status', role: 'status' });
   const loss = new Chart({ title: 'Loss', unit: 'mean squared error', log: true });
   const picture = (id: string, label: string): HTMLCanvasElement => h('canvas', { id, width: 1, height: 1, className: 'pixels', style: 'width: 100%', role: 'img', aria: { label } });
@@ -209,7 +210,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
       h(
         'div', { className: 'columns half' },
         h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'Samples'), samples, sampling, drawnOf, h('p', { className: 'faint' }, 'DDIM, 20 steps, averaged weights, always the same noise')),
-        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, predicted from x_t'), h('div', { className: 'columns half' }, seen, predicted), h('p', { className: 'faint', id: 'levels' }, 'Noisy images, and what the network sees in them')),
+        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, predicted from x', h('sub', {}, 't')), h('div', { className: 'columns half' }, seen, predicted), h('p', { className: 'faint', id: 'levels' }, 'Noisy images, and what the network sees in them')),
       ),
       h('details', { className: 'card' }, h('summary', {}, 'While it trains'), h('div', { className: 'stack', style: 'margin-top: .6rem' },
         h('div', { className: 'row' }, h('label', {}, 'Learning rate', rate), setRate),
