@@ -2,9 +2,10 @@
 import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import type { Page } from 'playwright-core';
 import * as assert from 'uvu/assert';
-import { openView } from '../src/cli/view-server.ts';
+import { makeReport, openView } from '../src/cli/view-server.ts';
 import { openWeb } from '../src/cli/web.ts';
 import { makeShapes } from '../src/data/shapes.ts';
 import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts';
@@ -274,7 +275,7 @@ pages('without WebGPU the page says so, and what to do', async () => {
   await other.close();
 });
 
-pages('the view of a run grows with it', async () => {
+pages('the view of a run grows with it; runs lie over one another, live and as a report', async () => {
   const run = join(folder, 'run'), line = (step: number): string => `${JSON.stringify({ step, epoch: 1, loss: 1 / step, grad_norm: 1, lr: 1e-3, ms: 10, images_per_s: 400 })}\n`;
   mkdirSync(run);
   writeFileSync(join(run, 'config.json'), JSON.stringify({ 'ddpm.wgsl': 1, steps: 50, batch_size: 4 }));
@@ -288,8 +289,31 @@ pages('the view of a run grows with it', async () => {
   // Something is drawn in the colour of the line.
   const drawn = 'new Set(document.querySelector("canvas").getContext("2d").getImageData(0, 0, 400, 200).data).size > 3';
   await until(page, drawn);
-  await page.close();
   await close();
+
+  // Two runs over one another, and as a report that opens from a disk.
+  const two = ['one', 'two'].map((name) => join(folder, 'runs', name));
+  for (const [i, path] of two.entries()) {
+    mkdirSync(path, { recursive: true });
+    writeFileSync(join(path, 'config.json'), JSON.stringify({ 'ddpm.wgsl': 1, steps: 50, batch_size: 4 + i, timesteps: 100 }));
+    writeFileSync(join(path, 'metrics.jsonl'), [1, 2].map((step) => `${JSON.stringify({ step, loss: (1 + i) / step, loss_by_t: [0.5, 0.1 + i] })}\n`).join(''));
+  }
+  const both = await openView(join(folder, 'runs'), 0);
+  writeFileSync(join(folder, 'report.html'), await makeReport(two));
+  for (const at of [both.url, pathToFileURL(join(folder, 'report.html')).href]) {
+    await page.goto(at);
+    await until(page, 'document.querySelector("#title").textContent === "2 runs" && document.querySelectorAll(".numbers").length === 2');
+    const charts = page.locator('.chart:visible');
+    await until(page, '[...document.querySelectorAll(".chart")].some((c) => c.checkVisibility() && c.innerText.startsWith("Loss by noise level"))');
+    // Lines of two colours, neither of which is of text: blue and orange pixels.
+    const colours = 'new Set([...document.querySelector("canvas").getContext("2d").getImageData(0, 0, 900, 400).data.reduce((all, v, i, d) => (i % 4 === 0 && d[i + 3] === 255 && Math.abs(v - d[i + 2]) > 60 ? all.add(v > d[i + 2] ? "orange" : "blue") : all), new Set())]).size';
+    await until(page, `${colours} === 2`);
+    await page.locator('input[type=checkbox]').first().uncheck();
+    await until(page, 'document.querySelector("#title").textContent === "two"');
+    assert.ok((await charts.count()) >= 2);
+  }
+  await page.close();
+  await both.close();
 });
 
 pages.run();
