@@ -1,13 +1,15 @@
-// norm = sqrt(sum part), scale = min(1, max_norm / (norm + 1e-6)), or 0 where a gradient or the loss is not finite: then AdamW skips the step
-// One workgroup folds the partial sums in a fixed order and logs (loss, norm, first bad index, step) into a ring that the host reads late.
+// norm = sqrt(sum part) / S, scale = min(1, max_norm / (norm + 1e-6)) / S, or 0 where a gradient or the loss is not finite: then AdamW skips the step
+// One workgroup folds the partial sums in a fixed order and logs (loss, norm, first bad index, step, S) into a ring that the host reads late. S is the loss scale
+// that the gradients carry: doubled after `growth` good steps in a row, halved by a bad one, never below 1 (as in PyTorch's GradScaler). It stays where growth is 0.
 #import clock
-struct Dims { count: u32, ring: u32, max_norm: f32 }
-@group(0) @binding(0) var<storage, read> clock: Clock;             // 64 bytes
-@group(0) @binding(1) var<storage, read> part: array<vec2u>;       // (count)
-@group(0) @binding(2) var<storage, read> loss: array<f32>;         // (1)
-@group(0) @binding(3) var<storage, read_write> state: array<f32>;  // (2): scale, norm
-@group(0) @binding(4) var<storage, read_write> history: array<vec4u>; // (ring): loss, norm, first bad index, step
-@group(0) @binding(5) var<uniform> dims: Dims;
+struct Dims { count: u32, ring: u32, growth: u32, max_norm: f32 }
+@group(0) @binding(0) var<storage, read> clock: Clock;               // 64 bytes
+@group(0) @binding(1) var<storage, read> part: array<vec2u>;         // (count)
+@group(0) @binding(2) var<storage, read> loss: array<f32>;           // (1)
+@group(0) @binding(3) var<storage, read_write> scaling: array<f32>;  // (2): S, good steps since it changed
+@group(0) @binding(4) var<storage, read_write> state: array<f32>;    // (2): scale, norm
+@group(0) @binding(5) var<storage, read_write> history: array<u32>;  // (ring, 5): loss, norm, first bad index, step, S
+@group(0) @binding(6) var<uniform> dims: Dims;
 
 var<workgroup> sums: array<f32, 64>;
 var<workgroup> bads: array<u32, 64>;
@@ -33,15 +35,30 @@ fn main(@builtin(local_invocation_index) li: u32) {
     workgroupBarrier();
   }
   if (li != 0u) { return; }
-  let norm = sqrt(sums[0]);
+  // A power of two: dividing by it rounds nothing.
+  let S = scaling[0];
+  let norm = sqrt(sums[0]) / S;
   let loss_bits = bitcast<u32>(loss[0]);
   // A loss that is not finite is index 0xfffffffe, a sum that overflowed 0xfffffffd.
   var first = bads[0];
   if (!finite(bitcast<u32>(norm)) && first == 0xffffffffu) { first = 0xfffffffdu; }
   if (!finite(loss_bits) && first == 0xffffffffu) { first = 0xfffffffeu; }
+  let good = first == 0xffffffffu;
   var scale = 1.0;
   if (dims.max_norm > 0.0) { scale = min(1.0, dims.max_norm / (norm + 1e-6)); }
-  state[0] = select(0.0, scale, first == 0xffffffffu);
+  state[0] = select(0.0, scale / S, good);
   state[1] = norm;
-  history[clock.step % dims.ring] = vec4u(loss_bits, bitcast<u32>(norm), first, clock.step);
+  let row = clock.step % dims.ring * 5u;
+  history[row] = loss_bits;
+  history[row + 1u] = bitcast<u32>(norm);
+  history[row + 2u] = first;
+  history[row + 3u] = clock.step;
+  history[row + 4u] = bitcast<u32>(S);
+
+  if (dims.growth == 0u) { return; }
+  let steps = select(0.0, scaling[1] + 1.0, good);
+  let grown = steps >= f32(dims.growth);
+  // 2^100 leaves room for the gradients that carry it.
+  if (!good) { scaling[0] = max(0.5 * S, 1.0); } else if (grown) { scaling[0] = min(2.0 * S, 1.2676506e30); }
+  scaling[1] = select(steps, 0.0, grown);
 }

@@ -112,14 +112,14 @@ export class Tape {
   }
 
   /**
-   * Writes d (scale loss) / d parameter into every parameter's gradient, or adds it to what is there. The loss stays alive, and what `keep` holds; everything else
+   * Writes d (scale loss) / d parameter into every parameter's gradient, or adds it to what is there; `scaleBy` is a factor more, on the device. The loss stays alive, and what `keep` holds; everything else
    * that was recorded is freed.
    */
-  backward(loss: Tensor, keep: unknown = null, { scale = 1, accumulate = false }: { scale?: number; accumulate?: boolean } = {}): void {
+  backward(loss: Tensor, keep: unknown = null, { scale = 1, scaleBy = null, accumulate = false }: { scale?: number; scaleBy?: { readonly slice: Slice } | null; accumulate?: boolean } = {}): void {
     if (!this.#scope) throw new DdpmError('E-ENGINE', 'backward() without record().');
     const scope = this.#scope, kept = buffersIn([loss, keep]), folds = new Folds(this.engine);
     try {
-      this.#walk(loss, kept, scale, accumulate, folds);
+      this.#walk(loss, kept, scale, scaleBy?.slice ?? null, accumulate, folds);
       folds.flush();
     } catch (error) {
       kept.clear();
@@ -132,14 +132,15 @@ export class Tape {
     }
   }
 
-  #walk(loss: Tensor, kept: Set<GPUBuffer>, scale: number, accumulate: boolean, folds: Folds): void {
+  #walk(loss: Tensor, kept: Set<GPUBuffer>, scale: number, scaling: Slice | null, accumulate: boolean, folds: Folds): void {
     const { engine } = this;
     if (loss.size !== 1) throw new DdpmError('E-SHAPE', `backward() starts from one value, not from shape (${loss.shape.join(', ')}).`);
     // Keyed by slice: the views of a tensor share it.
     const gradients = new Map<Slice, Slice>();
     const written = accumulate ? null : new Set<Slice>();
     const seed = engine.allocate(4);
-    engine.run(k.fill, [1], { y: seed, value: scale });
+    if (scaling) engine.run(k.loss_gradient, [1], { scaling, y: seed, a: scale });
+    else engine.run(k.fill, [1], { y: seed, value: scale });
     gradients.set(loss.slice, seed);
 
     const left = this.nodes;

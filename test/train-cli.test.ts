@@ -246,6 +246,13 @@ for (const npm of [false, true])
     assert.not.ok(existsSync(run(name, 'latest')));
   });
 
+cli('--precision f16: the device is tested, the loss is scaled, and the run folder says both', async () => {
+  const done = await train('--name half --steps 2 --precision f16 --save-every 0 --sample-every 0');
+  ended(done, 0, /^f16 {6}factors of round_half|conv2d_tiled_f16/m);
+  assert.is((JSON.parse(readFileSync(run('half', 'config.json'), 'utf8')) as Record<string, unknown>)['precision'], 'f16');
+  assert.equal(metrics('half').map((line) => line['loss_scale']), [65536, 65536]);
+});
+
 cli('an existing run is not written over; --overwrite starts it again', async () => {
   ended(await train('--name c --steps 2'), 1, 'E-FILE', 'is there already', `--resume ${run('c')}`, '--overwrite');
   assert.ok(metrics('c').length > 4);
@@ -351,8 +358,9 @@ loop('bad steps: ten in a row, or twenty of a hundred', () => {
 
 loop('how far ahead, and a line of metrics', () => {
   assert.equal([NaN, 1, 100, 300, 5000].map(stepsAhead), [2, 8, 5, 2, 1]);
-  const log = { step: 9, loss: NaN, gradNorm: 2, bad: 'loss' };
+  const log = { step: 9, loss: NaN, gradNorm: 2, bad: 'loss', lossScale: null };
   assert.equal(metricsLine(log, { ms: 50, lr: 1e-3, batchSize: 16, images: 320 }), { step: 10, epoch: 0.5, loss: NaN, grad_norm: 2, lr: 1e-3, ms: 50, images_per_s: 320, nonfinite: 'loss' });
+  assert.is(metricsLine({ ...log, lossScale: 512 }, { ms: 50, lr: 1e-3, batchSize: 16, images: 320 })['loss_scale'], 512);
 });
 
 loop('a device that is lost ends the loop with its error', async () => {

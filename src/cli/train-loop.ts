@@ -2,7 +2,7 @@
 
 import type { Training } from '../diffusion/training.ts';
 import { DdpmError } from '../errors.ts';
-import type { StepLog } from '../optim/adamw.ts';
+import { overflowed, type StepLog } from '../optim/adamw.ts';
 import type { StepReport } from './progress.ts';
 
 /** Steps at the start of a run, or of one that goes on, that are not like the others: first use of memory and pipelines. */
@@ -21,7 +21,7 @@ export type Metrics = Record<string, number | string | (number | null)[]>;
 /** Steps that are not finite, in a row or of the last WINDOW, after which going on is of no use. */
 const BAD = { inRow: 10, ofWindow: 20, window: 100 };
 
-/** Counts steps that were skipped because something was not finite. */
+/** Counts steps that were skipped because something was not finite, but for those that only wanted a smaller loss scale. */
 export class BadSteps {
   readonly #recent: boolean[] = [];
   /** How many of the latest steps, without a good one between. */
@@ -57,6 +57,7 @@ export function metricsLine(log: StepLog, { ms, lr, batchSize, images, levels }:
     lr: rounded(lr),
     ms: rounded(ms),
     images_per_s: rounded((1000 * batchSize) / ms),
+    ...(log.lossScale !== null && { loss_scale: log.lossScale }),
     ...(log.bad !== null && { nonfinite: log.bad }),
     ...(levels && log.bad === null && { loss_by_t: levels.map((value) => (value === null ? null : rounded(value))) }),
   };
@@ -121,8 +122,9 @@ export async function trainLoop(options: LoopOptions): Promise<number> {
     mark = now;
     for (const log of logs) {
       options.onMetrics(metricsLine(log, { ms, lr: training.lr(log.step), batchSize, images: options.images, levels: log === logs.at(-1) ? levels : undefined }));
-      if (log.bad !== null) options.onEvent(`step ${log.step + 1}: ${log.bad} is not finite, the step was skipped`);
-      if (bad.add(log.bad !== null)) throw new DdpmError('E-NONFINITE', stopped(log, bad));
+      const scale = overflowed(log) ? `: too large for float16 with the loss scaled by ${log.lossScale}, from here on by ${log.lossScale! / 2}` : '';
+      if (log.bad !== null) options.onEvent(`step ${log.step + 1}: ${log.bad} is not finite, the step was skipped${scale}`);
+      if (bad.add(log.bad !== null && !overflowed(log))) throw new DdpmError('E-NONFINITE', stopped(log, bad));
       loss.add(log.loss);
       gradNorm.add(log.gradNorm);
       if (log.step >= from + FIRST) time.add(ms);

@@ -113,7 +113,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   const tuned = describeTuning(engine.choices, tuning), refused = describeRefused(engine.choices);
   if (tuned) say('tuned', tuned);
   if (refused) say('warning', refused);
-  if (engine.precision === 'f16') say('f16', `factors of ${[...engine.half].join(', ')}`);
+  if (engine.precision === 'f16') say('f16', `factors of ${[...engine.half].join(', ')}; the loss is scaled by what they can hold`);
   const memory = memoryParts(parameters, training.plan.pool.totalBytes, data.pixels.length);
   say('memory', memoryLine(memory));
 
@@ -129,7 +129,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
 
   let state: TrainingState | null = null;
   if (resumed) {
-    state = await loadCheckpoint(resumed.checkpoint.path, { parameters, timeSampling: training.timeSampling });
+    state = await loadCheckpoint(resumed.checkpoint.path, { parameters, timeSampling: training.timeSampling, lossScale: training.optimizer.lossScale });
     if (state.step >= steps) {
       const more = `${typedAs('train')} --resume ${quoted(resumed.run.path)} --steps ${2 * state.step}`;
       throw new DdpmError('E-USAGE', `${resumed.run.path} has done its ${steps} steps. To go on with it, give more: ${more}`);
@@ -157,7 +157,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
 
   const save = async (step: number): Promise<void> => {
     const start = performance.now();
-    const content = { unet, parameters, schedule, scheduler: { prediction, variance, ...sampling }, timeSampling: training.timeSampling, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
+    const content = { unet, parameters, schedule, scheduler: { prediction, variance, ...sampling }, timeSampling: training.timeSampling, lossScale: training.optimizer.lossScale, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
     saved = await run.saveCheckpoint(step, (folder) => saveCheckpoint(folder, content), { keep: settings.keep });
     progress.event(`  checkpoint → ${relative(run.path, saved.path)} (${seconds(start)})`);
   };

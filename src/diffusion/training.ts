@@ -16,7 +16,7 @@ import type { GaussianDiffusion } from './gaussian.ts';
 import { DiffusionLoss, type LossName, type LossOptions } from './losses.ts';
 import { ImportanceSampling, type TimeSampling } from './timestep-sampling.ts';
 
-/** Batch, length and learning rate of a training run, with the loss and AdamW's settings. */
+/** Batch, length and learning rate of a training run, with the loss and AdamW's settings; the loss is scaled where the engine computes products in float16. */
 export interface TrainingOptions extends AdamWOptions, LossOptions {
   /** Images a step. */
   readonly batchSize: number;
@@ -71,7 +71,7 @@ export class Training {
     this.options = options;
     this.peakLr = options.lr;
     this.#T = diffusion.T;
-    this.optimizer = new AdamW(parameters, options);
+    const optimizer = (this.optimizer = new AdamW(parameters, { ...options, lossScaling: options.lossScaling ?? engine.precision === 'f16' }));
     const { batchSize: N } = options, size = Math.min(options.microBatch ?? N, N);
     if (!(Number.isInteger(size) && size >= 1)) throw new DdpmError('E-USAGE', `a step cannot take ${size} images at a time; use 1 to ${N}.`);
     const starts = Array.from({ length: Math.ceil(N / size) }, (_, i) => i * size), lengths = starts.map((first) => Math.min(size, N - first));
@@ -99,7 +99,7 @@ export class Training {
         for (const [from, to] of [[t, latest.t], [found.each, latest.each]] as const) engine.copy(from.slice, { buffer: to.slice.buffer, offset: to.slice.offset + 4 * first, bytes: 4 * n });
         return found;
       });
-      tape.backward(loss, n === N ? null : each, { scale: n / N, accumulate });
+      tape.backward(loss, n === N ? null : each, { scale: n / N, scaleBy: optimizer.lossScale, accumulate });
       return { loss, each };
     };
     const draw = () => {

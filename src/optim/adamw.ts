@@ -5,8 +5,9 @@ import type { Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import type { Tensor } from '../tensor.ts';
+import { GROWTH, LEAST_SCALE, LossScale } from './loss_scale.ts';
 
-/** AdamW's settings: betas (0.9, 0.999), eps (1e-8), weight decay (0), and clipping (1). */
+/** AdamW's settings: betas (0.9, 0.999), eps (1e-8), weight decay (0), clipping (1), and loss scaling (none). */
 export interface AdamWOptions {
   readonly beta1?: number;
   readonly beta2?: number;
@@ -14,6 +15,8 @@ export interface AdamWOptions {
   readonly weightDecay?: number;
   /** Largest global gradient norm; 0 turns clipping off. */
   readonly gradClip?: number;
+  /** The gradients come from a loss that was multiplied by `lossScale`, for float16: `tape.backward(loss, keep, { scaleBy: adamw.lossScale })`. */
+  readonly lossScaling?: boolean;
 }
 
 /** One finished step, as the device logged it. */
@@ -24,35 +27,47 @@ export interface StepLog {
   readonly gradNorm: number;
   /** Set where the step was skipped: the first gradient that is not finite, or `loss`, or `gradient norm` where only their sum overflowed. */
   readonly bad: string | null;
+  /** What the gradients of the step were multiplied by; null without loss scaling. */
+  readonly lossScale: number | null;
 }
+
+/** Whether a step was skipped because its gradients were too large for float16 at its loss scale, which is halved then. Anything else that is bad is no matter of scale. */
+export const overflowed = ({ bad, loss, lossScale }: StepLog): boolean => bad !== null && lossScale !== null && lossScale > LEAST_SCALE && Number.isFinite(loss);
 
 /** Gradients summed by one workgroup. */
 const SHARE = 4096;
 /** Steps whose results wait on the device to be read. */
 const RING = 1024;
+/** Words of a step's log. */
+const ROW = 5;
 
 /**
  * AdamW (Loshchilov & Hutter, 2019) with clipping by the global norm and a moving average of the weights, all on the device. A step whose loss or gradient is
- * not finite changes nothing and is logged as bad.
+ * not finite changes nothing and is logged as bad; with loss scaling it halves the scale.
  */
 export class AdamW {
   readonly parameters: Parameters;
   readonly options: Required<AdamWOptions>;
+  /** Where the gradients carry a loss scale: that. */
+  readonly lossScale: LossScale | null;
+  readonly #scaling: LossScale;
   readonly #state: Slice;
   readonly #history: Slice;
   readonly #part: Slice;
   readonly #groups: readonly number[];
 
   /** Moments and averages live in `parameters`; call outside of captures. */
-  constructor(parameters: Parameters, { beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0, gradClip = 1 }: AdamWOptions = {}) {
+  constructor(parameters: Parameters, { beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0, gradClip = 1, lossScaling = false }: AdamWOptions = {}) {
     const { engine } = parameters;
     this.parameters = parameters;
-    this.options = { beta1, beta2, eps, weightDecay, gradClip };
+    this.options = { beta1, beta2, eps, weightDecay, gradClip, lossScaling };
+    this.#scaling = lossScaling ? new LossScale(engine) : new LossScale(engine, 1);
+    this.lossScale = lossScaling ? this.#scaling : null;
     this.#groups = parameters.chunks.map((c) => Math.ceil(c.count / SHARE));
     this.#state = engine.allocate(8);
-    this.#history = engine.allocate(16 * RING);
+    this.#history = engine.allocate(4 * ROW * RING);
     // A new buffer reads as a finished step 0, and one out of the pool as an older run's.
-    engine.write(this.#history, new Uint32Array(4 * RING).fill(0xffffffff));
+    engine.write(this.#history, new Uint32Array(ROW * RING).fill(0xffffffff));
     this.#part = engine.allocate(8 * this.#groups.reduce((a, b) => a + b, 0));
   }
 
@@ -65,14 +80,17 @@ export class AdamW {
   /** Records: norm of all gradients, clip scale, update, and a line of log. A step with a value that is not finite changes nothing. */
   step(loss: Tensor, clock: Clock): void {
     const { engine, chunks } = this.parameters;
-    const { beta1, beta2, eps, weightDecay, gradClip } = this.options;
+    const { beta1, beta2, eps, weightDecay, gradClip, lossScaling } = this.options;
     let first = 0, offset = 0;
     chunks.forEach((chunk, i) => {
       engine.run(k.sum_squares, [this.#groups[i]!], { g: chunk.slices.grads, part: this.#part, count: chunk.count, share: SHARE, first, offset });
       first += this.#groups[i]!;
       offset += chunk.count;
     });
-    engine.run(k.gradient_norm, [1], { clock: clock.slice, part: this.#part, loss: loss.slice, state: this.#state, history: this.#history, count: first, ring: RING, max_norm: gradClip });
+    engine.run(k.gradient_norm, [1], {
+      clock: clock.slice, part: this.#part, loss: loss.slice, scaling: this.#scaling.slice, state: this.#state, history: this.#history, count: first, ring: RING,
+      growth: lossScaling ? GROWTH : 0, max_norm: gradClip,
+    });
     for (const { count, slices } of chunks)
       engine.run(k.adamw, pointwise(count), {
         clock: clock.slice, state: this.#state, g: slices.grads, w: slices.values, m: slices.m, v: slices.v, e: slices.ema, beta1, beta2, eps, weight_decay: weightDecay,
@@ -85,16 +103,17 @@ export class AdamW {
     const words = new Uint32Array(bytes), floats = new Float32Array(bytes);
     const logs: StepLog[] = [];
     for (let step = Math.max(from, to - RING); step < to; step++) {
-      const i = (step % RING) * 4;
+      const i = (step % RING) * ROW;
       const index = words[i + 2]!;
       const bad = index === 0xffffffff ? null : index === 0xfffffffe ? 'loss' : index === 0xfffffffd ? 'gradient norm' : `gradient of ${this.parameters.nameAt(index)}`;
-      if (words[i + 3] === step) logs.push({ step, loss: floats[i]!, gradNorm: floats[i + 1]!, bad });
+      if (words[i + 3] === step) logs.push({ step, loss: floats[i]!, gradNorm: floats[i + 1]!, bad, lossScale: this.lossScale ? floats[i + 4]! : null });
     }
     return logs;
   }
 
   /** Frees the log and the partial sums. */
   destroy(): void {
+    this.#scaling.free();
     for (const slice of [this.#state, this.#history, this.#part]) this.parameters.engine.free(slice);
   }
 }

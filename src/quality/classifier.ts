@@ -101,7 +101,7 @@ export class ClassifierTraining {
     const { engine } = parameters;
     this.options = { lr: 3e-3, ...options };
     const images = new DeviceImages(engine, data, false), labels = Tensor.from(engine, [data.count], Uint32Array.from(data.labels));
-    this.#optimizer = new AdamW(parameters, { weightDecay: 0.01 });
+    this.#optimizer = new AdamW(parameters, { weightDecay: 0.01, lossScaling: engine.precision === 'f16' });
     const clock = (this.#clock = new Clock(engine));
     this.#plan = engine.capture(() => {
       const tape = new Tape(engine);
@@ -109,7 +109,7 @@ export class ClassifierTraining {
         const index = shuffleIndices(options.batchSize, data.count, clock);
         return crossEntropy(classifier.logits(images.gather(index, clock)), gatherIntegers(labels, index));
       });
-      tape.backward(loss);
+      tape.backward(loss, null, { scaleBy: this.#optimizer.lossScale });
       this.#optimizer.step(loss, clock);
       return loss;
     });

@@ -24,18 +24,19 @@ function sumSquares(engine: Engine, chunks: readonly Float32Array[], share: numb
   return { part, count };
 }
 
-async function gradientNorm(engine: Engine, chunks: readonly Float32Array[], options: { share?: number; maxNorm?: number; loss?: number; step?: number; ring?: number } = {}) {
-  const { share = 256, maxNorm = 1, loss = 0.5, step = 6, ring = 4 } = options, { part, count } = sumSquares(engine, chunks, share);
-  const state = Tensor.empty(engine, [2]), history = upload(engine, [ring, 4], new Uint32Array(4 * ring).fill(7));
+async function gradientNorm(engine: Engine, chunks: readonly Float32Array[], options: { share?: number; maxNorm?: number; loss?: number; step?: number; ring?: number; lossScale?: number; goodSteps?: number; growth?: number } = {}) {
+  const { share = 256, maxNorm = 1, loss = 0.5, step = 6, ring = 4, lossScale = 1, goodSteps = 0, growth = 0 } = options, { part, count } = sumSquares(engine, chunks, share);
+  const state = Tensor.empty(engine, [2]), history = upload(engine, [ring, 5], new Uint32Array(5 * ring).fill(7)), scaling = upload(engine, [2], [lossScale, goodSteps]);
   engine.run(k.gradient_norm, [1], {
-    clock: clockAt(engine, { seed: 0, step }).slice, part: part.slice, loss: upload(engine, [1], [loss]).slice, state: state.slice, history: history.slice, count, ring, max_norm: maxNorm,
+    clock: clockAt(engine, { seed: 0, step }).slice, part: part.slice, loss: upload(engine, [1], [loss]).slice, scaling: scaling.slice, state: state.slice, history: history.slice, count, ring, growth, max_norm: maxNorm,
   });
-  const [scale, norm] = await state.read(), log = await readWords(history), row = log.slice(4 * (step % ring), 4 * (step % ring) + 4);
+  const [scale, norm] = await state.read(), log = await readWords(history), row = log.slice(5 * (step % ring), 5 * (step % ring) + 5), [after, steps] = await scaling.read();
   assert.equal([...new Float32Array(row.buffer, 0, 1)], [Math.fround(loss)], 'the loss is logged');
   assert.is(row[1], new Uint32Array(Float32Array.of(norm).buffer)[0], 'the norm is logged');
   assert.is(row[3], step);
-  for (let i = 0; i < 4 * ring; i++) if (Math.floor(i / 4) !== step % ring) assert.is(log[i], 7, 'the other rows stay');
-  return { scale, norm, bad: row[2], state: state.slice };
+  assert.is(new Float32Array(row.buffer)[4], lossScale, 'the scale that the step had is logged');
+  for (let i = 0; i < 5 * ring; i++) if (Math.floor(i / 5) !== step % ring) assert.is(log[i], 7, 'the other rows stay');
+  return { scale, norm, bad: row[2], state: state.slice, scaling: { scale: after, steps } };
 }
 
 for (const [what, lengths, share] of [
@@ -103,6 +104,29 @@ optim('a loss that is not finite, and a sum that overflows, stop the step too', 
   const both = g.slice();
   both[17] = NaN;
   assert.is((await gradientNorm(engine, [both], { loss: NaN })).bad, 17, 'the gradient is named first');
+});
+
+optim('a loss scale is divided out of norm and clip, and changes no digit', async (engine) => {
+  const g = random(1003, 0);
+  for (const maxNorm of [0, 3, 1e4]) {
+    const plain = await gradientNorm(engine, [g], { maxNorm });
+    for (const lossScale of [1, 2, 65536, 2 ** 40]) {
+      const scaled = await gradientNorm(engine, [g.map((v) => v * lossScale)], { maxNorm, lossScale });
+      assert.equal([scaled.norm, scaled.scale * lossScale, scaled.bad], [plain.norm, plain.scale, NONE], `${lossScale}, at most ${maxNorm}`);
+      assert.equal(scaled.scaling, { scale: lossScale, steps: 0 }, 'without growth it stays');
+    }
+  }
+});
+
+optim('the loss scale doubles after enough good steps, halves at a bad one, and stays between 1 and 2^100', async (engine) => {
+  const g = random(70, 0), bad = g.slice();
+  bad[3] = Infinity;
+  for (const [lossScale, goodSteps] of [[65536, 0], [65536, 1998], [65536, 1999], [1, 5], [2, 1999], [2 ** 100, 1999]])
+    for (const [grads, loss, good] of [[g, 0.5, true], [bad, 0.5, false], [g, NaN, false]] as const) {
+      const { scaling, scale } = await gradientNorm(engine, [grads], { lossScale, goodSteps, growth: 2000, loss });
+      assert.equal(scaling, twin.gradScaler({ scale: lossScale, steps: goodSteps }, good, 2000), `${lossScale} after ${goodSteps}, good ${good}`);
+      assert.is(scale > 0, good);
+    }
 });
 
 const settings = { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, lr: 3e-2, emaDecay: 0.75 };

@@ -14,6 +14,15 @@ export const globalNorm = (...buffers: Floats[]): number => Math.sqrt(buffers.re
 /** What clip_grad_norm_ multiplies every gradient by. */
 export const clipScale = (norm: number, maxNorm: number): number => Math.min(1, maxNorm / (norm + 1e-6));
 
+/** What backward starts from: the loss counts `a` and is scaled. */
+export const lossGradient = (a: number, scale: number): number => a * scale;
+
+/** The loss scale and the good steps since it changed, after one step more: PyTorch's GradScaler (growth factor 2, backoff 0.5), here between 1 and 2^100. */
+export function gradScaler({ scale, steps }: { scale: number; steps: number }, good: boolean, growth: number): { scale: number; steps: number } {
+  if (!good) return { scale: Math.max(scale / 2, 1), steps: 0 };
+  return steps + 1 === growth ? { scale: Math.min(2 * scale, 2 ** 100), steps: 0 } : { scale, steps: steps + 1 };
+}
+
 /** EMA decay with diffusers' warm-up: the first updates (n = 0, 1, …) forget the initial weights. */
 export const emaDecay = (n: number, maxDecay: number): number => Math.min(maxDecay, (1 + n) / (10 + n));
 

@@ -73,11 +73,13 @@ export const LEARNING = {
     return { shape: `(${g.length}) by ${share}`, grid: [want.length], inputs: { g }, numbers: { count: g.length, share, first: 0, offset: 0 }, outputs: { part: { want, off: bound(share, want), pick: (got) => Array.from(want, (_, i) => got[2 * i]) } } };
   } },
   gradient_norm: { twin: ['optim', 'clipScale'], make: () => {
-    const sums = values(70, 1).map((v) => v * v), norm = Math.sqrt(sums.reduce((a, b) => a + b, 0)), off = bound(70, [1])[0] / 2 + SQRT, scale = optim.clipScale(norm, 1);
+    const S = 4, sums = values(70, 1).map((v) => v * v), norm = Math.sqrt(sums.reduce((a, b) => a + b, 0)) / S, off = bound(70, [1])[0] / 2 + SQRT, scale = optim.clipScale(norm, 1) / S, after = optim.gradScaler({ scale: S, steps: 1999 }, true, 2000);
     const part = new Uint32Array(140).fill(0xffffffff), bits = new Uint32Array(sums.buffer);
     bits.forEach((word, i) => (part[2 * i] = word));
-    return { shape: '70 partial sums', grid: [1], inputs: { part, loss: Float32Array.of(0.5), history: new Uint32Array(16) }, numbers: { count: 70, ring: 4, max_norm: 1 }, outputs: { state: { want: [scale, norm], off: [scale * (off + DIVIDE + ULP), norm * off] } } };
+    return { shape: '70 partial sums', grid: [1], inputs: { part, loss: Float32Array.of(0.5), scaling: Float32Array.of(S, 1999), history: new Uint32Array(20) }, numbers: { count: 70, ring: 4, growth: 2000, max_norm: 1 },
+      outputs: { state: { want: [scale, norm], off: [scale * (off + DIVIDE + ULP), norm * off] }, scaling: { want: [after.scale, after.steps], off: 0 } } };
   } },
+  loss_gradient: { twin: ['optim', 'lossGradient'], make: () => ({ shape: '(1)', grid: [1], inputs: { scaling: Float32Array.of(1024, 3) }, numbers: { a: 0.375 }, outputs: { y: { want: [optim.lossGradient(0.375, 1024)], off: 0 } } }) },
   adamw: { twin: ['optim', 'adamw'], make: () => {
     const n = 103, [w, g, e] = [1, 2, 3].map((id) => values(n, id)), m = values(n, 4).map((v) => 0.1 * v), v = values(n, 5).map((z) => 0.01 * z * z), step = 7;
     const f = Math.fround, [beta1, beta2, eps, weightDecay, lr, emaDecay] = [f(0.9), f(0.999), f(1e-8), f(0.01), f(0.01), f(0.9)], c1 = 1 - beta1 ** step, c2 = 1 - beta2 ** step;
