@@ -41,6 +41,14 @@ struct Source { at: u32, inside: f32 }
 fn source(p: i32, from4: u32) -> Source { return Source(u32(max(p, 0)) * from4, select(0.0, 1.0, p >= 0)); }
 fn load(s: Source, c: u32) -> vec4f { return x[s.at + c] * s.inside; }
 
+// Where a pixel lies that is one of every `s` in both directions.
+struct Corner { s: u32, down: u32, right: u32, size: vec2u }
+fn place(p: Pixel, c: Corner) -> Pixel {
+  let y = p.y * c.s + c.down;
+  let x = p.x * c.s + c.right;
+  return Pixel(select(dims.N, p.n, y < c.size.x && x < c.size.y), y, x);
+}
+
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
   let from4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
@@ -58,14 +66,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let right = kind % s;
   let channel = tile % channel_tiles * Q;
 
-  // Where the lane's pixels lie, the ones past the end as image N.
-  var at: array<Pixel, 8>;
+  // The lane's pixels, counted among those of its kind; the ones past the end lie in image N.
   let eight = pixel(8u, part.x, part.y);
-  var here = pixel(tile / channel_tiles % pixel_tiles * 64u + lane, part.x, part.y);
+  let first = pixel(tile / channel_tiles % pixel_tiles * 64u + lane, part.x, part.y);
+  let corner = Corner(s, down, right, size);
+  var at: array<Pixel, 8>;
+  var here = first;
   for (var i = 0u; i < 8u; i++) {
-    let y = here.y * s + down;
-    let x = here.x * s + right;
-    at[i] = Pixel(select(dims.N, here.n, y < size.x && x < size.y), y, x);
+    at[i] = place(here, corner);
     here = advance(here, eight, part.x, part.y);
   }
 
@@ -118,8 +126,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   for (var i = 0u; i < 8u * min(Q, to4 - channel); i++) {
     let p = i % 8u;
     let o = channel + i / 8u;
-    if (p == 0u && dims.has_bias != 0u) { start = bias[o]; }
-    let q = at[p];
+    if (p == 0u) {
+      here = first;
+      if (dims.has_bias != 0u) { start = bias[o]; }
+    }
+    let q = place(here, corner);
+    here = advance(here, eight, part.x, part.y);
     if (q.n < dims.N) {
       let to = (q.n * pixels + q.y * size.y + q.x) * to4 + o;
       var sum = acc[p * 8u + i / 8u] + start;
