@@ -1,7 +1,7 @@
 // y[n,oh,ow,o] = bias[o] + per_image[n,o] + residual[n,oh,ow,o] + sum_{kh,kw,c} x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * w[kh,kw,C0+c,o], or, TRANSPOSED, dx from dy = x: its input gradient
 // One 8-wide subgroup computes 64 pixels x 4 Q channels, lane = eight pixels, eight apart. The weights reach the multiply-adds by broadcast.
-// As conv2d_3x3_subgroup, for any taps and strides: on a CPU (llvmpipe) loads are what takes time, so that a tile has many pixels for each weight, and 32 channels, Q = 8,
-// for each pixel where there are so many. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
+// As conv2d_3x3_subgroup, for any taps and strides: on a CPU (llvmpipe) loads are what takes time, so that a tile has many pixels for each weight, and, Q = 8 or 16, 32 or 64
+// channels for each pixel where there are so many. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
@@ -17,16 +17,26 @@ override TRANSPOSED: bool = false;
 @group(0) @binding(6) var<uniform> dims: Dims;
 
 // Adds what eight pixels of x, i-th of the lane's, bring to their 4 Q channels.
-fn meet(acc: ptr<function, array<vec4f, 64>>, i: u32, s: vec4f, m: array<mat4x4f, 8>) {
-  (*acc)[8u * i] = add(s, m[0], (*acc)[8u * i]);
-  (*acc)[8u * i + 1u] = add(s, m[1], (*acc)[8u * i + 1u]);
-  (*acc)[8u * i + 2u] = add(s, m[2], (*acc)[8u * i + 2u]);
-  (*acc)[8u * i + 3u] = add(s, m[3], (*acc)[8u * i + 3u]);
+fn meet(acc: ptr<function, array<vec4f, 128>>, i: u32, s: vec4f, m: array<mat4x4f, 16>) {
+  (*acc)[16u * i] = add(s, m[0], (*acc)[16u * i]);
+  (*acc)[16u * i + 1u] = add(s, m[1], (*acc)[16u * i + 1u]);
+  (*acc)[16u * i + 2u] = add(s, m[2], (*acc)[16u * i + 2u]);
+  (*acc)[16u * i + 3u] = add(s, m[3], (*acc)[16u * i + 3u]);
   if (Q > 4u) {
-    (*acc)[8u * i + 4u] = add(s, m[4], (*acc)[8u * i + 4u]);
-    (*acc)[8u * i + 5u] = add(s, m[5], (*acc)[8u * i + 5u]);
-    (*acc)[8u * i + 6u] = add(s, m[6], (*acc)[8u * i + 6u]);
-    (*acc)[8u * i + 7u] = add(s, m[7], (*acc)[8u * i + 7u]);
+    (*acc)[16u * i + 4u] = add(s, m[4], (*acc)[16u * i + 4u]);
+    (*acc)[16u * i + 5u] = add(s, m[5], (*acc)[16u * i + 5u]);
+    (*acc)[16u * i + 6u] = add(s, m[6], (*acc)[16u * i + 6u]);
+    (*acc)[16u * i + 7u] = add(s, m[7], (*acc)[16u * i + 7u]);
+  }
+  if (Q > 8u) {
+    (*acc)[16u * i + 8u] = add(s, m[8], (*acc)[16u * i + 8u]);
+    (*acc)[16u * i + 9u] = add(s, m[9], (*acc)[16u * i + 9u]);
+    (*acc)[16u * i + 10u] = add(s, m[10], (*acc)[16u * i + 10u]);
+    (*acc)[16u * i + 11u] = add(s, m[11], (*acc)[16u * i + 11u]);
+    (*acc)[16u * i + 12u] = add(s, m[12], (*acc)[16u * i + 12u]);
+    (*acc)[16u * i + 13u] = add(s, m[13], (*acc)[16u * i + 13u]);
+    (*acc)[16u * i + 14u] = add(s, m[14], (*acc)[16u * i + 14u]);
+    (*acc)[16u * i + 15u] = add(s, m[15], (*acc)[16u * i + 15u]);
   }
 }
 
@@ -77,7 +87,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     here = advance(here, eight, part.x, part.y);
   }
 
-  var acc: array<vec4f, 64>;
+  var acc: array<vec4f, 128>;
   for (var kh = 0u; kh < dims.KH; kh++) {
     for (var kw = 0u; kw < dims.KW; kw++) {
       if (TRANSPOSED && (((down + dims.pad_top + kh) | (right + dims.pad_left + kw)) & (s - 1u)) != 0u) { continue; }
@@ -90,21 +100,35 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       let p6 = source(met(at[6], kh, kw), from4);
       let p7 = source(met(at[7], kh, kw), from4);
       let tap = kh * dims.KW + kw;
-      var low = weights_of(tap, channel, lane);
-      var high = weights_of(tap, channel + 4u, lane);
+      var w0 = weights_of(tap, channel, lane);
+      var w1 = weights_of(tap, channel + 4u, lane);
+      var w2 = weights_of(tap, channel + 8u, lane);
+      var w3 = weights_of(tap, channel + 12u, lane);
       for (var c = 0u; c < from4; c++) {
-        let u = Weights(w[low.x], w[low.y]);
-        var m: array<mat4x4f, 8>;
-        m[0] = spread(u, 0u);
-        m[1] = spread(u, 1u);
-        m[2] = spread(u, 2u);
-        m[3] = spread(u, 3u);
+        var m: array<mat4x4f, 16>;
+        let v0 = Weights(w[w0.x], w[w0.y]);
+        m[0] = spread(v0, 0u);
+        m[1] = spread(v0, 1u);
+        m[2] = spread(v0, 2u);
+        m[3] = spread(v0, 3u);
         if (Q > 4u) {
-          let v = Weights(w[high.x], w[high.y]);
-          m[4] = spread(v, 0u);
-          m[5] = spread(v, 1u);
-          m[6] = spread(v, 2u);
-          m[7] = spread(v, 3u);
+          let v1 = Weights(w[w1.x], w[w1.y]);
+          m[4] = spread(v1, 0u);
+          m[5] = spread(v1, 1u);
+          m[6] = spread(v1, 2u);
+          m[7] = spread(v1, 3u);
+        }
+        if (Q > 8u) {
+          let v2 = Weights(w[w2.x], w[w2.y]);
+          m[8] = spread(v2, 0u);
+          m[9] = spread(v2, 1u);
+          m[10] = spread(v2, 2u);
+          m[11] = spread(v2, 3u);
+          let v3 = Weights(w[w3.x], w[w3.y]);
+          m[12] = spread(v3, 0u);
+          m[13] = spread(v3, 1u);
+          m[14] = spread(v3, 2u);
+          m[15] = spread(v3, 3u);
         }
         meet(&acc, 0u, load(p0, c), m);
         meet(&acc, 1u, load(p1, c), m);
@@ -114,8 +138,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
         meet(&acc, 5u, load(p5, c), m);
         meet(&acc, 6u, load(p6, c), m);
         meet(&acc, 7u, load(p7, c), m);
-        low += vec2u(weights_turn());
-        high += vec2u(weights_turn());
+        w0 += vec2u(weights_turn());
+        w1 += vec2u(weights_turn());
+        w2 += vec2u(weights_turn());
+        w3 += vec2u(weights_turn());
       }
     }
   }
@@ -134,7 +160,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     here = advance(here, eight, part.x, part.y);
     if (q.n < dims.N) {
       let to = (q.n * pixels + q.y * size.y + q.x) * to4 + o;
-      var sum = acc[p * 8u + i / 8u] + start;
+      var sum = acc[p * 16u + i / 8u] + start;
       if (dims.has_per_image != 0u) { sum += per_image[q.n * to4 + o]; }
       if (dims.has_residual != 0u) { sum += residual[to]; }
       if (dims.accumulate != 0u) { sum += y[to]; }

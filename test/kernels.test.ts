@@ -40,7 +40,7 @@ compilation('every kernel, with every value of its overrides that is used', () =
   withNull(async ({ engine }) => {
     const subgroups = engine.device.features.has('subgroups'), compiled = all.filter((k) => subgroups || !k.features.includes('subgroups'));
     assert.is(subgroups, process.env['DDPM_TEST_LIMITS'] !== 'default');
-    const variants: Record<string, number[]> = { WG: [8, 64, 256], TRANSPOSED: [0, 1], TRANS_A: [0, 1], TRANS_B: [0, 1], TWO: [0, 1], DROP: [0, 1], G: [4, 7, 8], Q: [4, 8], COLUMNS: [1, 8] };
+    const variants: Record<string, number[]> = { WG: [8, 64, 256], TRANSPOSED: [0, 1], TRANS_A: [0, 1], TRANS_B: [0, 1], TWO: [0, 1], DROP: [0, 1], G: [4, 7, 8], Q: [4, 8, 16], COLUMNS: [1, 8] };
     for (const k of compiled) {
       assert.equal(Object.keys(k.overrides), [], `${k.name}: no override without a default`);
       const entries = [engine.pipelines.get(k, {})];

@@ -16,8 +16,8 @@ export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residu
 /** One GEMM for the forward and the input's gradient, one for the weight's. */
 const TILED = { tiled: k.conv2d_tiled, ...HALF.conv } as const, WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, ...HALF.weight } as const;
 
-/** Four channels so many times are a tile of the kernel `conv2d_subgroup`: eight times where that leaves no more of the last tile empty than four. */
-const quads = (channels: number) => (Math.ceil(channels / 32) * 2 === Math.ceil(channels / 16) ? 8 : 4);
+/** Four channels so many times are a tile of the kernel `conv2d_subgroup`: as many as leave no more of the last tile empty than four would. */
+const quads = (channels: number) => [16, 8, 4].find((q) => Math.ceil(channels / (4 * q)) * (q / 4) === Math.ceil(channels / 16))!;
 
 /** y = conv(x, w) and what is added to it. */
 export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRows(args.H) }: ConvChoice = convChoice(engine, args, 'forward')): void {
