@@ -150,7 +150,10 @@ sample('classes go by sample id, whatever the batch; guidance asks twice', async
   assert.ok(guided.every((image, i) => image !== whole[i]));
   assert.equal(await drawn(model, 3, { label: 'all', guidance: 3 }, [0, 3]), guided);
   assert.is(new Network(model, IMAGE, 2, { label: '2', guidance: 3 }).description, 'class 2, guidance 3');
-  for (const label of ['4', '-1', '1.5', 'shoe', '']) await assertError(() => new Network(model, IMAGE, 2, { label, guidance: 1 }), 'E-USAGE', /a class from 0 to 3, or all/);
+  for (const label of ['4', '-1', '1.5', 'shoe', '']) await assertError(() => new Network(model, IMAGE, 2, { label, guidance: 1 }), 'E-USAGE', /a class from 0 to 2, all or none/);
+  // What stands for no class, by its name or its row.
+  assert.equal(await drawn(model, 6, { label: 'none', guidance: 1 }, [0]), await drawn(model, 6, { label: '3', guidance: 1 }, [0]));
+  assert.is(new Network(model, IMAGE, 2, { label: 'none', guidance: 1 }).description, 'no class');
   const plain = placed(engine, {});
   await assertError(() => new Network(plain, IMAGE, 2, { label: '1', guidance: 1 }), 'E-USAGE', /--label is for models with classes/);
   await assertError(() => new Network(plain, IMAGE, 2, { label: null, guidance: 2 }), 'E-USAGE', /--guidance is for models with classes/);

@@ -3,6 +3,7 @@ import * as assert from 'uvu/assert';
 import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
 import { respace } from '../src/diffusion/respace.ts';
 import { Sampler, type SamplerOptions } from '../src/diffusion/sampler.ts';
+import { langevinExcess } from '../src/diffusion/samplers/langevin.ts';
 import { makeSchedule, type Schedule } from '../src/diffusion/schedule.ts';
 import { assertClose } from './helpers/close.ts';
 import { gpuSuite, random } from './helpers/gpu.ts';
@@ -116,6 +117,9 @@ suite("langevin's noise exceeds the level's by the factor that its docstring giv
   const scale = linear.alphasCumprod[sampler.timesteps[at]!]! / linear.alphasCumprod[sampler.timesteps[at - 1]!]!;
   console.log(`  q ${q.toFixed(3)}, g ${g.toFixed(3)}: noise ${(variance / scale / level).toFixed(3)} of the level's, foretold ${factor.toFixed(3)}`);
   assert.ok(Math.abs(variance / scale / level / factor - 1) < 0.05);
+  // The same step by step, as the command line warns of it; its worst level is about as bad as this one.
+  const excess = langevinExcess({ schedule: linear, timesteps: sampler.timesteps.slice(0, at) }, { innerSteps, snr });
+  assert.ok(excess >= variance / scale / level - 1e-4 && excess < 1.01 * (variance / scale / level), `${excess}`);
   await sampler.destroy();
 });
 suite.run();

@@ -10,7 +10,7 @@ import { Tensor } from '../tensor.ts';
 import type { ImageShape, PlacedModel } from './sampling.ts';
 
 export interface LabelSettings {
-  /** A class, `all` for each in turn, or null where nothing was asked for. */
+  /** A class, `all` for each in turn, `none` for what stands for no class, or null where nothing was asked for. */
   readonly label: string | null;
   /** w in uncond + w (cond - uncond). */
   readonly guidance: number;
@@ -62,15 +62,15 @@ export class Network {
     }
     // The last row of the table stands for no class where guidance is to be possible.
     const classes = rows - 1;
-    const chosen = label === null || label === 'all' ? null : Number(label);
+    const chosen = label === null || label === 'all' ? null : label === 'none' ? classes : Number(label);
     if (chosen !== null && !(Number.isInteger(chosen) && chosen >= 0 && chosen < rows && label!.trim() !== ''))
-      throw new DdpmError('E-USAGE', `--label is "${label}"; it must be a class from 0 to ${rows - 1}, or all.`);
+      throw new DdpmError('E-USAGE', `--label is "${label}"; it must be a class from 0 to ${classes - 1}, all or none.`);
     this.#classOf = chosen === null ? (id) => id % classes : () => chosen;
     const upload = (row: (n: number) => number) => Tensor.from(engine, [batch], Uint32Array.from({ length: batch }, (_, n) => row(n)));
     this.#labels = upload((n) => this.#classOf(n));
     this.#none = guidance === 1 ? null : upload(() => classes);
     this.model = guided(forward, { labels: this.#labels, ...(this.#none && { none: this.#none }), scale: guidance });
-    this.description = `${chosen === null ? `classes 0 to ${classes - 1} in turn` : `class ${chosen}`}${guidance === 1 ? '' : `, guidance ${guidance}`}`;
+    this.description = `${chosen === null ? `classes 0 to ${classes - 1} in turn` : chosen === classes ? 'no class' : `class ${chosen}`}${guidance === 1 ? '' : `, guidance ${guidance}`}`;
   }
 
   /** Call before the batch whose first sample is `first`: a sample's class goes by its id. */

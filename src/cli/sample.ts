@@ -41,7 +41,9 @@ async function sample(): Promise<number> {
   say('schedule', `${schedule.T} timesteps, ${variance}  ${model.schedulerFile ?? "nothing said, so DDPM's own: linear from 0.0001 to 0.02"}`);
   // The chain as it was trained is what the figures and RePaint are about.
   const sampler = (task === 'figure' || task === 'inpaint') && !given.has('sampler') ? 'ddpm' : settings.sampler;
-  const asked = { ...settings, sampler, ...(task === 'inpaint' && !given.has('sampleSteps') && settings.spacing === null && settings.timesteps === null && { sampleSteps: Math.min(100, schedule.T) }) };
+  // Given images are of no class that is known.
+  const label = settings.label ?? (task !== null && task !== 'figure' && unet.conditional ? 'none' : null);
+  const asked = { ...settings, sampler, label, ...(task === 'inpaint' && !given.has('sampleSteps') && settings.spacing === null && settings.timesteps === null && { sampleSteps: Math.min(100, schedule.T) }) };
   const ready: Ready = { placed, settings: asked, given, image: () => imageShape(unet, model), options: samplerOptions(asked, given, model.scheduler) };
   const files = await run(task, ready), tuned = describeTuning(opened.engine.choices, tuning);
   if (tuned) say('tuned', tuned);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { GaussianDiffusion } from '../diffusion/gaussian.ts';
 import type { Sampler, SamplerOptions } from '../diffusion/sampler.ts';
 import { respacedTimesteps } from '../diffusion/respace.ts';
+import { langevinExcess } from '../diffusion/samplers/langevin.ts';
 import { type SamplerName, visitedTimesteps } from '../diffusion/samplers/table.ts';
 import { SAMPLER_SPACINGS } from '../diffusion/spacing.ts';
 import { DdpmError } from '../errors.ts';
@@ -13,6 +14,7 @@ import { loadModelFolder, type ModelFolder } from '../io/checkpoint.ts';
 import { type Scheduler, withSampling } from '../io/scheduler.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
+import { say } from './command.ts';
 import { nearest } from './flags.ts';
 import { imageChannels } from './network.ts';
 import { isRun, RunFolder } from './run-folder.ts';
@@ -93,7 +95,9 @@ export function samplerOptions(settings: SamplingSettings, given: ReadonlySet<st
     if (given.has(name) && method !== owner) throw new DdpmError('E-USAGE', `${flag} belongs to the ${owner} sampler; ${method} has no such setting. Leave it out, or take --sampler ${owner}.`);
   const own = method === 'ddim' ? { eta: settings.eta } : method === 'langevin' ? { innerSteps: settings.innerSteps, snr: settings.snr } : {};
   const options = withSampling<SamplerOptions>({ method, ...own, ...visited(settings, given, scheduler) }, scheduler);
-  return { ...options, steps: visitedTimesteps(scheduler.schedule, options).length };
+  const timesteps = visitedTimesteps(scheduler.schedule, options), excess = method === 'langevin' ? langevinExcess({ schedule: scheduler.schedule, timesteps }, options) : 1;
+  if (excess > 2) say('warning', `these langevin steps leave ${excess.toPrecision(2)} times the noise of a level, and the network knows about once: take more --inner-steps or --sample-steps`);
+  return { ...options, steps: timesteps.length };
 }
 
 /** What --sample-steps, --spacing and --timesteps say about which timesteps to visit; each in its own way, so two of them must not disagree. */

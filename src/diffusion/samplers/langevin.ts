@@ -1,6 +1,6 @@
 // Annealed Langevin dynamics as rows (Song & Ermon 2019, algorithm 1), with the score of q(x_t): -eps / sqrt(1 - acp).
 import { DdpmError } from '../../errors.ts';
-import { type Chain, type Row, visits } from './row.ts';
+import { type Chain, level, type Row, visits } from './row.ts';
 
 export interface LangevinOptions {
   /** Steps at each noise level (7). */
@@ -9,6 +9,21 @@ export interface LangevinOptions {
   readonly snr?: number;
   /** End with the x_0 that is predicted at the last level (true), not with a sample that still has its noise (Jolicoeur-Martineau et al. 2020). */
   readonly denoise?: boolean;
+}
+
+/**
+ * The variance of the noise at the end of a level over that of the level itself, at the worst level: what the steps of the levels before left of a larger
+ * noise is added up. 1 would be right; far above it the network is asked about noise that it never saw.
+ */
+export function langevinExcess({ schedule, timesteps }: Pick<Chain, 'schedule' | 'timesteps'>, { innerSteps = 7, snr = 0.25 }: LangevinOptions = {}): number {
+  const left = (1 - 2 * snr ** 2) ** (2 * innerSteps), own = (1 - left) / (1 - snr ** 2);
+  let excess = 1, worst = 1;
+  timesteps.forEach((t, i) => {
+    const ratio = ({ alpha, sigma }: ReturnType<typeof level>): number => (sigma / alpha) ** 2;
+    excess = own + (i === 0 ? left : (left * excess * ratio(level(schedule, timesteps[i - 1]!))) / ratio(level(schedule, t)));
+    worst = Math.max(worst, excess);
+  });
+  return worst;
 }
 
 /**
