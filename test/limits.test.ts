@@ -13,7 +13,7 @@ const limits = suite('default limits, no subgroups');
 
 limits('what computes passes its tests', async () => {
   const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', fileURLToPath(new URL('run.ts', import.meta.url)), ...TESTS], {
-    env: { ...process.env, DDPM_TEST_LIMITS: 'default' }, maxBuffer: 1 << 26,
+    env: { ...process.env, DDPM_TEST_LIMITS: 'default', DDPM_TEST_JOBS: '1' }, maxBuffer: 1 << 26,
   }).catch((error: { stdout: string; stderr: string }) => {
     throw new Error(`with DDPM_TEST_LIMITS=default:\n${error.stdout}\n${error.stderr}`);
   });

@@ -1,8 +1,12 @@
-// Runs every test/**/*.test.ts (or those whose path matches the arguments) in one process and ends with the line "N passed, N failed".
+// Runs every test/**/*.test.ts (or those whose path matches the arguments) in two processes, in DDPM_TEST_JOBS=1 in this one, and ends with the line "N passed, N failed".
 
 import { readdirSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { availableParallelism } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { DONE, shareOut } from './helpers/share-out.ts';
 
 /** What uvu's `suite.run()` queues: runs the suite and gives its failures as text (true when there are none) and its counts. */
 type QueuedSuite = () => Promise<[errors: string | true, passed: number, skipped: number, total: number]>;
@@ -28,6 +32,7 @@ if (process.env.DDPM_TEST_LIMITS === 'default') {
   await import(href);
 }
 
+const worker = process.env.DDPM_TEST_WORKER !== undefined;
 let total = 0, passed = 0, failed = 0, skipped = 0, current = '', finished = false;
 const started = performance.now();
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(2)} s`;
@@ -43,7 +48,7 @@ function abort(what: string, error?: unknown): void {
   finished = true;
   failed++;
   total++;
-  console.log(`\n\n  FAIL  ${current} ${what}\n${error === undefined ? '' : report(error)}\n${summary().trimEnd()}`);
+  console.log(`\n\n  FAIL  ${current} ${what}\n${error === undefined ? '' : report(error)}\n${worker ? '' : summary().trimEnd()}`);
   process.exitCode = 1;
 }
 // A test that waits for something that never comes leaves Node nothing to do, and it would end without a word.
@@ -53,7 +58,7 @@ process.on('uncaughtException', (error) => {
   process.exit(1);
 });
 
-for (const file of files) {
+async function run(file: string): Promise<void> {
   current = file;
   const since = performance.now(), queue: QueuedSuite[] = [];
   uvu.UVU_QUEUE[0] = queue;
@@ -86,6 +91,24 @@ for (const file of files) {
   }
   console.log(`  ${seconds(since)}\n`);
 }
+
+const jobs = Math.min(files.length, Number(process.env.DDPM_TEST_JOBS ?? Math.min(2, availableParallelism())));
+if (worker) {
+  // Processes that tests start are no workers.
+  delete process.env.DDPM_TEST_WORKER;
+  for await (const file of createInterface(process.stdin)) {
+    const before = { total, passed, failed, skipped };
+    // While tests run, waiting for the next file must not keep alive what a test has left hanging.
+    (process.stdin as Socket).unref();
+    await run(file);
+    (process.stdin as Socket).ref();
+    process.stdout.write(`${DONE}${JSON.stringify({ total: total - before.total, passed: passed - before.passed, failed: failed - before.failed, skipped: skipped - before.skipped })}\n`);
+  }
+  finished = true;
+  process.exit(0);
+}
+if (jobs > 1) ({ total, passed, failed, skipped } = await shareOut(fileURLToPath(import.meta.url), files, jobs));
+else for (const file of files) await run(file);
 
 finished = true;
 if (files.length === 0) console.log(`no test file matches ${filters.join(', ')}: the arguments are parts of paths such as test/io.test.ts`);
