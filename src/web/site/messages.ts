@@ -73,8 +73,10 @@ export interface Calls {
   train: { in: null; out: { step: number; done: boolean } };
   pause: { in: null; out: null };
   lr: { in: number; out: null };
-  /** What a run with classes draws from now on; where it is not training, at once. */
+  /** What a run with classes draws from the next samples on. */
   sampling: { in: Sampling; out: null };
+  /** Draws samples now; for a run that is not training. */
+  samples: { in: null; out: null };
   save: { in: null; out: Uint8Array };
   /** The averaged weights in diffusers' layout. */
   export: { in: null; out: { weights: Uint8Array; config: string; scheduler: string } };

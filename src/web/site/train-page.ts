@@ -20,7 +20,7 @@ type Phase = 'empty' | 'training' | 'paused' | 'done';
 export function trainPage(client: Client): { element: HTMLElement } {
   const message = new Message(), button = (id: string, text: string, className = ''): HTMLButtonElement => h('button', { type: 'button', id, className }, text);
   const [start, pause, stop, resume] = [button('start', 'Train', 'primary'), button('pause', 'Pause'), button('stop', 'Stop'), button('resume', 'Go on with the last run')];
-  const [saveFile, toDiffusers, lose] = [button('save', 'Save the run'), button('export', 'Save for diffusers'), button('lose', 'Lose the device')];
+  const [saveFile, toDiffusers, lose, drawNow] = [button('save', 'Save the run'), button('export', 'Save for diffusers'), button('lose', 'Lose the device'), button('draw-now', 'Draw now')];
   const model = select(MODELS, 'tiny', 'model'), steps = number('steps', 3000, { min: 1 }), batch = number('batch', 8, { min: 1, max: 512 });
   const lr = number('lr', 2e-3, { min: 0, step: 'any' }), T = number('timesteps', 1000, { min: 2, max: 4000 }), seed = number('seed', 0, { min: 0, max: 0xffffffff });
   const preview = number('preview', 25, { min: 0 }), flip = h('input', { type: 'checkbox', id: 'flip' });
@@ -56,7 +56,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
     start.disabled = training || (phase !== 'paused' && !data.data);
     pause.disabled = !training;
     stop.disabled = phase === 'empty' || phase === 'done';
-    saveFile.disabled = toDiffusers.disabled = phase === 'empty' || training;
+    saveFile.disabled = toDiffusers.disabled = drawNow.disabled = phase === 'empty' || training;
     lose.disabled = !training;
     setRate.disabled = !run;
     for (const control of [model, steps, batch, lr, T, seed, preview, flip, byClass, labelDropout]) control.disabled = training || phase === 'paused';
@@ -146,8 +146,9 @@ export function trainPage(client: Client): { element: HTMLElement } {
   for (const control of [drawn, guidance])
     control.addEventListener('change', () => void busy(setRate, message, async () => {
       await client.call('sampling', { label: drawn.value, guidance: Number(guidance.value) });
-      if (phase === 'training') drawnOf.textContent = 'from the next samples on';
+      drawnOf.textContent = 'from the next samples on';
     }).then(buttons));
+  drawNow.addEventListener('click', () => void busy(drawNow, message, () => client.call('samples', null)).then(buttons));
   lose.addEventListener('click', () => void client.call('lose', null));
   saveFile.addEventListener('click', () => void busy(saveFile, message, async () => download(`run-step-${run!.step && x.at(-1)}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>)).then(buttons));
   toDiffusers.addEventListener('click', () => void busy(toDiffusers, message, async () => {
@@ -209,7 +210,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
       h('section', { className: 'card' }, loss.element),
       h(
         'div', { className: 'columns half' },
-        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'Samples'), samples, sampling, drawnOf, h('p', { className: 'faint' }, 'DDIM, 20 steps, averaged weights, always the same noise')),
+        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'Samples'), samples, sampling, h('div', { className: 'row' }, drawNow), drawnOf, h('p', { className: 'faint' }, 'DDIM, 20 steps, averaged weights, always the same noise')),
         h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, predicted from x', h('sub', {}, 't')), h('div', { className: 'columns half' }, seen, predicted), h('p', { className: 'faint', id: 'levels' }, 'Noisy images, and what the network sees in them')),
       ),
       h('details', { className: 'card' }, h('summary', {}, 'While it trains'), h('div', { className: 'stack', style: 'margin-top: .6rem' },

@@ -19,7 +19,7 @@ let opened: Promise<Opened> | null = null;
 let run: Run | null = null;
 let model: Model | null = null;
 let stop = { requested: false };
-let cancelled = false, training = false;
+let cancelled = false;
 const EACH: Sampling = { label: 'all', guidance: 1 };
 let sampling = EACH;
 
@@ -95,7 +95,8 @@ async function train(): Promise<{ step: number; done: boolean }> {
       if (step > 0) {
         const preview = await current.preview();
         tell('preview', { step, preview }, [preview.xt.buffer, preview.x0.buffer]);
-        await tellSamples(current);
+        // They take twenty steps: who pauses does not wait for them.
+        if (step >= current.settings.steps) await tellSamples(current);
       }
       return { step, done: step >= current.settings.steps };
     } catch (error) {
@@ -127,10 +128,7 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
     await save(await run!.encode(), run!.step);
     return facts(run!);
   },
-  train: async () => {
-    training = true;
-    return train().finally(() => (training = false));
-  },
+  train,
   pause: async () => {
     stop.requested = true;
     return null;
@@ -140,9 +138,11 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
     return null;
   },
   sampling: async (value) => {
-    const current = needRun();
-    current.sampling = sampling = value;
-    if (!training && current.step > 0) await tellSamples(current);
+    needRun().sampling = sampling = value;
+    return null;
+  },
+  samples: async () => {
+    await tellSamples(needRun());
     return null;
   },
   save: async () => needRun().encode(),
