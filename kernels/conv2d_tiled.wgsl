@@ -6,6 +6,7 @@
 #import operands
 #import index
 #import conv2d
+#import conv2d_gemm
 override TRANSPOSED: bool = false;
 // Forward only: x and x2 are read as one tensor of WC channels, C of them in x.
 override TWO: bool = false;
@@ -26,9 +27,8 @@ var<workgroup> ws: array<Operand4, 256>; // (4 BK4, BN4)
 
 @compute @workgroup_size(16, 8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {
-  let C4 = dims.C / 4u;
-  let cin4 = select(select(dims.C, dims.WC, TWO), dims.O, TRANSPOSED) / 4u;
-  let cout4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
+  let cin4 = gemm_cin4();
+  let cout4 = gemm_cout4();
   let height = select(dims.OH, dims.H, TRANSPOSED);
   let width = select(dims.OW, dims.W, TRANSPOSED);
   let pixels = dims.N * height * width;
@@ -45,17 +45,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     for (var j = 0u; j < 2u; j++) {
       let k4 = li / BM + 2u * j;
       let k = step * BK4 + k4;
-      let tap = k / cin4;
-      var p = -1;
-      if (tap < taps) {
-        if (TRANSPOSED) { p = output_pixel(q, tap / dims.KW, tap % dims.KW); } else { p = input_pixel(q, tap / dims.KW, tap % dims.KW); }
-      }
-      var value = vec4f(0.0);
-      if (p >= 0) {
-        let c = k % cin4;
-        if (!TWO) { value = x[u32(p) * cin4 + c]; } else if (c < C4) { value = x[u32(p) * C4 + c]; } else { value = x2[u32(p) * (cin4 - C4) + c - C4]; }
-      }
-      xs[k4 * BM + li % BM] = Operand4(value);
+      xs[k4 * BM + li % BM] = Operand4(gemm_x(gemm_pixel(q, k / cin4), k % cin4, cin4));
     }
     if (TRANSPOSED) {
       // The weight's rows are the columns here: half of the invocations each turn 4 x 4 of it on the way.

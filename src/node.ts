@@ -3,7 +3,7 @@ import { DdpmError } from './errors.ts';
 import type { ChoiceTable } from './gpu/choices.ts';
 import { isSoftware } from './gpu/device-class.ts';
 import { Engine } from './gpu/engine.ts';
-import { engineRequirements } from './gpu/requirements.ts';
+import { engineRequirements, SUBGROUP_MATRIX } from './gpu/requirements.ts';
 import { type Precision, usePrecision } from './ops/precision.ts';
 
 export { type Dataset, loadDataset, type LoadOptions } from './data/dataset.ts';
@@ -90,8 +90,8 @@ async function findAdapter(gpu: string): Promise<string> {
   throw new DdpmError('E-NO-ADAPTER', adapters.length ? `there is no adapter "${gpu}". There ${adapters.length === 1 ? 'is' : 'are'}:${list}` : `there is no adapter "${gpu}", nor any other.`);
 }
 
-/** Dawn hides float16 on NVIDIA, some of whose drivers failed its tests; the self-test of `usePrecision` stands in for that. */
-const HALF = ['vulkan_enable_f16_on_nvidia'];
+/** Dawn hides float16 on NVIDIA, some of whose drivers failed its tests; the self-test of `usePrecision` stands in for that. Subgroup matrices need Vulkan's memory model. */
+const HALF = ['vulkan_enable_f16_on_nvidia', 'use_vulkan_memory_model'];
 
 async function instance(options: OpenOptions): Promise<GPU> {
   const on = ['allow_unsafe_apis', ...(options.precision === 'f16' ? HALF : [])];
@@ -146,7 +146,7 @@ export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngin
   if (half && !adapter.features.has('shader-f16')) throw new DdpmError('E-LIMIT', `${adapter.info.description || adapter.info.device} has no float16 in shaders (the WebGPU feature shader-f16): use --precision f32.`);
   const { requiredLimits, requiredFeatures } = engineRequirements(adapter, { precision });
   const device = await adapter.requestDevice({
-    requiredFeatures: [...requiredFeatures, ...(options.timestamps && adapter.features.has('timestamp-query') ? (['timestamp-query'] as const) : [])].filter((f) => !options.without?.includes(f)),
+    requiredFeatures: [...requiredFeatures, ...(half && options.backend === 'null' ? [SUBGROUP_MATRIX] : []), ...(options.timestamps && adapter.features.has('timestamp-query') ? (['timestamp-query'] as const) : [])].filter((f) => !options.without?.includes(f)),
     requiredLimits: options.defaultLimits ? {} : requiredLimits,
   });
   const software = isSoftware(adapter.info);

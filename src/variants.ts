@@ -14,8 +14,8 @@ export type ConvVariant = (typeof CONV_VARIANTS)[number];
 export const MATMUL_VARIANTS = ['tiled', 'subgroup'] as const;
 export type MatmulVariant = (typeof MATMUL_VARIANTS)[number];
 
-/** With float16 factors, in place of any GEMM: `tiled_f16` rounds them on the way into workgroup memory; on CPUs `rounded` makes rounded copies for the float32 kernels. */
-export type HalfVariant = 'tiled_f16' | 'rounded';
+/** With float16 factors, in place of any GEMM: `subgroup_matrix` on tensor cores; `tiled_f16` rounds them on the way into workgroup memory; on CPUs `rounded` makes rounded copies for the float32 kernels. */
+export type HalfVariant = 'subgroup_matrix' | 'tiled_f16' | 'rounded';
 
 /** For y, dx and dw. */
 type Three = Readonly<Record<ConvDirection, ConvVariant>>;
@@ -55,7 +55,7 @@ export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
 };
 
 /** Workgroups that keep a device busy: a weight's gradient is split until there are so many. */
-export const BUSY: Readonly<Record<Exclude<ConvVariant | HalfVariant, 'padded' | 'rounded'>, number>> = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512, tiled_f16: 512 };
+export const BUSY: Readonly<Record<Exclude<ConvVariant | HalfVariant, 'padded' | 'rounded'>, number>> = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512, tiled_f16: 512, subgroup_matrix: 512 };
 
 /** Whether a number, perhaps out of a file, is a size of workgroup whose halves can meet: a power of two, and what every device takes. */
 export const isWorkgroup = (size: unknown): size is number => typeof size === 'number' && [1, 2, 4, 8, 16, 32, 64, 128, 256].includes(size);

@@ -6,6 +6,15 @@ const LIMITS = [
   'maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage', 'maxComputeWorkgroupStorageSize', 'maxComputeInvocationsPerWorkgroup', 'maxComputeWorkgroupSizeX',
 ] as const;
 
+/** Dawn's name, until browsers have the one of the draft, subgroup-matrix. */
+export const SUBGROUP_MATRIX = 'chromium-experimental-subgroup-matrix' as GPUFeatureName;
+
+/** Whether an adapter multiplies matrices of 16 x 16, float16 by float16 into float32, as the subgroup matrix kernels do (tensor cores). */
+export function multipliesMatrices(info: Partial<GPUAdapterInfo>): boolean {
+  const { subgroupMatrixConfigs = [] } = info as { readonly subgroupMatrixConfigs?: readonly { readonly componentType: string; readonly resultComponentType: string; readonly M: number; readonly N: number; readonly K: number }[] };
+  return [...subgroupMatrixConfigs].some((c) => c.componentType === 'f16' && c.resultComponentType === 'f32' && c.M === 16 && c.N === 16 && c.K === 16);
+}
+
 const FEATURES = ['subgroups'] as const satisfies readonly GPUFeatureName[];
 
 /**
@@ -15,7 +24,7 @@ const FEATURES = ['subgroups'] as const satisfies readonly GPUFeatureName[];
 export function engineRequirements(adapter: GPUAdapter, { precision = 'f32' }: { precision?: 'f32' | 'f16' } = {}): { requiredLimits: Record<string, number>; requiredFeatures: GPUFeatureName[] } {
   const requiredLimits: Record<string, number> = {};
   for (const name of LIMITS) requiredLimits[name] = adapter.limits[name];
-  const wanted: readonly GPUFeatureName[] = precision === 'f16' ? [...FEATURES, 'shader-f16'] : FEATURES;
+  const wanted: readonly GPUFeatureName[] = precision === 'f16' ? [...FEATURES, 'shader-f16', ...(multipliesMatrices(adapter.info ?? {}) ? [SUBGROUP_MATRIX] : [])] : FEATURES;
   return { requiredLimits, requiredFeatures: wanted.filter((f) => adapter.features.has(f)) };
 }
 

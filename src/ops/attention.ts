@@ -20,6 +20,9 @@ export interface Operand {
   readonly transposed?: boolean;
 }
 
+/** Through workgroup memory, and the side of a workgroup's tile. */
+const TILED = { tiled: { kernel: k.matmul, side: 32 }, tiled_f16: { kernel: HALF.matmul.tiled_f16, side: 32 }, subgroup_matrix: { kernel: HALF.matmul.subgroup_matrix, side: 64 } } as const;
+
 /** C (M, N) = alpha op(A) (M, K) op(B) (K, N) (+ C) for `batch` matrices, of which `inner` share an image. No gradient. */
 export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant | HalfVariant } = {}): void {
   const { alpha = 1, batch = 1, inner = 1, accumulate = 0 } = options;
@@ -33,7 +36,7 @@ export function matmul(engine: Engine, M: number, N: number, K: number, a: Opera
     const copies = new Columns(engine), rounded = (operand: Operand): Operand => ({ ...operand, slice: copies.rounded(operand.slice) });
     matmul(engine, M, N, K, rounded(a), rounded(b), c, { ...options, variant: matmulVariant(engine, a, b, c, { M, N, K, batch, inner }) });
     copies.free();
-  } else if (variant !== 'subgroup') engine.run({ tiled: k.matmul, ...HALF.matmul }[variant], grid(Math.ceil(M / 32) * Math.ceil(N / 32) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
+  } else if (variant !== 'subgroup') engine.run(TILED[variant].kernel, grid(Math.ceil(M / TILED[variant].side) * Math.ceil(N / TILED[variant].side) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
   else engine.run(k.matmul_subgroup, grid(Math.ceil(M / 32) * Math.ceil(N / 16) * batch), { ...args, TRANS_A: transposed[0], TRANS_B: transposed[1] });
 }
 

@@ -15,6 +15,8 @@ export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residu
 
 /** One GEMM for the forward and the input's gradient, one for the weight's. */
 const TILED = { tiled: k.conv2d_tiled, ...HALF.conv } as const, WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, ...HALF.weight } as const;
+/** Workgroups that compute so many pixels and channels. */
+const tiled = (variant: keyof typeof TILED, pixels: number, channels: number) => grid(variant === 'subgroup_matrix' ? tiles(pixels, channels, 128, 128) : tiles(pixels, channels, 64, 64));
 
 /** Four channels so many times are a tile of the kernel `conv2d_subgroup`: as many as leave no more of the last tile empty than four would. */
 const quads = (channels: number) => [16, 8, 4].find((q) => Math.ceil(channels / (4 * q)) * (q / 4) === Math.ceil(channels / 16))!;
@@ -26,7 +28,7 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
   else if (variant === 'subgroup') engine.run(k.conv2d_subgroup, grid(tiles(pixels, O, 64, 4 * quads(O))), { ...args, Q: quads(O), TRANSPOSED: 0 });
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
-  else if (variant === 'tiled' || variant === 'tiled_f16') engine.run(TILED[variant], grid(tiles(pixels, O, 64, 64)), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
+  else if (Object.hasOwn(TILED, variant)) engine.run(TILED[variant as keyof typeof TILED], tiled(variant as keyof typeof TILED, pixels, O), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
     forward(engine, { ...args, x: copies.rounded(args.x), w: copies.rounded(args.w) }, floatChoice(engine, args, 'forward'));
@@ -51,12 +53,12 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
 /** The variant that reads two inputs, with so many channels, in one dispatch; null where there is none. */
 export function variantOfTwo(engine: Engine, dims: readonly [ConvDims, ConvDims]): keyof typeof TILED | null {
   const [{ variant }, other] = [convChoice(engine, dims[0], 'forward'), convChoice(engine, dims[1], 'forward')];
-  return variant === other.variant && (variant === 'tiled' || variant === 'tiled_f16') ? variant : null;
+  return variant === other.variant && Object.hasOwn(TILED, variant) ? (variant as keyof typeof TILED) : null;
 }
 
 /** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */
 export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED): void {
-  engine.run(TILED[variant], grid(tiles(args.N * args.OH * args.OW, args.O, 64, 64)), { ...args, x2, TRANSPOSED: 0, TWO: 1 });
+  engine.run(TILED[variant], tiled(variant, args.N * args.OH * args.OW, args.O), { ...args, x2, TRANSPOSED: 0, TWO: 1 });
 }
 
 /** dx from dy. */
@@ -78,7 +80,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
     if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
     copies.free();
-  } else engine.run(TILED[variant], grid(tiles(pixels, C, 64, 64)), { ...gemm, x2: dy, TWO: 0 });
+  } else engine.run(TILED[variant], tiled(variant, pixels, C), { ...gemm, x2: dy, TWO: 0 });
 }
 
 /** dw from x and dy, and with `db` the bias's gradient from the same reading of dy: partial sums over splits of the pixels, folded in order. */

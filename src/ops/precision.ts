@@ -3,12 +3,14 @@ import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Kernel, Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
+import { multipliesMatrices, SUBGROUP_MATRIX } from '../gpu/requirements.ts';
 import { normal4, philox4x32 } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 import type { HalfVariant } from '../variants.ts';
 import { matmul } from './attention.ts';
 import { Columns } from './columns.ts';
 import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo } from './conv2d_kernels.ts';
+import { HALF } from './half.ts';
 
 /** What the products of a model take their factors in. Sums, and all that is stored, are float32 in any case. */
 export const PRECISIONS = ['f32', 'f16'] as const;
@@ -29,11 +31,11 @@ interface Trial {
   readonly run: (engine: Engine, variant: Exclude<Variant, 'rounded'>, a: Slice, b: Slice, y: Slice) => void;
 }
 
-// Ragged in every tile, and over the border of one.
+// Ragged in every tile, and over the border of the largest.
 const DIMS: ConvDims = {
-  N: 2, H: 9, W: 7, C: 36, OH: 9, OW: 7, O: 68, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: 36, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1,
+  N: 3, H: 9, W: 7, C: 36, OH: 9, OW: 7, O: 132, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: 36, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1,
 };
-const [X, W, Y] = [2 * 9 * 7 * 36, 9 * 36 * 68, 2 * 9 * 7 * 68];
+const [X, W, Y] = [3 * 9 * 7 * 36, 9 * 36 * 132, 3 * 9 * 7 * 132];
 const none = (slice: Slice) => ({ bias: slice, per_image: slice, residual: slice });
 
 const CONV: readonly Trial[] = [
@@ -47,10 +49,10 @@ const WEIGHT: readonly Trial[] = [
 ];
 const MATMUL: readonly Trial[] = [[false, false], [false, true], [true, false]].map(([first, second]) => ({
   what: `product${first ? ', the first turned' : second ? ', the second turned' : ''}`,
-  sizes: [2 * 33 * 52, 2 * 52 * 70, 2 * 33 * 70],
+  sizes: [2 * 66 * 52, 2 * 52 * 70, 2 * 66 * 70],
   run: (engine, variant, a, b, c) => {
     const operand = (slice: Slice, ld: number, outer: number, transposed = false) => ({ slice, ld, outer, inner: 0, transposed });
-    matmul(engine, 33, 70, 52, operand(a, first ? 33 : 52, 33 * 52, first), operand(b, second ? 52 : 70, 52 * 70, second), operand(c, 70, 33 * 70), { batch: 2, variant });
+    matmul(engine, 66, 70, 52, operand(a, first ? 66 : 52, 66 * 52, first), operand(b, second ? 52 : 70, 52 * 70, second), operand(c, 70, 66 * 70), { batch: 2, variant });
   },
 }));
 
@@ -61,14 +63,22 @@ interface Candidate {
   readonly trials: readonly Trial[];
 }
 const GPU: readonly Candidate[] = [
-  { kernel: k.conv2d_tiled_f16, variant: 'tiled_f16', trials: CONV }, { kernel: k.conv2d_backward_weight_tiled_f16, variant: 'tiled_f16', trials: WEIGHT },
-  { kernel: k.matmul_f16, variant: 'tiled_f16', trials: MATMUL },
+  { kernel: HALF.conv.tiled_f16, variant: 'tiled_f16', trials: CONV }, { kernel: HALF.weight.tiled_f16, variant: 'tiled_f16', trials: WEIGHT },
+  { kernel: HALF.matmul.tiled_f16, variant: 'tiled_f16', trials: MATMUL },
 ];
+const TENSOR_CORES: readonly Candidate[] = ([['conv', CONV], ['weight', WEIGHT], ['matmul', MATMUL]] as const).map(([product, trials]) => ({ kernel: HALF[product].subgroup_matrix, variant: 'subgroup_matrix', trials }));
 const CPU: readonly Candidate[] = [{ kernel: k.round_half, variant: 'rounded', trials: [CONV[0]!, ...WEIGHT, MATMUL[0]!] }];
+
+/** What can be tried on a device: tensor cores where they multiply matrices of the size, by subgroups of the width, that the kernels are written for. */
+function candidates({ deviceClass, device, subgroupWidth }: Engine): readonly Candidate[] {
+  if (deviceClass !== 'gpu') return CPU;
+  const tensorCores = device.features.has(SUBGROUP_MATRIX) && subgroupWidth === 32 && multipliesMatrices(device.adapterInfo ?? {});
+  return tensorCores ? [...TENSOR_CORES, ...GPU] : GPU;
+}
 
 /**
  * Sets what products take their factors in, from here on; what was captured before stays as it was. For `f16` every kernel is tried on this device first, against
- * the float32 one; one that is wrong is not used, its products stay float32, and the result says which and by how much. Conv2d, linear layers and attention
+ * the float32 one; one that is wrong is not used, and the result says which and by how much: tensor cores give way to plain float16, that to float32. Conv2d, linear layers and attention
  * round their factors to float16; sums, norms, softmax, losses, weights and moments are float32. Train with it under AdamW's loss scaling, as Training does.
  *
  * @throws DdpmError E-LIMIT where the device was opened without the feature shader-f16
@@ -79,11 +89,11 @@ export async function usePrecision(engine: Engine, precision: Precision): Promis
   if (!engine.device.features.has('shader-f16'))
     throw new DdpmError('E-LIMIT', 'float16 needs the device feature "shader-f16", which was not requested or does not exist on this adapter: requestDevice(engineRequirements(adapter, { precision: "f16" })), or stay with float32.');
   const warnings: string[] = [], right: string[] = [];
-  for (const { kernel, variant, trials } of engine.deviceClass === 'gpu' ? GPU : CPU) {
+  for (const { kernel, variant, trials } of candidates(engine)) {
     let wrong: string | null = null;
     for (const trial of trials) wrong ??= await failureOf(engine, trial, variant);
     if (wrong === null) right.push(kernel.name);
-    else warnings.push(`${kernel.name} is not right on this device (${wrong}): what it would compute stays float32`);
+    else warnings.push(`${kernel.name} is not right on this device (${wrong}): it is not used`);
   }
   for (const name of right) engine.half.add(name);
   return warnings;
@@ -127,6 +137,7 @@ async function differs(engine: Engine, { what, sizes, run }: Trial, tried: Varia
   };
   const got = await result(tried, a, b), want = await result('tiled', a, b), most = share ? await result('tiled', a.map(Math.abs), b.map(Math.abs)) : null;
   // A comparison that a NaN fails as well.
+  if (want.every((v) => v === 0)) return `${what}: float32 gives nothing but zeros`;
   const at = want.findIndex((v, i) => !(Math.abs(got[i]! - v) <= share * (most?.[i] ?? 0)));
   return at < 0 ? null : `${what}: value ${at} of ${want.length} is ${got[at]}, and ${want[at]} in float32; rounding allows ${most ? (share * most[at]!).toPrecision(2) : 'nothing'} here`;
 }

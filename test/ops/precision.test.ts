@@ -1,12 +1,14 @@
 // Products with float16 factors: the rounding, each kernel against the twin of the rounded factors, what is chosen, and the self-test before it.
 import * as assert from 'uvu/assert';
-import { pointwise } from '../../src/autograd.ts';
+import { pointwise, Tape } from '../../src/autograd.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
+import { engineRequirements } from '../../src/gpu/requirements.ts';
 import { openEngine } from '../../src/node.ts';
 import { attention, matmul } from '../../src/ops/attention.ts';
 import { conv2d } from '../../src/ops/conv2d.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
+import { mse } from '../../src/ops/loss.ts';
 import { usePrecision } from '../../src/ops/precision.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
@@ -131,7 +133,7 @@ halves('as on a GPU: what was seen to be right is chosen; the self-test names a 
   assert.equal([...right].sort(), ['conv2d_backward_weight_tiled_f16', 'conv2d_tiled_f16', 'matmul_f16']);
   // A driver that loses the last term of every sum, or that rounds to three digits.
   for (const [kernel, damage, message] of [
-    [k.matmul_f16, (args: object) => ({ ...args, K: 51 }), /^matmul_f16 is not right on this device \(product: value \d+ of 4620 is \S+, and \S+ in float32; rounding allows nothing here\): what it would compute stays float32$/],
+    [k.matmul_f16, (args: object) => ({ ...args, K: 51 }), /^matmul_f16 is not right on this device \(product: value \d+ of 9240 is \S+, and \S+ in float32; rounding allows nothing here\): it is not used$/],
     [k.matmul_f16, (args: object) => ({ ...args, alpha: 1.004 }), /^matmul_f16 is not right on this device/],
     [k.conv2d_tiled_f16, (args: { TRANSPOSED: number }) => (args.TRANSPOSED ? { ...args, pad_left: 0 } : args), /^conv2d_tiled_f16 .*\(gradient by the input: value/],
   ] as const) {
@@ -151,4 +153,50 @@ halves('as on a GPU: what was seen to be right is chosen; the self-test names a 
   await close();
 });
 
+/** Dawn's null backend as a GPU with tensor cores: it compiles and computes nothing. */
+async function withTensorCores(test: (engine: Engine) => Promise<void>): Promise<void> {
+  const { engine, device } = await openEngine({ backend: 'null', precision: 'f16' });
+  const subgroupMatrixConfigs = [{ componentType: 'f16', resultComponentType: 'f32', M: 16, N: 16, K: 16 }];
+  Object.defineProperty(device, 'adapterInfo', { value: { subgroupMatrixConfigs } });
+  Object.assign(engine, { deviceClass: 'gpu', subgroupWidth: 32 });
+  await test(engine);
+  await device.queue.onSubmittedWorkDone();
+  device.destroy();
+}
+const MATRIX = ['conv2d_subgroup_matrix', 'conv2d_backward_weight_subgroup_matrix', 'matmul_subgroup_matrix'];
+
+halves('tensor cores: forward and backward of convolutions and attention are compiled for them, none of it in float32', () =>
+  withTensorCores(async (engine) => {
+    for (const kernel of [...MATRIX, 'conv2d_tiled_f16', 'conv2d_backward_weight_tiled_f16', 'matmul_f16']) engine.half.add(kernel);
+    const x = upload(engine, [1, 8, 8, 32], random(2048, 0)), w = upload(engine, [3, 3, 64, 32], random(18432, 1)), target = upload(engine, [1, 64, 32], random(2048, 2));
+    x.requiresGrad = w.requiresGrad = true;
+    const plan = engine.capture(() => {
+      const tape = new Tape(engine);
+      const loss = tape.record(() => {
+        const two = conv2d([x, x], w, null, { residual: x }).view([1, 64, 32]);
+        return mse(attention(two, two, two, 2), target);
+      });
+      tape.backward(loss);
+    });
+    await plan.compile();
+    const names = plan.commands.flatMap((c) => (c.kind === 'dispatch' ? [c.pipeline.label] : []));
+    for (const label of ['conv2d_subgroup_matrix(TRANSPOSED=0, TWO=1)', 'conv2d_subgroup_matrix(TRANSPOSED=1, TWO=0)', ...MATRIX.slice(1)]) assert.ok(names.includes(label), `${label} in ${names.join(', ')}`);
+    assert.equal(names.filter((name) => /^(conv2d|matmul)/.test(name) && !name.includes('subgroup_matrix')), []);
+  }));
+
+halves('tensor cores that give wrong results are not used, nor float16 that does, and each is named', () =>
+  withTensorCores(async (engine) => {
+    const warnings = await usePrecision(engine, 'f16');
+    assert.equal(warnings.map((text) => text.split(' ')[0]), [...MATRIX, 'conv2d_tiled_f16', 'conv2d_backward_weight_tiled_f16', 'matmul_f16']);
+    assert.is(engine.precision, 'f32');
+  }));
+
+halves('tensor cores are asked for where they multiply 16 x 16 float16 matrices into float32', () => {
+  const config = { componentType: 'f16', resultComponentType: 'f32', M: 16, N: 16, K: 16 };
+  const asked = (configs: object[], precision: 'f32' | 'f16' = 'f16') =>
+    engineRequirements({ limits: {}, info: { subgroupMatrixConfigs: configs }, features: new Set(['subgroups', 'shader-f16', 'chromium-experimental-subgroup-matrix']) } as unknown as GPUAdapter, { precision }).requiredFeatures as string[];
+  assert.equal(asked([{ ...config, N: 8 }, config]), ['subgroups', 'shader-f16', 'chromium-experimental-subgroup-matrix']);
+  for (const other of [{ ...config, resultComponentType: 'f16' }, { ...config, K: 8 }, { ...config, componentType: 'f32' }]) assert.equal(asked([other]), ['subgroups', 'shader-f16']);
+  assert.equal(asked([config], 'f32'), ['subgroups']);
+});
 halves.run();

@@ -42,8 +42,9 @@ const WIDTH = 8;
 export function whyNot(engine: Engine, name: string): string | null {
   const { features } = (k as Readonly<Record<string, Kernel>>)[name]!, missing = features.find((feature) => feature !== 'subgroups' && !engine.device.features.has(feature));
   if (missing) return `needs the feature ${missing}, which this device was opened without`;
-  if (!features.includes('subgroups') || engine.subgroupWidth === WIDTH) return null;
-  return engine.subgroupWidth ? `needs subgroups of ${WIDTH}; here they are ${engine.subgroupWidth} wide` : `needs subgroups of ${WIDTH}, always; this device has none, or of several widths`;
+  const width = features.length > 1 ? 32 : WIDTH; // tensor cores
+  if (!features.includes('subgroups') || engine.subgroupWidth === width) return null;
+  return engine.subgroupWidth ? `needs subgroups of ${width}; here they are ${engine.subgroupWidth} wide` : `needs subgroups of ${width}, always; this device has none, or of several widths`;
 }
 
 /** Room for a result, full of NaN: what is not written shows. */

@@ -67,17 +67,20 @@ export const PRODUCTS = {
     const x = values(1000, 1).map((v, i) => (i % 5 ? v : Math.trunc(2048 * v) + 0.5) * 2 ** ((i % 25) - 21)), want = half(x);
     return { shape: `(${x.length})`, grid: pointwise(x.length), inputs: { x }, numbers: {}, outputs: { y: { want, off: 0 } } };
   } },
+  matmul_subgroup_matrix: { twin: ['matmul', 'matmul'], make: () => product([64, 64], half) },
   matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => product([32, 16]) },
   conv2d_forward: { twin: ['conv2d', 'conv2d'], make: () => forward(3, 5, (_, O) => threads(pixels * O)[0]) },
   conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 64, 16)) },
   conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => rows3x3(O)) },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64)) },
+  conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 128, 128), half) },
   conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64), half) },
   conv2d_backward_input: { twin: ['conv2d', 'conv2dBackwardInput'], make: () => backwardInput(3, 5, (C) => threads(pixels * C)[0]) },
   conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0]) },
   conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 16)) },
   conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => 3 * tiles(C, O, 16, 16)) },
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64)) },
+  conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), half) },
   conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), half) },
   fold: { twin: ['conv2d', 'sumRows'], make: () => {
     // Two sums in one dispatch, as a weight's and a bias's gradient: 135 values of 6 terms, and behind them 5 of 6.

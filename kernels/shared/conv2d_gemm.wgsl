@@ -1,0 +1,20 @@
+// A convolution and its gradient by the input as one GEMM over k = (kh, kw, channel): where its factors lie. For kernels with the bindings x, x2 and w and the
+// overrides TRANSPOSED and TWO. Channels and k are counted in vec4s.
+fn gemm_cin4() -> u32 { return select(select(dims.C, dims.WC, TWO), dims.O, TRANSPOSED) / 4u; }
+fn gemm_cout4() -> u32 { return select(dims.O, dims.C, TRANSPOSED) / 4u; }
+
+// The pixel of x that pixel q of y meets at a tap, or -1.
+fn gemm_pixel(q: Pixel, tap: u32) -> i32 {
+  if (tap >= dims.KH * dims.KW) { return -1; }
+  if (TRANSPOSED) { return output_pixel(q, tap / dims.KW, tap % dims.KW); }
+  return input_pixel(q, tap / dims.KW, tap % dims.KW);
+}
+
+// Four channels of x, zero in the padding.
+fn gemm_x(p: i32, c: u32, cin4: u32) -> vec4f {
+  if (p < 0) { return vec4f(0.0); }
+  let C4 = dims.C / 4u;
+  if (!TWO) { return x[u32(p) * cin4 + c]; }
+  if (c < C4) { return x[u32(p) * C4 + c]; }
+  return x2[u32(p) * (cin4 - C4) + c - C4];
+}
