@@ -15,7 +15,7 @@ import { say } from './command.ts';
 import { firstImages } from './eval-images.ts';
 import { Bar } from './progress.ts';
 
-/** Precision and recall look at every pair of images: a minute's work on a CPU for 10,000, and the literature takes 10,000 to 50,000. */
+/** Precision and recall look at every pair of images: two minutes of a core for 10,000, and the literature takes 10,000 to 50,000. */
 const MOST = 10_000;
 const NEIGHBOURS = 3;
 
