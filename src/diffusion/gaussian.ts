@@ -214,13 +214,13 @@ export class GaussianDiffusion {
     return mse(model(xt, t), target);
   }
 
-  /** What a network that is conditioned on itself is given in training: the x_0 that its output says, clipped, for half of the images, and zeros for the others. */
-  selfCondition(output: Tensor, xt: Tensor, t: Tensor, clock: Clock): Tensor {
+  /** What a network that is conditioned on itself is given in training: the x_0 that its output says, clipped as a sampler clips it, for half of the images, and zeros for the others. */
+  selfCondition(output: Tensor, xt: Tensor, t: Tensor, clock: Clock, { clipDenoised = true } = {}): Tensor {
     const { engine } = this, N = xt.shape[0]!, C = xt.shape.at(-1)!, M = this.checkOutput(xt, output);
     requireTimes(xt, t);
     const start = Tensor.empty(engine, xt.shape), coef = gatherRows(this.#table, t);
     engine.run(k.self_condition, threads(xt.size), {
-      clock: clock.slice, coef: coef.slice, output: output.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, stream: STREAM.self,
+      clock: clock.slice, coef: coef.slice, output: output.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, clip: Number(clipDenoised), stream: STREAM.self,
     });
     return start;
   }

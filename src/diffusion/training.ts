@@ -38,6 +38,8 @@ export interface TrainingOptions extends AdamWOptions, LossOptions {
   readonly timeSampling?: TimeSampling;
   /** For a model with classes: the share of images whose label is the last row of its table instead, which stands for no class (0.1). */
   readonly labelDropout?: number;
+  /** For a network that is conditioned on itself: whether samplers will clip the x_0 that it is given, and training does (true). */
+  readonly clipSample?: boolean;
 }
 
 /**
@@ -91,7 +93,7 @@ export class Training {
         const labels = unet.conditional ? images.gatherLabels(index, clock, { none: (unet.config.num_class_embeds ?? 1) - 1, dropout: options.labelDropout ?? 0.1 }) : null;
         const network = (x: Tensor, at: Tensor) => {
           if (!selfConditioned) return unet.forward(x, at, { clock, labels });
-          const start = noGrad(engine, () => diffusion.selfCondition(unet.forward([x, null], at, { clock, labels }), x, at, clock));
+          const start = noGrad(engine, () => diffusion.selfCondition(unet.forward([x, null], at, { clock, labels }), x, at, clock, { clipDenoised: options.clipSample ?? true }));
           return unet.forward([x, start], at, { clock, labels });
         };
         const found = objective.of(network, x0, t, { clock, weight });

@@ -121,16 +121,18 @@ for (const [size, C] of [[1, 1], [7, 1], [130, 2], [51, 3]])
         for (let i = 0; i < N * size; i++) assert.is(Math.abs(silent.prev[i]) < 1e5, last[Math.floor(i / size)] === 1, `value ${i}`);
       });
 
-for (const [size, C, M] of [[1, 1, 1], [21, 3, 6], [130, 2, 2]])
-  diffusion(`self_condition of ${size} values, ${C} of ${M} channels`, async (engine) => {
+const clamped = (v: number): number => Math.min(1, Math.max(-1, v));
+for (const [size, C, M, clip] of [[1, 1, 1, 1], [21, 3, 6, 0], [130, 2, 2, 1]])
+  diffusion(`self_condition of ${size} values, ${C} of ${M} channels${clip ? '' : ', not clipped'}`, async (engine) => {
     const K = 3, outputs = random((N * size * M) / C, 1), x = random(N * size, 0), coef = rows((t) => [Math.sqrt(1 / acp[t]), -Math.sqrt(1 / acp[t] - 1), 9]), at = coefAt(coef, K, size);
     const start = Tensor.empty(engine, [N, size]), heads = coins({ seed, stream: STREAM.self, step: 31, samples: Array.from(steps, (_, n) => first + n), count: 1 });
     engine.run(k.self_condition, threads(N * size), {
       clock: clockAt(engine, { seed, step: 31, first }).slice, coef: upload(engine, [N, K], coef).slice, output: upload(engine, [outputs.length], outputs).slice,
-      xt: upload(engine, [N, size], x).slice, start: start.slice, N, size, K, C, M, stream: STREAM.self,
+      xt: upload(engine, [N, size], x).slice, start: start.slice, N, size, K, C, M, clip, stream: STREAM.self,
     });
     const out = (i: number) => outputs[Math.floor(i / C) * M + (i % C)];
-    const want = Float64Array.from(x, (v, i) => heads[Math.floor(i / size)] * Math.min(1, Math.max(-1, at(i, 0) * v + at(i, 1) * out(i))));
+    const want = Float64Array.from(x, (v, i) => heads[Math.floor(i / size)] * (clip ? clamped : Number)(at(i, 0) * v + at(i, 1) * out(i)));
+    if (!clip) assert.ok(want.some((v) => Math.abs(v) > 1), 'some would be clipped');
     assertClose(await start.read(), want, { atol: want.map((_, i) => bound(2, [Math.abs(at(i, 0) * x[i]) + Math.abs(at(i, 1) * out(i))])[0]), what: 'start' });
     assert.ok(heads.includes(0) && heads.includes(1), 'some images are given their start, some are not');
   });

@@ -131,6 +131,6 @@ export function logVariance(output: Floats, coef: Floats, C: number): Float64Arr
   });
 }
 
-/** coef (N,2) = factors of x_t and of the output → x̂₀ clipped to [-1, 1], or zero where the image's coin is 0 */
-export const selfCondition = (xt: Floats, output: Floats, coef: Floats, coins: ArrayLike<number>): Float64Array =>
-  eachElement(xt, coef, 2, (i, k, n) => coins[n] * clamp(k(0) * xt[i] + k(1) * output[i]));
+/** coef (N,2) = factors of x_t and of the output → x̂₀, clipped to [-1, 1] where `clip`, or zero where the image's coin is 0 */
+export const selfCondition = (xt: Floats, output: Floats, coef: Floats, coins: ArrayLike<number>, clip = true): Float64Array =>
+  eachElement(xt, coef, 2, (i, k, n) => coins[n] * (clip ? clamp : Number)(k(0) * xt[i] + k(1) * output[i]));

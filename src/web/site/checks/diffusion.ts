@@ -72,7 +72,7 @@ export const DIFFUSION = {
   self_condition: { twin: ['diffusion', 'selfCondition'], make: () => {
     const xt = values(N * size, 1), output = values(2 * N * size, 2), coef = rows(2, (n) => [Math.sqrt(1 / acp(n)), -Math.sqrt(1 / acp(n) - 1)]), mean = xt.map((_, i) => inMean(output)(i));
     const want = twin.selfCondition(xt, mean, coef, coins(draw(STREAM.self, N, 1)));
-    return { shape, grid: threads(N * size), inputs: { coef, output, xt }, numbers: { N, size, K: 2, C, M, stream: STREAM.self }, outputs: { start: { want, off: bound(2, pairSizes(coef, xt, mean)) } } };
+    return { shape, grid: threads(N * size), inputs: { coef, output, xt }, numbers: { N, size, K: 2, C, M, clip: 1, stream: STREAM.self }, outputs: { start: { want, off: bound(2, pairSizes(coef, xt, mean)) } } };
   } },
   posterior_step: { twin: ['diffusion', 'posteriorStep'], make: () => {
     const table = twin.posteriorTable(betas, 'learned_range'), coef = rows(6, (n) => table.subarray(6 * t[n], 6 * t[n] + 6)), x = values(N * size, 1), output = values(2 * N * size, 2);
