@@ -6,7 +6,9 @@ import { logTicks, nearestIndex, smoothed, ticks } from '../src/web/axes.ts';
 import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts';
 import { functionIn } from '../src/web/site/source.ts';
 import { trainingPaths } from '../src/data/images.ts';
+import { makeShapes } from '../src/data/shapes.ts';
 import { between, Model } from '../src/web/site/model.ts';
+import { Run } from '../src/web/site/run.ts';
 import { classesIn, dataSet, decodeRun, encodeRun } from '../src/web/site/run-file.ts';
 import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
 import { Sampler } from '../src/diffusion/sampler.ts';
@@ -107,6 +109,31 @@ drawing('a model that reads its last prediction is known by its channels, and dr
   assert.equal(got, await sample((given) => given ?? null));
   assert.not.equal(got, await sample(() => null), 'what it predicted last counts');
   await model.destroy();
+});
+
+drawing('a run is saved, goes on with the same losses, draws the class that is asked for, and leaves nothing behind', async (engine) => {
+  const { count, height, width, channels, pixels, labels, classes } = makeShapes({ count: 20, size: 8 }), data = { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes };
+  const settings = { model: 'mini', steps: 4, batchSize: 2, lr: 1e-3, timesteps: 50, seed: 4, flip: false, labelDropout: 0.5, saveEvery: 2, previewEvery: 0, sampleEvery: 0 } as const;
+  const { live } = engine.memory(), saves: Uint8Array[] = [];
+  const train = (run: Run) => run.train({ stop: { requested: false }, onMetrics: () => {}, onPreview: () => {}, onSamples: () => {}, onSave: async (bytes) => void saves.push(bytes), onEvent: () => {} });
+  const run = await Run.open(engine, data, settings);
+  assert.is(await train(run), 4);
+  const again = await Run.open(engine, data, settings, { saved: decodeRun(saves[0]!, 'the save at step 2') });
+  assert.is(again.step, 2);
+  await train(again);
+  assert.equal(again.losses, run.losses);
+  run.sampling = { label: '2', guidance: 2 };
+  const cross = await run.samples();
+  run.sampling = { label: 'all', guidance: 2 };
+  const [all, size] = [await run.samples(), 8 * 8];
+  assert.equal(all.subarray(2 * size, 3 * size), cross.subarray(2 * size, 3 * size), 'of each in turn the third is of class 2');
+  assert.not.equal(all.subarray(0, size), cross.subarray(0, size));
+  await assertError(() => Run.open(engine, { ...data, labels: null, classes: null }, settings), 'E-DATA', /shapes has no labels/);
+  await assertError(() => Run.open(engine, data, { ...settings, labelDropout: 1 }), 'E-USAGE', /label dropout is 1/);
+  await run.destroy();
+  await again.destroy();
+  // The frequencies of t, 16 bytes of each network, stay; allocations of tests have half a kilobyte around them.
+  assert.ok(engine.memory().live - live <= 2 * 1024, `${engine.memory().live - live} bytes are left`);
 });
 
 drawing('a model with classes draws the one that is asked for, and guidance counts', async (engine) => {

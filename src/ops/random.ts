@@ -84,6 +84,12 @@ export class DeviceImages {
     return y;
   }
 
+  /** Frees the images and their labels; no plan that reads them may run afterwards. */
+  free(): void {
+    for (const part of this.#parts) this.engine.free(part);
+    this.labels?.free();
+  }
+
   /** The images at `index` (N) -> (N, H, W, C) in [-1, 1], flipped at random where the data allows it. */
   gather(index: Tensor, clock: Clock): Tensor {
     const N = index.size, [H, W, C] = this.shape;

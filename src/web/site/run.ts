@@ -53,7 +53,8 @@ export class Run {
   readonly losses: number[];
   readonly #training: Training;
   readonly #diffusion: GaussianDiffusion;
-  readonly #preview: { readonly xt: Tensor; readonly plan: Plan<Tensor> };
+  readonly #images: DeviceImages;
+  readonly #preview: { readonly xt: Tensor; readonly plan: Plan<Tensor>; readonly inputs: readonly Tensor[] };
   #drawing: { readonly sampler: Sampler; readonly network: Network; readonly of: Sampling } | null = null;
   /** For samples from the next ones on; of no effect without classes. */
   sampling: Sampling = { label: 'all', guidance: 1 };
@@ -75,7 +76,8 @@ export class Run {
     this.#diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: settings.timesteps }));
     const { batchSize, steps, lr, seed } = settings;
     const warmup = Math.min(200, Math.floor(steps / 10));
-    this.#training = new Training(this.unet, this.parameters, this.#diffusion, new DeviceImages(engine, labelDropout === null ? { ...data, labels: null } : data, settings.flip), {
+    this.#images = new DeviceImages(engine, labelDropout === null ? { ...data, labels: null } : data, settings.flip);
+    this.#training = new Training(this.unet, this.parameters, this.#diffusion, this.#images, {
       batchSize, steps, lr, warmup, seed, lrSchedule: 'cosine', ema: 0.999, ...(labelDropout !== null && { labelDropout }),
     });
     if (saved) this.#training.peakLr = saved.lr;
@@ -164,11 +166,13 @@ export class Run {
     await this.#training.destroy();
     await this.#stopDrawing();
     await this.#preview.plan.destroy();
+    for (const tensor of [this.#preview.xt, ...this.#preview.inputs]) tensor.free();
+    this.#images.free();
     this.#diffusion.destroy();
     for (const { slices } of this.parameters.chunks) for (const slice of Object.values(slices)) this.engine.free(slice);
   }
 
-  #makePreview(): { xt: Tensor; plan: Plan<Tensor> } {
+  #makePreview(): { xt: Tensor; plan: Plan<Tensor>; inputs: readonly Tensor[] } {
     const { engine } = this, { height, width, channels, pixels, labels, count } = this.data;
     const size = height * width * channels, N = SEEN * LEVELS.length;
     const x0 = new Float32Array(N * size), z = new Float32Array(N * size), t = new Uint32Array(N), y = new Uint32Array(N);
@@ -180,9 +184,9 @@ export class Run {
       for (let i = 0; i < size; i += 4) z.set(normal4(philox4x32([i >> 2, n, 0, 0], [this.settings.seed, STREAM.noise])).slice(0, Math.min(4, size - i)), n * size + i);
     }
     const shape = [N, height, width, channels];
-    const at = Tensor.from(engine, [N], t), xt = this.#diffusion.qSample(Tensor.from(engine, shape, x0), at, Tensor.from(engine, shape, z));
+    const at = Tensor.from(engine, [N], t), xt = engine.scope(() => this.#diffusion.qSample(Tensor.from(engine, shape, x0), at, Tensor.from(engine, shape, z)));
     const classes = this.unet.conditional ? Tensor.from(engine, [N], y) : null;
     const plan = this.parameters.use('ema', () => engine.capture(() => engine.scope(() => this.#diffusion.pMeanVariance((x, s) => this.unet.forward(x, s, { labels: classes }), xt, at).predXstart)));
-    return { xt, plan };
+    return { xt, plan, inputs: classes ? [at, classes] : [at] };
   }
 }

@@ -46,8 +46,9 @@ const facts = (of: Run): RunFacts => {
 };
 
 async function place(data: TrainData, settings: Run['settings'], saved: ReturnType<typeof decodeRun> | null): Promise<Run> {
-  const { engine } = await device();
+  const { engine } = await device(), old = run;
   run = null;
+  await old?.destroy();
   run = await Run.open(engine, data, settings, { saved, progress: (done, total) => tell('kernels', { done, total }) });
   run.sampling = sampling;
   return run;
