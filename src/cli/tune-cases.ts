@@ -143,7 +143,7 @@ function norm(engine: Engine, op: string, shape: Sizes): Case {
 }
 
 function sum(engine: Engine, { P, C }: Sizes): Case {
-  const shapes = workgroupsOf(engine.deviceClass).flatMap((workgroup) => [1, 8].filter((columns) => columns < workgroup).map((columns) => ({ workgroup, columns })));
+  const shapes = workgroupsOf(engine.deviceClass).flatMap((workgroup) => [1, 8].filter((columns) => columns <= workgroup).map((columns) => ({ workgroup, columns })));
   return {
     candidates: shapes,
     plain: null,

@@ -55,12 +55,20 @@ async function tune(): Promise<number> {
   if (settings.dryRun) {
     for (const { line, item, made } of wanted) process.stdout.write(`${line.padEnd(58)} ${sayChoice(made.choice)} | ${item.candidates.map(sayChoice).filter((each) => each !== sayChoice(made.choice)).join(' | ')}\n`);
     say('dry run', 'nothing was measured or written');
-  } else await measure(opened, wanted, { model, settings, path });
+  } else await measure(opened, wanted, { all: items, model, settings, path });
   await opened.close();
   return 0;
 }
 
-async function measure(opened: OpenedEngine, items: readonly Item[], { model, settings, path }: { readonly model: TunedModel; readonly settings: Settings<typeof TUNE>; readonly path: string }): Promise<void> {
+interface Order {
+  /** The model's shapes, measured now or not. */
+  readonly all: readonly Item[];
+  readonly model: TunedModel;
+  readonly settings: Settings<typeof TUNE>;
+  readonly path: string;
+}
+
+async function measure(opened: OpenedEngine, items: readonly Item[], { all, model, settings, path }: Order): Promise<void> {
   const { engine, info } = opened, { json, seconds, rounds, minGain } = settings, start = performance.now();
   const results: (Verdict & { readonly key: string; readonly line: string })[] = [];
   for (const [i, { made, item, line }] of items.entries()) {
@@ -71,17 +79,17 @@ async function measure(opened: OpenedEngine, items: readonly Item[], { model, se
     results.push({ ...verdict, key: made.key, line });
     if (!json) process.stdout.write(`${row(line, verdict)}\n`);
   }
-  const changed = results.filter(({ gain }) => gain > 1), choices: ChoiceTable = Object.fromEntries(results.map(({ key, chosen }) => [key, chosen]));
-  const steps = seconds > 0 && changed.length ? await beforeAndAfter(engine, model, items, choices, seconds) : null;
+  const changed = results.filter(({ gain }) => gain > 1), choices: ChoiceTable = { ...earlier(path), ...Object.fromEntries(results.map(({ key, chosen }) => [key, chosen])) };
+  const steps = seconds > 0 ? await beforeAndAfter(engine, model, all, choices, seconds) : null;
   // What wins alone and loses together, in caches or in memory, is no gain.
   const worse = steps !== null && steps.train.ratio > 1.02 && steps.train.slower >= 0.75;
-  if (!worse) await writeTuning(path, { adapter: info, kernels: kernelDigest(), date: new Date().toISOString(), choices: { ...earlier(path), ...choices } });
+  if (!worse) await writeTuning(path, { adapter: info, kernels: kernelDigest(), date: new Date().toISOString(), choices });
   if (json) {
     process.stdout.write(`${JSON.stringify({ adapter: { vendor: info.vendor, architecture: info.architecture, device: info.device, description: info.description }, kernels: kernelDigest(), model: model.name, results, steps, written: worse ? null : path }, null, 1)}\n`);
     return;
   }
   process.stdout.write(`\n${changed.length} of ${results.length} shapes get another kernel than by default (${((performance.now() - start) / 1000).toFixed(0)} s)\n`);
-  if (steps) for (const [name, { before, after, ratio }] of Object.entries(steps)) process.stdout.write(`${name.padEnd(7)} step  ${before.toFixed(1)} ms before, ${after.toFixed(1)} ms after: ${(1 / ratio).toFixed(2)}x\n`);
+  if (steps) for (const [name, { before, after, least, ratio }] of Object.entries(steps)) process.stdout.write(`${name.padEnd(7)} step  ${before.toFixed(1)} ms before (least ${least[0].toFixed(1)}), ${after.toFixed(1)} ms after (least ${least[1].toFixed(1)}): ${(1 / ratio).toFixed(2)}x\n`);
   process.stdout.write(worse ? 'the whole training step is slower so: nothing was written\n' : `written  ${path}\n`);
 }
 
@@ -101,22 +109,23 @@ function row(line: string, { usual, chosen, usualMs, chosenMs, gain, tried }: Ve
 }
 
 interface Timed {
-  /** Milliseconds, medians. */
+  /** Milliseconds: medians, and the least of each. */
   readonly before: number;
   readonly after: number;
+  readonly least: readonly [before: number, after: number];
   /** After over before, the median of rounds in turn, and the share of rounds in which it is above 1. */
   readonly ratio: number;
   readonly slower: number;
 }
 
-/** Whole steps with the table's choices and with the new ones, in turn. */
+/** Whole steps with the table's choices and with those of the file, in turn. */
 async function beforeAndAfter(engine: Engine, model: TunedModel, items: readonly Item[], choices: ChoiceTable, seconds: number): Promise<{ readonly train: Timed; readonly sample: Timed }> {
   const placed = new Placed(engine, model, true);
   const captured = (choice: (made: Made) => Made['choice']): Steps => {
     for (const { made } of items) engine.choices.force(made.op, made.shape, choice(made));
     return placed.steps();
   };
-  const both = [captured((made) => made.choice), captured((made) => choices[made.key]!)] as const;
+  const both = [captured((made) => made.choice), captured((made) => choices[made.key] ?? made.choice)] as const;
   for (const { training, sampler } of both) {
     await training.plan.compile();
     await sampler.compile();
@@ -125,7 +134,7 @@ async function beforeAndAfter(engine: Engine, model: TunedModel, items: readonly
   const train = await inTurn(engine, seconds / 2, both.map(({ training }) => () => training.run(step++)));
   const sample = await inTurn(engine, seconds / 2, both.map(({ sampler }) => () => sampler.sample({ seed: 0 })));
   // Of the sampler's two steps.
-  const half = (timed: Timed): Timed => ({ ...timed, before: timed.before / 2, after: timed.after / 2 });
+  const half = ({ before, after, least: [b, a], ...rest }: Timed): Timed => ({ before: before / 2, after: after / 2, least: [b / 2, a / 2], ...rest });
   for (const { training, sampler } of both) {
     await training.destroy();
     await sampler.destroy();
@@ -147,8 +156,8 @@ async function inTurn(engine: Engine, seconds: number, [before, after]: readonly
     if (pairs.length % 2) pairs.push([await time(before!), await time(after!)]);
     else pairs.push(([await time(after!), await time(before!)] as [number, number]).reverse() as [number, number]);
   }
-  const ratios = pairs.map(([b, a]) => a / b);
-  return { before: median(pairs.map(([b]) => b)), after: median(pairs.map(([, a]) => a)), ratio: median(ratios), slower: ratios.filter((ratio) => ratio > 1).length / ratios.length };
+  const ratios = pairs.map(([b, a]) => a / b), befores = pairs.map(([b]) => b), afters = pairs.map(([, a]) => a);
+  return { before: median(befores), after: median(afters), least: [Math.min(...befores), Math.min(...afters)], ratio: median(ratios), slower: ratios.filter((ratio) => ratio > 1).length / ratios.length };
 }
 
 await runCommand(tune);
