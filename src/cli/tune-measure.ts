@@ -29,6 +29,8 @@ export interface Rules {
   readonly rounds: number;
   /** The share of time that must be saved. */
   readonly minGain: number;
+  /** Milliseconds of one run of a plan. */
+  readonly time?: typeof timePlan;
 }
 
 /** Rounds in which all are tried, to find the one that may be better. */
@@ -72,15 +74,15 @@ const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b
 const same = (a: Choice, b: Choice): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 /** Measures the candidates of a shape against what the engine's table takes, and has the engine take the better one from now on. */
-export async function decide(engine: Engine, made: Made, item: Case, { rounds, minGain }: Rules): Promise<Verdict> {
+export async function decide(engine: Engine, made: Made, item: Case, { rounds, minGain, time = timePlan }: Rules): Promise<Verdict> {
   const { op, shape, choice: usual } = made, sizes = [...made.at.values()];
   const scope = engine.openScope(false);
   try {
     const { right, wrong } = await check(engine, made, item);
     const works = sizes.map((at) => item.make(at)), once = await capture(engine, made, usual, works), runs: number[] = [];
     for (const plan of once) {
-      await timePlan(engine, plan);
-      runs.push(Math.max(1, Math.min(100, Math.round(FILL_MS / Math.max(1e-3, await timePlan(engine, plan))))));
+      await time(engine, plan);
+      runs.push(Math.max(1, Math.min(100, Math.round(FILL_MS / Math.max(1e-3, await time(engine, plan))))));
     }
     await destroy(once);
     let left: Candidate[] = [];
@@ -90,7 +92,7 @@ export async function decide(engine: Engine, made: Made, item: Case, { rounds, m
     const round = async (): Promise<void> => {
       for (const { plans, times } of left) {
         const each: number[] = [];
-        for (const [i, plan] of plans.entries()) each.push((await timePlan(engine, plan)) / runs[i]!);
+        for (const [i, plan] of plans.entries()) each.push((await time(engine, plan)) / runs[i]!);
         times.push(each);
       }
     };
@@ -109,10 +111,10 @@ export async function decide(engine: Engine, made: Made, item: Case, { rounds, m
     const ratios = ({ times }: Candidate): number[] => times.map((each, i) => sum(each.map((ms, k) => ms / usually.times[i]![k]!)) / sizes.length);
     const least = ({ times }: Candidate): number => sum(sizes.map((_, k) => Math.min(...times.map((each) => each[k]!))));
 
-    // One round to warm up and to leave out what is hopeless, then some to find the one that may be better.
-    await round();
-    const most = 2 * sum(usually.times[0]!);
-    await keep((candidate) => candidate === usually || sum(candidate.times[0]!) < most);
+    // Two rounds to warm up and to leave out what is hopeless, then some to find the one that may be better.
+    for (let i = 0; i < 2; i++) await round();
+    const most = 2 * least(usually);
+    await keep((candidate) => candidate === usually || least(candidate) < most);
     for (let i = 0; i < TRIALS; i++) await round();
     const best = left.reduce((a, b) => (median(ratios(b)) < median(ratios(a)) ? b : a));
     if (best === usually || median(ratios(best)) > 1 - minGain / 2) return await verdict(usually, 1);
@@ -174,7 +176,7 @@ async function check(engine: Engine, made: Made, item: Case): Promise<{ right: C
       if (why === null) right.push(choice);
       else wrong.push(`${sayChoice(choice)} ${why}`);
     }
-    if (!right.includes(usual)) throw new DdpmError('E-KERNEL', `${made.op} ${item.label}: ${wrong[0]}. This device or its driver computes something else than it should. See: ${typedAs('doctor')}`);
+    if (!right.includes(usual)) throw new DdpmError('E-KERNEL', `${made.op} ${item.label}: ${wrong[0]}. This device or its driver computes something else than it should. See: ${typedAs('doctor').replace(/ --$/, '')}`);
     return { right, wrong };
   } finally {
     engine.closeScope(scope);

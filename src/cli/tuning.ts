@@ -105,7 +105,7 @@ export function tuningFor(info: Adapter, setting: string, recorded: string | nul
 function measuredHere(info: Adapter): Tuning {
   const path = tuningPath(info);
   if (!existsSync(path)) return NONE;
-  const passOver = (why: string): Tuning => ({ ...NONE, warnings: [`${why} The table of defaults is used; to measure again: ${typedAs('tune')}`] });
+  const passOver = (why: string): Tuning => ({ ...NONE, warnings: [`${why} The table of defaults is used; to measure again: ${typedAs('tune').replace(/ --$/, '')}`] });
   try {
     const { choices, kernels: measured, date } = readTuning(path);
     if (measured !== kernelDigest()) return passOver(`${path} was measured with other kernels, on ${day(date)}.`);
