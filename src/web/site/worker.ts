@@ -48,7 +48,7 @@ const facts = (of: Run): RunFacts => {
 async function place(data: TrainData, settings: Run['settings'], saved: ReturnType<typeof decodeRun> | null): Promise<Run> {
   const { engine } = await device(), old = run;
   run = null;
-  await old?.destroy();
+  await old?.destroy().catch(() => {}); // of a device that was lost there is nothing to free
   run = await Run.open(engine, data, settings, { saved, progress: (done, total) => tell('kernels', { done, total }) });
   run.sampling = sampling;
   return run;
