@@ -4,5 +4,5 @@ import { globals } from 'webgpu';
 
 const { requestDevice } = globals.GPUAdapter.prototype;
 globals.GPUAdapter.prototype.requestDevice = function ({ requiredFeatures = [], ...rest } = {}) {
-  return requestDevice.call(this, { ...rest, requiredLimits: {}, requiredFeatures: [...requiredFeatures].filter((feature) => feature !== 'subgroups') });
+  return requestDevice.call(this, { ...rest, requiredLimits: {}, requiredFeatures: [...requiredFeatures].filter((feature) => !feature.includes('subgroup')) });
 };
