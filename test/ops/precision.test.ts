@@ -13,6 +13,7 @@ import { usePrecision } from '../../src/ops/precision.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, destination, differentiate, gpuSuite, openOptions, random, upload } from '../helpers/gpu.ts';
+import { emulating } from '../helpers/subgroup_matrix.ts';
 import * as twin from '../ref/conv2d.ts';
 import { half, roundToHalf } from '../ref/half.ts';
 import { matmul as matmulTwin } from '../ref/matmul.ts';
@@ -46,10 +47,14 @@ function assertRounded(got: Float32Array, terms: number, of: (round: (v: Floats)
   assert.ok(got.some((v, i) => Math.abs(v - exact[i]) > atol[i]), `${what}: the factors are rounded`);
 }
 
+// DDPM_TEST_TENSOR_CORES=1 npm test -- test/ops/precision: also those for tensor cores, with their matrices emulated, since nothing here has such. llvmpipe takes a minute to compile them.
+const VARIANTS = process.env['DDPM_TEST_TENSOR_CORES'] === '1' ? (['tiled_f16', 'subgroup_matrix'] as const) : (['tiled_f16'] as const);
+if (VARIANTS.length < 2) console.log('  SKIPPED  emulated tensor cores: they take a minute to compile (DDPM_TEST_TENSOR_CORES=1)');
+
 for (const [what, N, H, W, C, O, K, stride, wC, c0] of [
   ['ragged in all directions', 2, 9, 7, 36, 68, 3, 1, 36, 0], ['stride 2, channels 4 to 11 of 16', 2, 10, 6, 8, 12, 3, 2, 16, 4], ['1 x 1, and pixels in splits', 2, 24, 20, 8, 20, 1, 1, 8, 0],
 ] as const)
-  halves(`conv2d: ${what}`, async (engine) => {
+  for (const variant of VARIANTS) halves(`conv2d, ${variant}: ${what}`, (engine) => emulating(engine, async () => {
     const pad = stride === 2 ? 0 : (K - 1) / 2, OH = Math.floor(H / stride), OW = Math.floor(W / stride), s = { N, H, W, C, O, KH: K, KW: K, stride, pad: [pad, pad] as const, OH, OW, wC, c0 };
     const [x, w, dy, bias] = [N * H * W * C, K * K * wC * O, N * OH * OW * O, O].map((n, i) => random(n, i)), before = random(Math.max(x.length, w.length, dy.length), 9);
     const [tx, tw, tdy, tb] = [x, w, dy, bias].map((v) => upload(engine, [v.length], v).slice);
@@ -57,39 +62,39 @@ for (const [what, N, H, W, C, O, K, stride, wC, c0] of [
 
     // What is added to the products is not rounded.
     const y = Tensor.empty(engine, [dy.length]);
-    forward(engine, { ...dims, x: tx, w: tw, bias: tb, per_image: tb, residual: tdy, y: y.slice }, { variant: 'tiled_f16' });
+    forward(engine, { ...dims, x: tx, w: tw, bias: tb, per_image: tb, residual: tdy, y: y.slice }, { variant });
     assertRounded(await y.read(), K * K * C + 2, (round, size) => twin.conv2d({ ...s, x: size(round(x)), w: size(round(w)), bias: size(bias), residual: size(dy) }), 'y');
 
     const dx = destination(engine, [x.length], before.subarray(0, x.length));
-    backwardInput(engine, dims, tdy, tw, { slice: dx.slice, accumulate: 1 }, { variant: 'tiled_f16' });
+    backwardInput(engine, dims, tdy, tw, { slice: dx.slice, accumulate: 1 }, { variant });
     assertRounded(await dx.read(), K * K * O + 1, (round, size) => add(twin.conv2dBackwardInput({ ...s, dy: size(round(dy)), w: size(round(w)) }), size(before)), 'dx');
 
     const dw = destination(engine, [w.length], before.subarray(0, w.length)), db = Tensor.empty(engine, [O]);
-    backwardWeight(engine, dims, tx, tdy, { slice: dw.slice, accumulate: 1 }, { slice: db.slice, accumulate: 0 }, { variant: 'tiled_f16' });
+    backwardWeight(engine, dims, tx, tdy, { slice: dw.slice, accumulate: 1 }, { slice: db.slice, accumulate: 0 }, { variant });
     assertRounded(await dw.read(), N * OH * OW + 1, (round, size) => add(twin.conv2dBackwardWeight({ ...s, x: size(round(x)), dy: size(round(dy)) }), size(before)), 'dw');
     assertRounded(await db.read(), N * OH * OW, (round, size) => twin.sumRows(size(round(dy)), N * OH * OW, O), 'db');
-  });
+  }));
 
-halves('conv2d of two inputs in one dispatch', async (engine) => {
+for (const variant of VARIANTS) halves(`conv2d of two inputs in one dispatch, ${variant}`, (engine) => emulating(engine, async () => {
   const [C, C2, O, pixels] = [12, 24, 20, 30], x = random(pixels * C, 0), x2 = random(pixels * C2, 1), w = random((C + C2) * O, 2);
   const [tx, tx2, tw] = [x, x2, w].map((v) => upload(engine, [v.length], v).slice), y = Tensor.empty(engine, [pixels * O]);
   const dims = { N: 1, H: pixels, W: 1, C, OH: pixels, OW: 1, O, KH: 1, KW: 1, stride: 1, pad_top: 0, pad_left: 0, WC: C + C2, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
-  forwardTwo(engine, { ...dims, x: tx, w: tw, bias: tx, per_image: tx, residual: tx, y: y.slice }, tx2, 'tiled_f16');
+  forwardTwo(engine, { ...dims, x: tx, w: tw, bias: tx, per_image: tx, residual: tx, y: y.slice }, tx2, variant);
   const product = (v: Floats, first: number, count: number, m: Floats) => matmulTwin({ a: v, b: Float64Array.from(m).subarray(first * O, (first + count) * O), M: pixels, N: O, K: count });
   assertRounded(await y.read(), C + C2, (round, size) => add(product(size(round(x)), 0, C, size(round(w))), product(size(round(x2)), C, C2, size(round(w)))), 'y');
-});
+}));
 
-halves('matmul in all transposes, batched, on top', async (engine) => {
+for (const variant of VARIANTS) halves(`matmul in all transposes, batched, on top, ${variant}`, (engine) => emulating(engine, async () => {
   const [M, N, K, batch] = [33, 37, 21, 2], a = random(batch * M * K, 0), b = random(batch * K * N, 1), c = random(batch * M * N, 2);
   const [ta, tb] = [a, b].map((v) => upload(engine, [v.length], v).slice);
   for (const transA of [false, true])
     for (const transB of [false, true]) {
       const out = upload(engine, [c.length], c);
       matmul(engine, M, N, K, { slice: ta, ld: transA ? M : K, outer: M * K, inner: 0, transposed: transA }, { slice: tb, ld: transB ? K : N, outer: K * N, inner: 0, transposed: transB },
-        { slice: out.slice, ld: N, outer: M * N, inner: 0 }, { alpha: 0.5, batch, accumulate: 1, variant: 'tiled_f16' });
+        { slice: out.slice, ld: N, outer: M * N, inner: 0 }, { alpha: 0.5, batch, accumulate: 1, variant });
       assertRounded(await out.read(), K + 1, (round, size) => matmulTwin({ a: size(round(a)), b: size(round(b)), c: size(c), M, N, K, alpha: 0.5, batch, transA, transB }), `transposed ${transA}, ${transB}`);
     }
-});
+}));
 
 /** The kernels that fn launches. */
 function launched(engine: Engine, fn: () => unknown): Set<string> {
