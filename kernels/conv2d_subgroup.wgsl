@@ -1,7 +1,7 @@
 // y[n,oh,ow,o] = bias[o] + per_image[n,o] + residual[n,oh,ow,o] + sum_{kh,kw,c} x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * w[kh,kw,C0+c,o], or, TRANSPOSED, dx from dy = x: its input gradient
 // One 8-wide subgroup computes 64 pixels x 4 Q channels, lane = eight pixels, eight apart. The weights reach the multiply-adds by broadcast.
-// As conv2d_3x3_subgroup, for any taps and strides: on a CPU (llvmpipe) loads are what takes time, so that a tile has many pixels for each weight, and, Q = 8 or 16, 32 or 64
-// channels for each pixel where there are so many. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
+// As conv2d_3x3_subgroup, for any taps and strides: on a CPU (llvmpipe) loads are what takes time, so that a tile has many pixels for each weight, and, with Q = 16, 64
+// channels for each pixel where there are so many; else Q is 4. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
@@ -27,8 +27,6 @@ fn meet(acc: ptr<function, array<vec4f, 128>>, i: u32, s: vec4f, m: array<mat4x4
     (*acc)[16u * i + 5u] = add(s, m[5], (*acc)[16u * i + 5u]);
     (*acc)[16u * i + 6u] = add(s, m[6], (*acc)[16u * i + 6u]);
     (*acc)[16u * i + 7u] = add(s, m[7], (*acc)[16u * i + 7u]);
-  }
-  if (Q > 8u) {
     (*acc)[16u * i + 8u] = add(s, m[8], (*acc)[16u * i + 8u]);
     (*acc)[16u * i + 9u] = add(s, m[9], (*acc)[16u * i + 9u]);
     (*acc)[16u * i + 10u] = add(s, m[10], (*acc)[16u * i + 10u]);
@@ -117,8 +115,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
           m[5] = spread(v1, 1u);
           m[6] = spread(v1, 2u);
           m[7] = spread(v1, 3u);
-        }
-        if (Q > 8u) {
           let v2 = Weights(w[w2.x], w[w2.y]);
           m[8] = spread(v2, 0u);
           m[9] = spread(v2, 1u);
