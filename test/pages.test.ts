@@ -308,7 +308,7 @@ pages('the view of a run grows with it; runs lie over one another, live and as a
     // Lines of two colours, neither of which is of text: blue and orange pixels.
     const colours = 'new Set([...document.querySelector("canvas").getContext("2d").getImageData(0, 0, 900, 400).data.reduce((all, v, i, d) => (i % 4 === 0 && d[i + 3] === 255 && Math.abs(v - d[i + 2]) > 60 ? all.add(v > d[i + 2] ? "orange" : "blue") : all), new Set())]).size';
     await until(page, `${colours} === 2`);
-    await page.locator('input[type=checkbox]').first().uncheck();
+    await page.locator('label', { hasText: 'one' }).locator('input[type=checkbox]').uncheck();
     await until(page, 'document.querySelector("#title").textContent === "two"');
     assert.ok((await charts.count()) >= 2);
   }

@@ -21,7 +21,7 @@ const REPORT = { lines: 2000, grids: 24 };
 export function runsIn(path: string): string[] {
   if (isRun(path)) return [path];
   const inside = existsSync(path) && statSync(path).isDirectory() ? readdirSync(path).map((name) => join(path, name)).filter(isRun) : [];
-  return inside.sort((a, b) => changed(b) - changed(a));
+  return inside.sort((a, b) => changed(b) - changed(a) || a.localeCompare(b));
 }
 
 function changed(run: string): number {
