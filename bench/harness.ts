@@ -72,15 +72,3 @@ export async function measure(engine: Engine, item: Case, { samples = 12, minMs 
     gflops: item.flops / ms / 1e6, gbs: item.bytes / ms / 1e6, error, clock: engine.device.features.has('timestamp-query') ? 'gpu' : 'wall',
   };
 }
-
-/** Two-sided p of the Mann-Whitney U test by its normal approximation: whether two sets of times differ. */
-export function mannWhitney(a: readonly number[], b: readonly number[]): number {
-  const all = [...a.map((v) => ({ v, first: true })), ...b.map((v) => ({ v, first: false }))].sort((x, y) => x.v - y.v);
-  let rankSum = 0;
-  all.forEach(({ first }, i) => first && (rankSum += i + 1));
-  const u = rankSum - (a.length * (a.length + 1)) / 2, mean = (a.length * b.length) / 2;
-  const z = Math.abs(u - mean) / Math.sqrt((a.length * b.length * (a.length + b.length + 1)) / 12);
-  // Abramowitz and Stegun 7.1.26
-  const t = 1 / (1 + 0.3275911 * (z / Math.SQRT2));
-  return t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * Math.exp((-z * z) / 2);
-}

@@ -11,7 +11,7 @@ import { mse } from '../src/ops/loss.ts';
 import { nhwcToNchw, sizeOf, Tensor } from '../src/tensor.ts';
 import type { OpenedEngine } from '../src/node.ts';
 import { noise } from './harness.ts';
-import { place, shapesIn, trainingOf } from './model.ts';
+import { imageOf, place, shapesIn, trainingOf } from './model.ts';
 
 interface Job {
   run(): unknown;
@@ -120,7 +120,7 @@ function convShapes(engine: Engine, preset: PresetName): ConvDims[] {
 
 const dataOf = (sizes: Record<string, readonly number[]>): Data => Object.fromEntries(Object.entries(sizes).map(([name, shape], i) => [name, noise(sizeOf(shape) + i).subarray(i)]));
 
-function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName, all: boolean) {
+function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName) {
   const jobsOf = (ours: Job, theirs: (peer: Peer) => Job) => [{ peer: 'ours', job: ours }, ...peers.map((peer) => ({ peer: peer.name, job: theirs(peer) }))];
   for (const dims of convShapes(engine, preset)) {
     const { N, H, W, C, OH, OW, O, KH: K, stride } = dims; // a U-Net's are square
@@ -135,7 +135,7 @@ function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName, all:
     }
   }
   const widths = [...new Set(PRESETS[preset].model.block_out_channels)], G = PRESETS[preset].model.norm_num_groups;
-  const size = preset === 'ddpm-cifar10' ? 32 : 28, N = all ? 8 : 4;
+  const { size } = imageOf(preset), N = 4;
   for (const [level, C] of widths.entries())
     for (const backward of [false, true]) {
       const P = (size >> level) ** 2, eps = 1e-6, shape = [N, P, C];
@@ -176,7 +176,7 @@ export async function peers({ engine }: OpenedEngine, preset: PresetName, filter
     const theirs = row.peers.map((peer, i) => `${peer} ${row.ms[i + 1]!.toFixed(2).padStart(9)} ms = ${row.ratios[i]!.toFixed(1).padStart(5)}x, ${row.cpuRatios[i]!.toFixed(1).padStart(5)}x by CPU time`);
     console.log(`${row.name.padEnd(46)} ours ${row.ms[0]!.toFixed(3).padStart(8)} ms ${row.flops ? `${(row.flops / row.ms[0]! / 1e6).toFixed(1).padStart(6)} GFLOP/s` : ''.padStart(14)}   ${theirs.join('   ')}`);
   };
-  for (const { jobs, ...item } of cases(engine, others, preset, false)) if (wanted(item.name)) report(await compare({ ...item, jobs: jobs() }));
+  for (const { jobs, ...item } of cases(engine, others, preset)) if (wanted(item.name)) report(await compare({ ...item, jobs: jobs() }));
   if (wanted('training step')) report(await trainingStep(engine, others.find((p) => p.jax)!, preset, batch, compare));
   for (const family of ['conv2d forward', 'conv2d input', 'conv2d weight', 'conv2d', 'group_norm_silu', 'attention', 'training step']) {
     const of = rows.filter((r) => r.name.startsWith(family));

@@ -1,11 +1,11 @@
 // The whole training step and the whole sampling step of a preset: images/s, dispatches, host time, memory.
 import type { PresetName } from '../src/cli/presets.ts';
+import { median } from '../src/cli/tune-measure.ts';
 import { Sampler } from '../src/diffusion/sampler.ts';
 import type { OpenedEngine } from '../src/node.ts';
 import { place, trainingOf } from './model.ts';
 
 const MiB = 2 ** 20;
-const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
 export interface StepResult {
   readonly name: string;

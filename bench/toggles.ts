@@ -1,5 +1,6 @@
 // npm run bench -- toggles: a training step under one Dawn toggle after another, in turn with a step under openEngine's own, so that what else the machine does meets all alike.
 import type { PresetName } from '../src/cli/presets.ts';
+import { median } from '../src/cli/tune-measure.ts';
 import { openEngine } from '../src/node.ts';
 import { trainingOf } from './model.ts';
 
@@ -8,8 +9,6 @@ const CANDIDATES = [
   [], ['skip_validation'], ['disable_workgroup_init'], ['disable_polyfills_on_integer_div_and_mod'], ['-lazy_clear_resource_on_first_use'],
   ['use_vulkan_memory_model'], ['-vulkan_use_buffer_robust_access_2'], ['-use_vulkan_zero_initialize_workgroup_memory_extension'], ['enable_spirv_validation'],
 ];
-
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
 /**
  * Prints for each toggle: time and processor time of a step, the median of their ratios to those of the step before it under the engine's own toggles, and how long

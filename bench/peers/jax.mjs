@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 
 /** (a, b, c, d) read in the order of `axes`. */
-export function turn(data, shape, axes) {
+function turn(data, shape, axes) {
   const out = new Float32Array(data.length), strides = [1, 1, 1, 1];
   for (let i = 2; i >= 0; i--) strides[i] = strides[i + 1] * shape[i + 1];
   const [n, s] = [axes.map((a) => shape[a]), axes.map((a) => strides[a])];
@@ -12,7 +12,7 @@ export function turn(data, shape, axes) {
 }
 
 /** Opens the backend; the global navigator.gpu is the device's. `settle` awaits a promise of the device without burning a core. */
-export async function open(gpu, settle) {
+export async function open(settle) {
   const jax = await import('@jax-js/jax');
   const { numpy: np, lax, nn } = jax;
   if (!(await jax.init('webgpu')).includes('webgpu')) throw new Error('jax-js found no WebGPU');

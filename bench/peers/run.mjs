@@ -19,7 +19,7 @@ export async function openPeers(engine) {
   const settle = (promise) => engine.settle(promise);
   const warn = console.warn;
   console.warn = () => {}; // tfjs greets
-  const peers = [await (await import('./tfjs.mjs')).open(gpu, settle), await (await import('./jax.mjs')).open(gpu, settle)];
+  const peers = [await (await import('./tfjs.mjs')).open(settle), await (await import('./jax.mjs')).open(settle)];
   console.warn = warn;
   return peers;
 }

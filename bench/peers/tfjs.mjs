@@ -4,8 +4,8 @@ import { register } from 'tsx/cjs/api';
 
 const require = createRequire(import.meta.url);
 
-/** Opens the backend on `gpu`. `settle` awaits a promise of the device without burning a core. */
-export async function open(gpu, settle) {
+/** Opens the backend; the global navigator.gpu is the device's. `settle` awaits a promise of the device without burning a core. */
+export async function open(settle) {
   // Node's bundle leaves the gradients out; their sources are ES modules without extensions, which plain Node does not load.
   const undo = register();
   const tf = require('@tensorflow/tfjs-core');

@@ -118,6 +118,5 @@ export function jaxTraining(jax, config, tensors, batch, { lr, ema, gradClip }) 
       state = next;
       return value;
     },
-    state: () => state,
   };
 }
