@@ -1,4 +1,5 @@
-// Sets up what is missing before train, test, sample, eval, bench, doctor, view and web: packages, kernels, a Vulkan driver, data, a browser for the tests. Says what it does; instant when nothing is missing.
+// Sets up what is missing before a command: packages and kernels, and where it needs them a Vulkan driver, data, and a browser for the tests. Says what it does; instant when
+// nothing is missing.
 //
 //   node src/cli/setup.mjs <train|test|sample|eval|bench|tune|doctor|view|web|info|fetch>      (npm runs it before each of these; DDPM_NO_SETUP=1 skips it)
 //
@@ -496,14 +497,17 @@ function installDriver(plan, source, canApt, consent, skip) {
   throw new Stop(3, `${plan.packages.join(' and ')} were installed, but still ${after.why}. Use Debian 12, Ubuntu 24.04 or newer, or a machine with a GPU and its driver.\n${skip}`);
 }
 
+const ON_DEVICE = ['train', 'test', 'sample', 'eval', 'bench', 'tune', 'doctor'];
+const WITHOUT_DEVICE = ['view', 'web', 'info', 'fetch'];
+
 async function main(what) {
-  if (!['train', 'test', 'sample', 'eval', 'bench', 'tune', 'doctor', 'view', 'web', 'info', 'fetch'].includes(what)) throw new Stop(2, `set-up for "${what ?? ''}"? Use: node src/cli/setup.mjs <train|test|sample|eval|bench|tune|doctor|view|web|info|fetch>`);
+  if (![...ON_DEVICE, ...WITHOUT_DEVICE].includes(what)) throw new Stop(2, `set-up for "${what ?? ''}"? Use: node src/cli/setup.mjs <${[...ON_DEVICE, ...WITHOUT_DEVICE].join('|')}>`);
   if (compareVersions(process.version, NODE_NEEDED) < 0) {
     throw new Stop(1, `this is Node ${process.version}, and ${NODE_NEEDED} or newer is needed. Install the current LTS release of Node.js, then try again.`);
   }
   ensurePackages();
   ensureKernels();
-  if (!['view', 'web', 'info', 'fetch'].includes(what)) await ensureSystem(['train', 'test', 'eval'].includes(what), what === 'test');
+  if (ON_DEVICE.includes(what)) await ensureSystem(['train', 'test', 'eval'].includes(what), what === 'test');
 }
 
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url) && !process.env.DDPM_NO_SETUP) {
