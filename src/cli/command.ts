@@ -74,9 +74,11 @@ export async function drawSamples(sampler: Sampler, { n, seed, noise, onBatch, o
   return samples;
 }
 
-/** Samples in [-1, 1], (n, H, W, C), as one picture, as square as n allows. Small images are enlarged, or the grid of 64 is a thumbnail. */
+/** How many times a small image is enlarged, or a grid of 64 would be a thumbnail. */
+export const scaleOf = ([height, width]: readonly number[]): number => Math.max(1, Math.floor(64 / Math.max(height!, width!)));
+
+/** Samples in [-1, 1], (n, H, W, C), as one picture, as square as n allows. */
 export function sampleGrid(samples: Float32Array, [height, width, channels]: readonly [number, number, number], onNaN?: (count: number) => void): Picture {
   const n = samples.length / (height * width * channels);
-  const scale = Math.max(1, Math.floor(64 / Math.max(height, width)));
-  return imageGrid(toBytes(samples, onNaN), n, height, width, channels, Math.ceil(Math.sqrt(n)), { scale });
+  return imageGrid(toBytes(samples, onNaN), n, height, width, channels, Math.ceil(Math.sqrt(n)), { scale: scaleOf([height, width]) });
 }

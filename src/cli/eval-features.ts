@@ -1,6 +1,5 @@
 // npm run eval -- --train-features: trains the classifier whose features distances are measured between; and finds the one that is shipped.
 
-import { typedAs } from './flags.ts';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -17,6 +16,7 @@ import { type Extractor, pixels } from '../quality/extractor.ts';
 import { inceptionExtractor } from '../quality/inception.ts';
 import { say } from './command.ts';
 import { readingOptions } from './data-settings.ts';
+import { typedAs } from './flags.ts';
 import { Progress } from './progress.ts';
 import type { EvalSettings } from './settings.ts';
 

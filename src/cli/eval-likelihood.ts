@@ -3,14 +3,13 @@
 import { join } from 'node:path';
 import type { Dataset } from '../data/dataset.ts';
 import { Likelihood } from '../diffusion/likelihood.ts';
-import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import { writeAtomic } from '../io/files.ts';
 import { plotLogarithmic } from '../io/plot.ts';
 import { encodePng } from '../io/png.ts';
 import { Tensor } from '../tensor.ts';
 import type { Parsed } from './flags.ts';
-import { classRows, forwardOf } from './network.ts';
+import { classRows, forwardOf, imageChannels } from './network.ts';
 import { Bar } from './progress.ts';
 import { BATCH, type PlacedModel } from './sampling.ts';
 import type { EVAL } from './settings.ts';
@@ -29,7 +28,7 @@ export interface Measurement {
 /** Measures `n` images of the data, from the first. The batches are as even as they can be, since a plan has one size. */
 export async function measureLikelihood({ unet, diffusion, model }: PlacedModel, data: Dataset, { n, seed, batchSize, split }: { n: number; seed: number; batchSize: number; split: string }): Promise<Measurement> {
   const { height, width, channels, pixels } = data, size = height * width * channels, count = Math.min(n, data.count), { T } = diffusion;
-  const own = unet.config.out_channels / (isLearned(diffusion.variance) ? 2 : 1), forward = forwardOf(unet, own), rows = classRows(unet);
+  const own = imageChannels(unet, diffusion), forward = forwardOf(unet, own), rows = classRows(unet);
   if (channels !== own) throw new DdpmError('E-SHAPE', `the model takes ${own} channels, and the images of ${data.name} have ${channels}. Choose others with --data.`);
   const odd = rows && data.labels ? data.labels.subarray(0, count).findIndex((label) => label >= rows) : -1;
   if (odd >= 0) throw new DdpmError('E-DATA', `image ${odd} of ${data.name} is of class ${data.labels![odd]}, and the model knows the classes 0 to ${rows - 1}. Measure it on the data that it was trained on.`);

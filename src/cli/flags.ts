@@ -18,6 +18,9 @@ export interface Command {
 /** A command as the user types it: `npm run train --` in a clone, `ddpm-wgsl train` where the package is installed. */
 export const typedAs = (command: string): string => (import.meta.url.endsWith('.ts') ? `npm run ${command} --` : `ddpm-wgsl ${command}`);
 
+/** The same where no flag follows. */
+export const typedAlone = (command: string): string => typedAs(command).replace(/ --$/, '');
+
 export interface Parsed<T extends Table> {
   readonly settings: Settings<T>;
   /** The settings that a flag or the config file gave, by their camelCase key. */

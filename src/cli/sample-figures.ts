@@ -8,10 +8,11 @@ import { captionedGrid, type Cell } from '../io/caption.ts';
 import { type Picture, toBytes } from '../io/picture.ts';
 import { STREAM } from '../philox.ts';
 import { sizeOf } from '../tensor.ts';
+import { scaleOf } from './command.ts';
 import { readingOptions } from './data-settings.ts';
 import type { Figure } from './figures.ts';
 import { dataSetOf } from './sample-inputs.ts';
-import { type Batched, imageOf, joined, type Ready, withNetwork } from './sample-ready.ts';
+import { type Batched, count, imageOf, joined, type Ready, withNetwork } from './sample-ready.ts';
 import type { ImageShape } from './sampling.ts';
 
 /** Columns of the figures that follow the chain. */
@@ -58,12 +59,7 @@ export async function drawFigure(ready: Ready, figure: Figure): Promise<Picture>
   return along(ready, figure === 'x0-trajectory');
 }
 
-/** Few images, unless told otherwise: the full chain is long. */
-const count = ({ settings, given }: Ready, otherwise: number): number => (given.has('n') ? settings.n : otherwise);
-
 const shapeOf = (n: number, [h, w, c]: ImageShape) => [n, h, w, c] as const;
-
-const scaleOf = ([height, width]: ImageShape): number => Math.max(1, Math.floor(64 / Math.max(height, width)));
 
 const cell = (set: Float32Array, n: number, image: ImageShape, caption: string): Cell => ({ image: toBytes(imageOf(set, n, image)), caption });
 
@@ -114,7 +110,7 @@ async function lastSteps(ready: Ready): Promise<Picture> {
 
 /** Real images and what q(x_t | x_0) makes of them, with one noise for each. t = 0 has had one step of noise. */
 async function forward(ready: Ready): Promise<Picture> {
-  const { placed, settings, given } = ready, image = ready.image(), { diffusion } = placed, { T } = diffusion.schedule, n = given.has('n') ? settings.n : 6;
+  const { placed, settings } = ready, image = ready.image(), { diffusion } = placed, { T } = diffusion.schedule, n = count(ready, 6);
   const data = await loadDataset(dataSetOf(placed, settings.data), { limit: n, ...readingOptions(settings, placed.from?.run) });
   if (sizeOf([data.height, data.width, data.channels]) !== sizeOf(image) || data.height !== image[0])
     throw new DdpmError('E-SHAPE', `the images of ${data.name} are ${data.height}×${data.width}×${data.channels}, and the model makes ${image.join('×')}. Choose the data that it was trained on with --data.`);

@@ -21,6 +21,9 @@ export interface Ready {
   readonly options: SamplerOptions & { readonly steps: number };
 }
 
+/** As many images as --n says, otherwise fewer than a grid has: pictures of a long chain, or of what was given, show few. */
+export const count = ({ settings, given }: Ready, otherwise: number): number => (given.has('n') ? settings.n : otherwise);
+
 /** Files that were written: what they are, and where. */
 export type Written = [what: string, path: string][];
 

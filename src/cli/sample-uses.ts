@@ -11,17 +11,13 @@ import { DdpmError } from '../errors.ts';
 import { captionedGrid, type Cell } from '../io/caption.ts';
 import { type Picture, toBytes } from '../io/picture.ts';
 import { withSampling } from '../io/scheduler.ts';
-import { say } from './command.ts';
+import { say, scaleOf } from './command.ts';
 import { readImages, readMask } from './sample-inputs.ts';
-import { imageOf, joined, type Ready, repeated, withNetwork } from './sample-ready.ts';
+import { count, imageOf, joined, type Ready, repeated, withNetwork } from './sample-ready.ts';
 import type { ImageShape } from './sampling.ts';
 
 /** Versions of each image, unless --n says otherwise. */
 const VERSIONS = 6;
-
-const versions = ({ settings, given }: Ready): number => (given.has('n') ? settings.n : VERSIONS);
-
-const scaleOf = ([height, width]: ImageShape): number => Math.max(1, Math.floor(64 / Math.max(height, width)));
 
 /** Pictures of a set with one caption. */
 const cells = (set: Float32Array, image: ImageShape, caption: (n: number) => string): Cell[] =>
@@ -35,7 +31,7 @@ const evaluations = ({ placed: { diffusion }, options }: Ready, timesteps: reado
 
 /** A row for each image: itself, with noise, and versions of it. */
 export async function editing(ready: Ready, names: string): Promise<Picture> {
-  const { placed, settings, options } = ready, image = ready.image(), { diffusion } = placed, each = versions(ready);
+  const { placed, settings, options } = ready, image = ready.image(), { diffusion } = placed, each = count(ready, VERSIONS);
   const given = await readImages(names, '--from', image, placed, settings.data), starts = repeated(given.images, each, image), N = given.names.length * each;
   const strength = settings.strength ?? 0.6, steps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength);
   return withNetwork(ready, N, evaluations(ready, steps), `${each} versions of ${given.names.join(', ')} from t = ${steps[0]} (strength ${strength})`, async ({ network, batches }) => {
@@ -51,7 +47,7 @@ export async function editing(ready: Ready, names: string): Promise<Picture> {
 
 /** Two rows between a and b: through x_t with one noise, and through DDIM's latents. */
 export async function interpolating(ready: Ready, names: string): Promise<Picture> {
-  const { placed, settings, options } = ready, image = ready.image(), { diffusion } = placed, n = ready.given.has('n') ? settings.n : 8;
+  const { placed, settings, options } = ready, image = ready.image(), { diffusion } = placed, n = count(ready, 8);
   const { names: two, images } = await readImages(names, '--interpolate', image, placed, settings.data);
   if (two.length !== 2) throw new DdpmError('E-USAGE', `--interpolate takes two images with a comma between them, such as --interpolate 12,97 or a.png,b.png; it got ${two.length}.`);
   const ends = [imageOf(images, 0, image), imageOf(images, 1, image)] as const, strength = settings.strength ?? 0.5;
@@ -68,7 +64,7 @@ export async function interpolating(ready: Ready, names: string): Promise<Pictur
 
 /** A row for each image: itself, what is left of it, and versions of it. */
 export async function inpainting(ready: Ready, names: string): Promise<Picture> {
-  const { placed, settings, options } = ready, image = ready.image(), { diffusion } = placed, each = versions(ready), [height, width, channels] = image;
+  const { placed, settings, options } = ready, image = ready.image(), { diffusion } = placed, each = count(ready, VERSIONS), [height, width, channels] = image;
   if (settings.mask === null) throw new DdpmError('E-USAGE', `--inpaint needs a mask: --mask FILE.png, white where to paint, or a box --mask x,y,width,height, such as --mask 0,0,${Math.floor(width / 2)},${height}.`);
   const { names: list, images } = await readImages(names, '--inpaint', image, placed, settings.data), mask = await readMask(settings.mask, image), N = list.length * each;
   const { jumpLength, resamples } = settings, total = repaintPath(options.steps, jumpLength, resamples).length;

@@ -1,4 +1,4 @@
-// Every setting of train, sample and eval, in one table each: flags, --help, config files, checks, defaults and types all come from here.
+// Every setting of every command, in one table each: flags, --help, config files, checks, defaults and types all come from here.
 
 import { SAMPLERS } from '../diffusion/samplers/table.ts';
 import { LOSSES } from '../diffusion/losses.ts';

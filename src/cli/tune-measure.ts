@@ -6,7 +6,7 @@ import type { Engine } from '../gpu/engine.ts';
 import type { Plan } from '../gpu/plan.ts';
 import { timePlan } from '../gpu/profile.ts';
 import type { Slice } from '../gpu/kernel.ts';
-import { typedAs } from './flags.ts';
+import { typedAlone } from './flags.ts';
 import type { Case, Work } from './tune-cases.ts';
 
 export interface Verdict {
@@ -176,7 +176,7 @@ async function check(engine: Engine, made: Made, item: Case): Promise<{ right: C
       if (why === null) right.push(choice);
       else wrong.push(`${sayChoice(choice)} ${why}`);
     }
-    if (!right.includes(usual)) throw new DdpmError('E-KERNEL', `${made.op} ${item.label}: ${wrong[0]}. This device or its driver computes something else than it should. See: ${typedAs('doctor').replace(/ --$/, '')}`);
+    if (!right.includes(usual)) throw new DdpmError('E-KERNEL', `${made.op} ${item.label}: ${wrong[0]}. This device or its driver computes something else than it should. See: ${typedAlone('doctor')}`);
     return { right, wrong };
   } finally {
     engine.closeScope(scope);

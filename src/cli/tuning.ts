@@ -12,7 +12,7 @@ import { writeAtomic } from '../io/files.ts';
 import { openEngine, type OpenedEngine } from '../node.ts';
 import type { Precision } from '../ops/precision.ts';
 import { describeDevice, say } from './command.ts';
-import { typedAs } from './flags.ts';
+import { typedAlone } from './flags.ts';
 
 /** Marks the file; the value is the version of its form. */
 const MARK = 'ddpm.wgsl tuning';
@@ -68,7 +68,7 @@ export function readTuning(path: string): TuningFile {
     throw wrong(`is damaged: ${(error as Error).message}`, error);
   }
   const plain = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
-  if (!plain(json) || !(MARK in json)) throw wrong(`holds no choices of kernels, as ${typedAs('tune')} writes them and each run has in its ${TUNING}.`);
+  if (!plain(json) || !(MARK in json)) throw wrong(`holds no choices of kernels, as ${typedAlone('tune')} writes them and each run has in its ${TUNING}.`);
   if (json[MARK] !== VERSION) throw wrong(`has the format ${String(json[MARK])}, and this version reads ${VERSION}.`);
   const { adapter, kernels: measured, date, choices } = json;
   const isChoice = (value: unknown): value is Choice => plain(value) && Object.values(value).every((v) => typeof v === 'string' || Number.isFinite(v));
@@ -105,7 +105,7 @@ export function tuningFor(info: Adapter, setting: string, recorded: string | nul
 function measuredHere(info: Adapter): Tuning {
   const path = tuningPath(info);
   if (!existsSync(path)) return NONE;
-  const passOver = (why: string): Tuning => ({ ...NONE, warnings: [`${why} The table of defaults is used; to measure again: ${typedAs('tune').replace(/ --$/, '')}`] });
+  const passOver = (why: string): Tuning => ({ ...NONE, warnings: [`${why} The table of defaults is used; to measure again: ${typedAlone('tune')}`] });
   try {
     const { choices, kernels: measured, date } = readTuning(path);
     if (measured !== kernelDigest()) return passOver(`${path} was measured with other kernels, on ${day(date)}.`);

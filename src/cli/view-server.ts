@@ -7,6 +7,7 @@ import { basename, join, resolve, sep } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { reportPage, viewPage } from '../web/build.ts';
 import type { MetricsLine, Run, RunReport, SampleGrid } from '../web/view/run.ts';
+import { typedAlone } from './flags.ts';
 import { isRun } from './run-folder.ts';
 
 const LOOPBACK = '127.0.0.1';
@@ -96,23 +97,22 @@ export async function makeReport(paths: readonly string[]): Promise<string> {
 const spread = <T>(list: readonly T[], count: number): T[] =>
   list.length <= count ? [...list] : Array.from({ length: count }, (_, i) => list[Math.round(((i + 1) * list.length) / count) - 1]!);
 
+/** Of those that are numbers, null where none is. */
+function average(values: readonly unknown[]): number | null {
+  const numbers = values.filter((v): v is number => typeof v === 'number');
+  return numbers.length ? Number((numbers.reduce((a, b) => a + b, 0) / numbers.length).toPrecision(6)) : null;
+}
+
 /** Means of neighbouring lines; a step that was skipped stays to be seen. */
 export function thinned(lines: readonly MetricsLine[], count: number): MetricsLine[] {
   const size = Math.ceil(lines.length / count);
   if (size <= 1) return [...lines];
   return Array.from({ length: Math.ceil(lines.length / size) }, (_, i) => {
     const group = lines.slice(i * size, (i + 1) * size), last = group.at(-1)!;
-    const mean = (key: string): number | null => {
-      const values = group.map((line) => line[key]).filter((v): v is number => typeof v === 'number');
-      return values.length ? Number((values.reduce((a, b) => a + b, 0) / values.length).toPrecision(6)) : null;
-    };
+    const mean = (key: string): number | null => average(group.map((line) => line[key]));
     const levels = group.map((line) => line['loss_by_t']).filter(Array.isArray) as (number | null)[][];
-    const level = (i: number): number | null => {
-      const values = levels.map((each) => each[i]).filter((v) => typeof v === 'number');
-      return values.length ? Number((values.reduce((a, b) => a + b, 0) / values.length).toPrecision(6)) : null;
-    };
     const bad = group.find((line) => line['nonfinite'] !== undefined);
-    return { ...last, loss: mean('loss'), grad_norm: mean('grad_norm'), images_per_s: mean('images_per_s'), ...(levels[0] && { loss_by_t: levels[0].map((_, k) => level(k)) }), ...(bad && { nonfinite: bad['nonfinite']! }) };
+    return { ...last, loss: mean('loss'), grad_norm: mean('grad_norm'), images_per_s: mean('images_per_s'), ...(levels[0] && { loss_by_t: levels[0].map((_, k) => average(levels.map((each) => each[k]))) }), ...(bad && { nonfinite: bad['nonfinite']! }) };
   });
 }
 
@@ -128,7 +128,7 @@ export interface OpenView {
  * @throws DdpmError E-FILE where the path is no run and holds none, E-USAGE where no port is free
  */
 export async function openView(path: string, port: number): Promise<OpenView> {
-  if (!existsSync(path)) throw new DdpmError('E-FILE', `there is no run or folder ${path}. Start a run with npm run train, or name another folder.`);
+  if (!existsSync(path)) throw new DdpmError('E-FILE', `there is no run or folder ${path}. Start a run with ${typedAlone('train')}, or name another folder.`);
   const page = await viewPage();
   const root = resolve(path);
   const server = createServer((request, response) => {

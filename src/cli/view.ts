@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { writeAtomic } from '../io/files.ts';
 import { quoted, runCommand } from './command.ts';
-import { type Command, helpText, parseFlags } from './flags.ts';
+import { type Command, helpText, parseFlags, typedAlone } from './flags.ts';
 import { VIEW } from './settings.ts';
 import { makeReport, openView, runsIn } from './view-server.ts';
 
@@ -19,7 +19,7 @@ async function view(): Promise<number> {
   }
   const named = positional ?? 'runs';
   const path = existsSync(named) ? named : join('runs', named);
-  if (!existsSync(path)) throw new DdpmError('E-FILE', `there is no run or folder ${named}. Start a run with npm run train, or name another folder.`);
+  if (!existsSync(path)) throw new DdpmError('E-FILE', `there is no run or folder ${named}. Start a run with ${typedAlone('train')}, or name another folder.`);
   if (settings.report) {
     const runs = runsIn(path);
     if (runs.length === 0) throw new DdpmError('E-FILE', `${path} is no run and holds none, so there is nothing to report on.`);
