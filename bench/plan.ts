@@ -1,5 +1,5 @@
 // npm run bench -- plan: dispatches and memory of the presets' plans, counted on a device of paper: nothing is allocated, and no GPU is needed.
-import { PRESET_NAMES, PRESETS, type PresetName } from '../src/cli/presets.ts';
+import { PRESETS, type PresetName } from '../src/cli/presets.ts';
 import { Sampler } from '../src/diffusion/sampler.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import type { Plan } from '../src/gpu/plan.ts';
@@ -8,12 +8,6 @@ import { place, trainingOf } from './model.ts';
 
 const MiB = 2 ** 20;
 
-export interface PlanCount {
-  readonly name: string;
-  readonly dispatches: number;
-  readonly mib: number;
-}
-
 /** Dispatches by kernel, most first. */
 function byKernel(plan: Plan<unknown>): [string, number][] {
   const counts = new Map<string, number>();
@@ -21,22 +15,19 @@ function byKernel(plan: Plan<unknown>): [string, number][] {
   return [...counts].sort((a, b) => b[1] - a[1]);
 }
 
-/** Counts the plans of each preset as a GPU and as a CPU (8-wide subgroups) would run them. */
-export function plans(presets: readonly PresetName[], batch: number | null, each: boolean, checkpointBlocks = false): PlanCount[] {
-  const counts: PlanCount[] = [];
-  for (const preset of presets.length ? presets : PRESET_NAMES)
+/** Prints the counts of each preset's plans as a GPU and as a CPU (8-wide subgroups) would run them. */
+export function plans(presets: readonly PresetName[], batch: number | null, each: boolean, checkpointBlocks = false): void {
+  for (const preset of presets)
     for (const [kind, width] of [['GPU', 32], ['CPU', 8]] as const) {
       const engine = new Engine(paperDevice(width)), N = batch ?? PRESETS[preset].batchSize;
       const { training } = trainingOf(engine, preset, N, false, checkpointBlocks);
       const { unet, diffusion, size, channels } = place(engine, preset, false);
       const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [N, size, size, channels], { method: 'ddim', steps: 50 });
       const report = (name: string, dispatches: number, bytes: number) => {
-        counts.push({ name: `${name}/${preset}/${kind}/${N}`, dispatches, mib: bytes / MiB });
         console.log(`${name.padEnd(7)} ${preset.padEnd(13)} batch ${String(N).padStart(4)} on a ${kind}: ${String(dispatches).padStart(5)} dispatches ${(bytes / MiB).toFixed(1).padStart(9)} MiB`);
       };
       report('train', training.plan.dispatches, training.plan.pool.totalBytes);
       if (each) for (const [kernel, calls] of byKernel(training.plan)) console.log(`        ${String(calls).padStart(5)} ${kernel}`);
       report('sample', sampler.dispatches, sampler.bytes);
     }
-  return counts;
 }

@@ -47,22 +47,21 @@ async function main(): Promise<void> {
   });
   if (values.help) return void console.log(HELP);
   if (values.preset && !PRESET_NAMES.includes(values.preset as PresetName)) throw new DdpmError('E-USAGE', `there is no preset "${values.preset}"; the presets are ${PRESET_NAMES.join(', ')}.`);
-  if (positionals[0] === 'plan') return void plans(values.preset ? [values.preset as PresetName] : [], values['batch-size'] ? Number(values['batch-size']) : null, values.profile ?? false, values['checkpoint-blocks']);
-  if (positionals[0] === 'host') {
-    const name = (values.preset as PresetName | undefined) ?? 'tiny';
-    return host(name, Number(values['batch-size'] ?? PRESETS[name].batchSize));
-  }
-  if (positionals[0] === 'toggles') {
-    const name = (values.preset as PresetName | undefined) ?? 'tiny';
-    return toggles(name, Number(values['batch-size'] ?? PRESETS[name].batchSize), Number(values.seconds ?? 9));
-  }
+  const number = (flag: 'batch-size' | 'seconds'): number | null => {
+    const text = values[flag], value = Number(text);
+    if (text !== undefined && !(value > 0 && (flag === 'seconds' || Number.isInteger(value)))) throw new DdpmError('E-USAGE', `--${flag} is "${text}"; it must be a ${flag === 'seconds' ? '' : 'whole '}number above 0.`);
+    return text === undefined ? null : value;
+  };
+  const [mode] = positionals, named = values.preset as PresetName | undefined, batchSize = number('batch-size'), duration = number('seconds');
+  const small = named ?? 'tiny', smallBatch = batchSize ?? PRESETS[small].batchSize;
+  if (values.json && ['plan', 'host', 'startup', 'toggles'].includes(mode!)) throw new DdpmError('E-USAGE', `--json does not go with ${mode}, which only prints. Leave it out.`);
+  if (mode === 'plan') return plans(named ? [named] : PRESET_NAMES, batchSize, values.profile ?? false, values['checkpoint-blocks']);
+  if (mode === 'host') return host(small, smallBatch);
+  if (mode === 'toggles') return toggles(small, smallBatch, duration ?? 9);
   const opened = await openEngine({ timestamps: true });
   const { engine, info, software } = opened;
-  const preset = (values.preset as PresetName | undefined) ?? (software ? 'tiny' : 'ddpm-cifar10');
-  const batch = Number(values['batch-size'] ?? PRESETS[preset].batchSize);
-  const seconds = Number(values.seconds ?? 3);
+  const preset = named ?? (software ? 'tiny' : 'ddpm-cifar10'), batch = batchSize ?? PRESETS[preset].batchSize, seconds = duration ?? 3;
   console.log(`${info.description || info.device || info.vendor} · ${info.architecture} · ${engine.device.features.has('timestamp-query') ? 'device timestamps' : 'wall clock'} · ${preset}, batch ${batch}`);
-  const mode = positionals[0];
   const benchmarks: object[] = [];
   if (mode === 'step' || mode === 'scale') {
     const report = (r: StepResult) => {
@@ -120,6 +119,7 @@ async function main(): Promise<void> {
       if (!heads.has(`${T}`)) await run(attentionCases(engine, [batch, T, C, h]));
       heads.add(`${T}`);
     }
+    if (seen.size === 0) throw new DdpmError('E-USAGE', `no kernel's name contains ${filters.map((f) => `"${f}"`).join(' and ')} at the shapes of ${preset}. See: npm run bench -- --help`);
   }
 
   if (values.json)
