@@ -105,6 +105,7 @@ cli('what it refuses', async () => {
     [`--real --data shapes --classifier ${at('images.npz')}`, 1, 'E-FILE', 'zip archive'],
     [`${at('images.npz')} --features pixels`, 2, 'E-USAGE which images are the real ones', '--data'],
     [at('nothing'), 1, 'E-FILE', 'is not there'],
+    [`${at('a')} --nll --sample-steps 5`, 2, 'E-USAGE --sample-steps is for distances', '--nll draws no images'],
   ] as const;
   await Promise.all(refused.map(async ([line, code, ...words]) => ended(await run('eval', line), code, ...words)));
 });

@@ -12,7 +12,7 @@ import { measure, type Real } from './eval-distance.ts';
 import { openExtractor, trainFeatures } from './eval-features.ts';
 import { reportLikelihood } from './eval-likelihood.ts';
 import { drawImages, holdsImages, keepImages, type Measured, readImages, realImages } from './eval-images.ts';
-import { type Command, helpText, type Parsed, parseFlags, typedAs } from './flags.ts';
+import { camel, type Command, helpText, type Parsed, parseFlags, typedAs } from './flags.ts';
 import { describeEnvironment } from './run-folder.ts';
 import { type PlacedModel, placeModel } from './sampling.ts';
 import { EVAL } from './settings.ts';
@@ -24,15 +24,20 @@ const COMMAND: Command = {
   positional: '[run | checkpoint | folder with config.json | folder of PNGs | FILE.npz]',
 };
 
+/** What --nll, which draws nothing and compares no features, would pass over in silence. */
+const OF_DISTANCES = ['features', 'classifier', 'inception-weights', 'real-statistics', 'statistics', 'keep-images', 'sampler', 'sample-steps', 'spacing', 'timesteps', 'eta', 'inner-steps', 'snr'] as const satisfies (keyof typeof EVAL)[];
+
 async function evaluate(): Promise<number> {
   const parsed = parseFlags(EVAL, COMMAND, process.argv.slice(2), { env: process.env });
-  const { settings, positional } = parsed;
+  const { settings, positional, given } = parsed;
   if (settings.help) {
     process.stdout.write(`${helpText(EVAL, COMMAND)}\n`);
     return 0;
   }
   if (Number(positional !== null) + Number(settings.real) + Number(settings.trainFeatures) !== 1)
     throw new DdpmError('E-USAGE', `eval takes one of: a run, a model or images to measure (${typedAs('eval')} runs/NAME); --real, which measures real images; --train-features, which measures nothing.`);
+  const stray = settings.nll ? OF_DISTANCES.find((flag) => given.has(camel(flag))) : undefined;
+  if (stray) throw new DdpmError('E-USAGE', `--${stray} is for distances, and --nll draws no images and compares no features. Leave one of them out.`);
   const { opened, tuning } = await openTuned(settings);
   if (settings.trainFeatures) await trainFeatures(opened, settings);
   else await report(opened, parsed);

@@ -316,7 +316,7 @@ function readJson(path: string): unknown {
 }
 
 /** 'batch-size' → 'batchSize'. */
-const camel = (name: string): string => name.replace(/-(.)/g, (_, c: string) => c.toUpperCase());
+export const camel = (name: string): string => name.replace(/-(.)/g, (_, c: string) => c.toUpperCase());
 
 /** 'batch_size' and 'batchSize' → 'batch-size'. */
 const kebab = (name: string): string => name.replaceAll('_', '-').replace(/([a-z0-9])([A-Z])/g, '$1-$2').toLowerCase();

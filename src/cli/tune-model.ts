@@ -14,7 +14,7 @@ import type { UNetFields } from '../nn/config.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { DeviceImages } from '../ops/random.ts';
-import { settingsFromJson } from './flags.ts';
+import { camel, settingsFromJson } from './flags.ts';
 import { Network } from './network.ts';
 import { modelConfig, type PresetName, type ResolvedSettings, resolveSettings } from './presets.ts';
 import { modelPath, namedRun } from './sampling.ts';
@@ -31,7 +31,7 @@ export interface TunedModel {
   readonly samples: number;
 }
 
-const defaults = (): TrainSettings => Object.fromEntries(Object.entries(TRAIN).map(([name, { default: value }]) => [name.replace(/-(.)/g, (_, c: string) => c.toUpperCase()), value])) as unknown as TrainSettings;
+const defaults = (): TrainSettings => Object.fromEntries(Object.entries(TRAIN).map(([name, { default: value }]) => [camel(name), value])) as unknown as TrainSettings;
 
 /** The model that is named, or the preset; flags have the last word. */
 export async function tunedModel(named: string | null, asked: Settings<typeof TUNE>, software: boolean): Promise<TunedModel> {
