@@ -1,9 +1,11 @@
 // What the pages are made of, without a browser: runs as files, drawing with inpainting and interpolation, charts.
 import { readFileSync } from 'node:fs';
+import { request } from 'node:http';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { logTicks, nearestIndex, smoothed, ticks } from '../src/web/axes.ts';
 import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts';
+import { openWeb } from '../src/cli/web.ts';
 import { functionIn } from '../src/web/site/source.ts';
 import { trainingPaths } from '../src/data/images.ts';
 import { makeShapes } from '../src/data/shapes.ts';
@@ -21,6 +23,17 @@ import { normals } from './ref/random.ts';
 import { STREAM } from '../src/philox.ts';
 
 const site = suite('pages without a browser');
+
+site('the server gives the pages and nothing else, whatever is asked for, and refuses a port that is taken', async () => {
+  const { url, close } = await openWeb(0), { port } = new URL(url);
+  const status = (path: string): Promise<number | undefined> => new Promise((done, fail) => request({ host: '127.0.0.1', port, path }, (response) => done(response.resume().statusCode)).on('error', fail).end());
+  try {
+    for (const [path, wanted] of [['/', 200], ['/worker.js?x', 200], ['//', 404], ['/../package.json', 404], ['/data/../../package.json', 404]] as const) assert.is(await status(path), wanted, path);
+    await assertError(() => openWeb(Number(port)), 'E-USAGE', /port \d+ cannot be used .* --port/);
+  } finally {
+    close();
+  }
+});
 
 site('a run comes back from its file, its images only where they are few', async () => {
   const tensor = (values: number[]) => new Map([['a.weight', { shape: [values.length], data: Float32Array.from(values) }]]);
