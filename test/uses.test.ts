@@ -124,6 +124,7 @@ uses('slerp keeps the length that normals have, and reaches its ends', async () 
 // ---- inpainting
 uses('the path of RePaint', async () => {
   assert.equal(repaintPath(4, 2, 1), [0, 1, 2, 3]);
+  assert.equal(repaintPath(4, 0, 1), [0, 1, 2, 3], 'without jumps their length does not matter');
   // Levels 3, 2, 1, 0: at 0, with a step left, one jump of 2 back up.
   assert.equal(repaintPath(4, 2, 2), [0, 1, 2, 1, 2, 3]);
   // As its get_schedule_jump has it for 10 steps, jumps of 3, twice each: 9 8 7 6 | 9 8 7 6 5 4 3 | 6 5 4 3 2 1 0 | 3 2 1 0 -1, a row for every fall.

@@ -30,7 +30,7 @@ export function repaintPath(steps: number, jumpLength = 10, resamples = 10): num
   if (resamples > 1 && !(Number.isInteger(jumpLength) && jumpLength >= 1 && jumpLength < steps))
     throw new DdpmError('E-USAGE', `a jump of ${jumpLength} steps does not go with ${steps} steps: it must be a whole number from 1 to ${steps - 1}.`);
   const jumps = new Map<number, number>();
-  for (let at = 0; at < steps - jumpLength; at += jumpLength) jumps.set(at, resamples - 1);
+  if (resamples > 1) for (let at = 0; at < steps - jumpLength; at += jumpLength) jumps.set(at, resamples - 1);
   const path: number[] = [];
   // `at` counts the steps that will be left after the next one: 0 is the last timestep.
   for (let at = steps - 1; at >= 0; at--) {
