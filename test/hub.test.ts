@@ -31,6 +31,8 @@ interface Manners {
   breakAfter?: number;
   ranges?: boolean;
   sum?: string;
+  /** The model has a new name, which answers to the old one lead to. */
+  moved?: boolean;
   files?: Record<string, Uint8Array>;
 }
 
@@ -41,7 +43,8 @@ async function withHub(manners: Manners, test: (hub: { endpoint: string; folder:
     const files = manners.files ?? FILES, { pathname } = new URL(request.url!, 'http://hub'), range = request.headers.range;
     log.push(`${request.method} ${pathname}${range ? ` ${range}` : ''}`);
     if (pathname === '/api/models/some/model/revision/main') return json(response, { sha: COMMIT, siblings: Object.keys(files).map((rfilename) => ({ rfilename })) });
-    const large = pathname.startsWith('/store/'), name = pathname.replace(large ? '/store/' : `/some/model/resolve/${COMMIT}/`, ''), bytes = files[name];
+    if (manners.moved && pathname.startsWith('/some/')) return void response.writeHead(307, { location: pathname.replace('/some/', '/new/'), 'content-length': 7 }).end(request.method === 'HEAD' ? '' : 'not yet');
+    const large = pathname.startsWith('/store/'), name = pathname.replace(large ? '/store/' : `/${manners.moved ? 'new' : 'some'}/model/resolve/${COMMIT}/`, ''), bytes = files[name];
     if (!bytes) return void response.writeHead(404).end();
     const { sha256, blob } = sums(bytes);
     // As the hub does it: large files lie elsewhere, and the redirect carries their checksum and length.
@@ -103,6 +106,13 @@ hub('a hub without ranges sends all of it again', () =>
     writeFileSync(partOf(folder), WEIGHTS.subarray(0, 1000));
     await fetchModel('some/model', folder, { endpoint, pause: 1 });
     assert.equal(new Uint8Array(readFileSync(join(folder, BIG))), new Uint8Array(WEIGHTS));
+  }));
+
+hub('redirects within the hub are followed to the file that they stand for', () =>
+  withHub({ moved: true }, async ({ endpoint, folder }) => {
+    const { files } = await fetchModel('some/model', folder, { endpoint, pause: 1 });
+    for (const { name, bytes } of files) assert.equal([new Uint8Array(readFileSync(join(folder, name))), bytes], [new Uint8Array(FILES[name]), FILES[name].length]);
+    assert.ok((await fetchModel('some/model', folder, { endpoint })).files.every(({ there }) => there));
   }));
 
 hub('bytes that are wrong are never a model', () =>

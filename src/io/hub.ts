@@ -12,6 +12,8 @@ const WEIGHTS = 'diffusion_pytorch_model';
 const WANTED = ['model_index.json', 'config.json', 'scheduler_config.json', 'scheduler/scheduler_config.json', 'unet/config.json', `${WEIGHTS}.safetensors`, `unet/${WEIGHTS}.safetensors`];
 /** A connection that breaks is made again so often without a byte more; each time the download goes on where it stopped. */
 const TRIES = 4;
+/** Redirects within the hub that are followed before it says what a file is. */
+const REDIRECTS = 5;
 
 export interface HubOptions {
   /** The hub's address. */
@@ -130,12 +132,18 @@ async function append(url: string, part: string, total: number, onProgress: (don
 }
 
 async function factsOf(url: string): Promise<Facts> {
-  // Not redirected: the store that large files lie in does not know their checksum.
-  const response = await get(url, { method: 'HEAD', redirect: 'manual', headers: { 'accept-encoding': 'identity' } });
-  if (response.status >= 400) throw refused(response, url, new URL(url).origin);
-  const header = (name: string): string | null => response.headers.get(name);
+  const { origin } = new URL(url), head = (at: string): Promise<Response> => get(at, { method: 'HEAD', redirect: 'manual', headers: { 'accept-encoding': 'identity' } });
+  let response = await head(url);
+  const header = (name: string): string | null => response.headers.get(name), redirected = (): boolean => response.status >= 300 && response.status < 400;
+  // Within the hub a redirect is followed, as that of a model with a new name; the store that large files lie in does not know their checksum.
+  for (let left = REDIRECTS; redirected() && !header('x-linked-etag') && left > 0; left--) {
+    const next = new URL(header('location') ?? '', response.url);
+    if (next.origin !== origin) break;
+    response = await head(next.href);
+  }
+  if (response.status >= 400) throw refused(response, url, origin);
   const tag = (header('x-linked-etag') ?? header('etag') ?? '').replace(/^W\//, '').replaceAll('"', '').toLowerCase();
-  const size = Number(header('x-linked-size') ?? header('content-length') ?? NaN);
+  const size = Number(header('x-linked-size') ?? (redirected() ? null : header('content-length')) ?? NaN);
   if (!Number.isSafeInteger(size)) throw new DdpmError('E-NETWORK', `${url}: the hub does not say how long it is.`);
   return { sum: /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(tag) ? tag : null, size };
 }
