@@ -69,7 +69,7 @@ export async function placeModel(engine: Engine, named: string, weights: 'ema' |
   const model = await loadModelFolder(from?.checkpoint.path ?? named, { weights });
   const unet = new UNet(model.config, { dropout: 0 });
   checkChannels(unet, model);
-  const parameters = Parameters.place(engine, unet, { training: false });
+  const parameters = Parameters.place(engine, unet, { training: false, initial: false });
   parameters.write('values', model.tensors, model.file);
   const diffusion = new GaussianDiffusion(engine, model.scheduler.schedule, model.scheduler);
   return { model, from, unet, parameters, diffusion };

@@ -62,7 +62,7 @@ export class Parameters {
       return { count, slices: Object.fromEntries(BUFFERS.map((name) => [name, slice(name)])) as Record<BufferName, Slice> };
     });
     const parameters = new Parameters(engine, chunks, places);
-    for (const chunk of chunks) for (const name of BUFFERS) engine.clear(chunk.slices[name]);
+    for (const { slices } of chunks) for (const slice of new Set(Object.values(slices))) engine.clear(slice);
     if (initial) places.forEach(({ parameter }, i) => parameters.#write('values', places[i]!, initialise(parameter.init, parameter.shape, seed, i)));
     if (training && initial) for (const chunk of chunks) engine.copy(chunk.slices.values, chunk.slices.ema);
     parameters.#bind('values');

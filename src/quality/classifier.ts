@@ -173,7 +173,7 @@ export function readClassifier(bytes: Uint8Array, name: string): { classifier: C
 
 /** Puts a classifier on the device and makes its features an extractor. */
 export function classifierExtractor(engine: Engine, { classifier, tensors }: { classifier: Classifier; tensors: NamedTensors }, source: string, { key, protocol }: { key: string; protocol: string }): Extractor {
-  const parameters = Parameters.place(engine, classifier, { training: false });
+  const parameters = Parameters.place(engine, classifier, { training: false, initial: false });
   parameters.write('values', tensors, source);
   return new NetworkExtractor(engine, { name: 'classifier', key, protocol, width: FEATURES, shape: classifier.shape, forward: (x) => classifier.features(x) });
 }

@@ -20,7 +20,7 @@ const BATCH_NORM_EPS = 1e-3;
 
 type Kernel = number | readonly [height: number, width: number];
 
-/** Zeros until weights are written: drawing 22 million numbers for nothing takes seconds. */
+/** Its weights come from a file: how they start does not matter. */
 class Convolution extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter;
@@ -246,7 +246,7 @@ export function foldBatchNorm(tensors: NamedTensors, source: string): Map<string
 
 /** Puts Inception on the device; its extractor takes images of any size, grey ones too, as pytorch-fid does. */
 export function inceptionExtractor(engine: Engine, tensors: NamedTensors, source: string, key: string): Extractor {
-  const network = new Inception(), parameters = Parameters.place(engine, network, { training: false });
+  const network = new Inception(), parameters = Parameters.place(engine, network, { training: false, initial: false });
   parameters.write('values', foldBatchNorm(tensors, source), source);
   const networks = new Map<string, NetworkExtractor>();
   const protocol = `Inception-v3 (${source}, SHA-256 ${key.split('-').at(-1)}), 2048 features, resized to ${SIDE}×${SIDE} bilinearly`;

@@ -36,7 +36,7 @@ export class Model {
     this.#unet = unet;
     this.scheduler = readScheduler(scheduler === null ? {} : parseConfig(scheduler, 'scheduler_config.json'));
     const schedule = run ? makeSchedule({ name: 'linear', T: run.settings.timesteps }) : this.scheduler.schedule;
-    this.#parameters = Parameters.place(engine, unet, { training: false });
+    this.#parameters = Parameters.place(engine, unet, { training: false, initial: false });
     this.#parameters.write('values', tensors, name);
     this.#diffusion = new GaussianDiffusion(engine, schedule, this.scheduler);
     const { sample_size: size } = unet.config, channels = imageChannels(unet, this.scheduler);
