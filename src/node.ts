@@ -140,7 +140,7 @@ export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngin
     throw new DdpmError(
       'E-NO-ADAPTER',
       `no WebGPU adapter was found.${reason} Linux needs a Vulkan loader (libvulkan1) and a driver: the vendor's for a GPU (in a container NVIDIA_DRIVER_CAPABILITIES must include "graphics"), ` +
-        'or mesa-vulkan-drivers >= 24 for the CPU. npm run train sets up the latter on Debian and Ubuntu.',
+        'or mesa-vulkan-drivers >= 24 for the CPU. In a clone of the repository npm run train sets up the latter on Debian and Ubuntu.',
     );
   const { precision = 'f32' } = options, half = precision === 'f16';
   if (half && !adapter.features.has('shader-f16')) throw new DdpmError('E-LIMIT', `${adapter.info.description || adapter.info.device} has no float16 in shaders (the WebGPU feature shader-f16): use --precision f32.`);

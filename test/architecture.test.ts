@@ -9,7 +9,7 @@ const src = fileURLToPath(new URL('../src', import.meta.url));
 
 /** From the bottom up. A file imports from its own layer and from those above it in this list, which are below it in the building. */
 const LAYERS: readonly (readonly string[])[] = [
-  ['errors.ts', 'philox.ts'],
+  ['errors.ts', 'philox.ts', 'typed.ts'],
   ['gpu/', 'tensor.ts'], // an engine makes tensors over borrowed buffers
   ['clock.ts', 'variants.ts', 'folds.ts', 'autograd.ts'],
   ['ops/'],
@@ -105,6 +105,15 @@ architecture('src/index.ts, the pages and all that they reach need neither Node 
     assert.not.match(readFileSync(join(src, file), 'utf8'), /\b(process|Buffer)\.\w/, `src/${file} uses a global of Node's`);
     assert.not.match(readFileSync(join(src, file), 'utf8'), /\bGPU(BufferUsage|ShaderStage|MapMode|TextureUsage)\b/, `src/${file} uses a global of WebGPU's, which Node lacks: src/gpu/constants.ts has them`);
   }
+});
+
+architecture('messages name a command as it is typed, in a clone and where the package is installed', () => {
+  const commands = [...readFileSync(join(src, 'cli/main.ts'), 'utf8').matchAll(/^ {2}(\w+): \{ help/gm)].map(([, name]) => name);
+  assert.ok(commands.includes('train') && commands.length > 5, `${commands}`);
+  for (const file of files.filter((f) => f.endsWith('.ts')))
+    for (const line of readFileSync(join(src, file), 'utf8').split('\n'))
+      // A line that speaks of clones, or is a comment, may say how it is there.
+      if (!/^\s*(\/\/|\/?\*)|clone/.test(line)) assert.not.match(line.replace(/\/\/ .*/, ''), new RegExp(`(npm run|ddpm-wgsl) (${commands.join('|')})\\b`), `src/${file}: use typedAs of src/typed.ts`);
 });
 
 architecture("only src/node.ts imports 'webgpu'", () => {

@@ -151,7 +151,7 @@ pack('TypeScript finds the types, with the WebGPU types of lib.dom or of @webgpu
 pack('its command is ddpm-wgsl', async () => {
   const command = join(project, 'node_modules/.bin/ddpm-wgsl');
   const commands = [...(await run(command, [])).matchAll(/^ {2}ddpm-wgsl (\w+)/gm)].map(([, name]) => name!);
-  for (const name of commands.slice(0, 1)) assert.match(await run(command, [name, '--help']), `ddpm-wgsl ${name} `);
+  await Promise.all(commands.map(async (name) => assert.match(await run(command, [name, '--help']), new RegExp(`^ddpm-wgsl ${name} [^]*\\n  --help `), name)));
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: Record<string, string> };
   for (const [name, script] of Object.entries(scripts)) if (/tsx src\/cli\/\w+\.ts$/.test(script) && !['build', 'web'].includes(name)) assert.ok(commands.includes(name), `npm run ${name} has no counterpart in src/cli/main.ts`);
   assert.match(await run(command, ['doctor']), /\n\d+ kernels agree with their float64 twins; \d+ need what this device was opened without/);

@@ -14,9 +14,9 @@ import type { OpenedEngine } from '../node.ts';
 import { accuracy, Classifier, classifierExtractor, classifierFile, ClassifierTraining, type Labelled, readClassifier } from '../quality/classifier.ts';
 import { type Extractor, pixels } from '../quality/extractor.ts';
 import { inceptionExtractor } from '../quality/inception.ts';
+import { typedAs } from '../typed.ts';
 import { say } from './command.ts';
 import { readingOptions } from './data-settings.ts';
-import { typedAs } from './flags.ts';
 import { Progress } from './progress.ts';
 import type { EvalSettings } from './settings.ts';
 

@@ -2,8 +2,9 @@
 import { join } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { fetchModel, HUB } from '../io/hub.ts';
+import { typedAs } from '../typed.ts';
 import { mebibytes, quoted, runCommand, say } from './command.ts';
-import { type Command, helpText, parseFlags, typedAs } from './flags.ts';
+import { type Command, helpText, parseFlags } from './flags.ts';
 import { FETCH } from './settings.ts';
 
 const COMMAND: Command = { name: 'fetch', help: 'Downloads a pretrained model; HF_ENDPOINT names another hub than huggingface.co.', positional: '<owner/name>' };

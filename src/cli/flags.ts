@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DdpmError } from '../errors.ts';
+import { typedAs } from '../typed.ts';
 import type { NumberSetting, Setting, Settings, Table } from './settings.ts';
 
 /** What a command is called and takes besides flags. */
@@ -14,12 +15,6 @@ export interface Command {
   /** The one argument without a flag, if the command takes one; it must be given unless it stands in [brackets]. */
   readonly positional?: string;
 }
-
-/** A command as the user types it: `npm run train --` in a clone, `ddpm-wgsl train` where the package is installed. */
-export const typedAs = (command: string): string => (import.meta.url.endsWith('.ts') ? `npm run ${command} --` : `ddpm-wgsl ${command}`);
-
-/** The same where no flag follows. */
-export const typedAlone = (command: string): string => typedAs(command).replace(/ --$/, '');
 
 export interface Parsed<T extends Table> {
   readonly settings: Settings<T>;

@@ -6,7 +6,7 @@ import type { Engine } from '../gpu/engine.ts';
 import type { Plan } from '../gpu/plan.ts';
 import { timePlan } from '../gpu/profile.ts';
 import type { Slice } from '../gpu/kernel.ts';
-import { typedAlone } from './flags.ts';
+import { typedAlone } from '../typed.ts';
 import type { Case, Work } from './tune-cases.ts';
 
 export interface Verdict {

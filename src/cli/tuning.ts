@@ -11,8 +11,8 @@ import * as kernels from '../gpu/kernels.gen.ts';
 import { writeAtomic } from '../io/files.ts';
 import { openEngine, type OpenedEngine } from '../node.ts';
 import type { Precision } from '../ops/precision.ts';
+import { typedAlone } from '../typed.ts';
 import { describeDevice, say } from './command.ts';
-import { typedAlone } from './flags.ts';
 
 /** Marks the file; the value is the version of its form. */
 const MARK = 'ddpm.wgsl tuning';

@@ -5,9 +5,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { basename, join, resolve, sep } from 'node:path';
 import { DdpmError } from '../errors.ts';
+import { typedAlone } from '../typed.ts';
 import { reportPage, viewPage } from '../web/build.ts';
 import type { MetricsLine, Run, RunReport, SampleGrid } from '../web/view/run.ts';
-import { typedAlone } from './flags.ts';
 import { isRun } from './run-folder.ts';
 
 const LOOPBACK = '127.0.0.1';

@@ -4,8 +4,9 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { writeAtomic } from '../io/files.ts';
+import { typedAlone } from '../typed.ts';
 import { quoted, runCommand } from './command.ts';
-import { type Command, helpText, parseFlags, typedAlone } from './flags.ts';
+import { type Command, helpText, parseFlags } from './flags.ts';
 import { VIEW } from './settings.ts';
 import { makeReport, openView, runsIn } from './view-server.ts';
 

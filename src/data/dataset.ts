@@ -6,6 +6,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { readFileOr } from '../io/files.ts';
 import { readNpy } from '../io/npy.ts';
+import { typedAs } from '../typed.ts';
 import { cifarKind, type CifarLabels, parseCifar } from './cifar.ts';
 import { converted } from './convert.ts';
 import { imageFiles, loadFolder } from './folder.ts';
@@ -92,8 +93,8 @@ async function loadFashionMnist(split: 'train' | 'test', folders: readonly strin
   throw new DdpmError('E-DATA', [
     `Fashion-MNIST was not found: ${images} and ${labels} (plain or .gz) lie together in none of its folders.`,
     `It is these four files: ${FASHION_MNIST_FILES.join(', ')}.`,
-    `Put them into any of ${folders.join(', ')}, or name their folder: npm run train -- --data FOLDER.`,
-    'On Debian and Ubuntu: sudo apt-get install dataset-fashion-mnist. To train without files: npm run train -- --data shapes',
+    `Put them into any of ${folders.join(', ')}, or name their folder: ${typedAs('train')} --data FOLDER.`,
+    `On Debian and Ubuntu: sudo apt-get install dataset-fashion-mnist. To train without files: ${typedAs('train')} --data shapes`,
   ].join('\n'));
 }
 

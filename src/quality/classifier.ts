@@ -14,6 +14,7 @@ import { DeviceImages, shuffleIndices } from '../ops/random.ts';
 import { AdamW, type StepLog } from '../optim/adamw.ts';
 import { emaDecay, learningRate } from '../optim/schedules.ts';
 import { Tensor } from '../tensor.ts';
+import { typedAs } from '../typed.ts';
 import { type Extractor, type Images, NetworkExtractor } from './extractor.ts';
 
 /** The images that a classifier is for. */
@@ -167,7 +168,7 @@ export function readClassifier(bytes: Uint8Array, name: string): { classifier: C
   const number = (key: string): number => Number(metadata[key]);
   const shape = { height: number('height'), width: number('width'), channels: number('channels'), classes: number('classes') };
   if (metadata['kind'] !== KIND || !Object.values(shape).every((v) => Number.isInteger(v) && v > 0))
-    throw new DdpmError('E-FILE', `${name} is not a classifier of this program. Train one: npm run eval -- --train-features --data NAME --out FILE.safetensors`);
+    throw new DdpmError('E-FILE', `${name} is not a classifier of this program. Train one: ${typedAs('eval')} --train-features --data NAME --out FILE.safetensors`);
   return { classifier: new Classifier(shape), tensors: tensors as unknown as NamedTensors, metadata };
 }
 

@@ -242,7 +242,7 @@ async function open(): Promise<void> {
     // Whether a run still trains shows in that nothing came for a while.
     setInterval(redraw, 5000);
   }
-  if (shown.length === 0) fill(page, h('p', { className: 'message note' }, 'There is no run here yet. Start one with: npm run train'));
+  if (shown.length === 0) fill(page, h('p', { className: 'message note' }, 'There is no run here yet. Start one with npm run train in a clone, or with ddpm-wgsl train where the package is installed.'));
   showPicker();
   showAll();
   listen();
