@@ -11,13 +11,16 @@ function dimsOf(op: string, pred: Tensor, goal: Tensor): { N: number; P: number;
   return { N, P: goal.size / N / C, C, M };
 }
 
+/** Workgroups for the pixels of every image; where there are more than a dimension of the grid holds, an invocation takes several. */
+export const overPixels = ({ N, P }: { readonly N: number; readonly P: number }): readonly [number, number] => [Math.min(Math.ceil(P / 64), 65535), N];
+
 /** mean((pred - goal)^2) of every image, (N). No gradient flows to goal. */
 export function squaredError(pred: Tensor, goal: Tensor): Tensor {
   const { engine } = pred, dims = dimsOf('squaredError', pred, goal);
   const each = Tensor.empty(engine, [dims.N]);
-  engine.run(k.mse_forward, threads(dims.N), { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
+  engine.run(k.mse_forward, [dims.N], { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
   return record(each, [pred], (deach, [dpred]) => {
-    if (dpred) engine.run(k.mse_backward, threads(dims.N * dims.P), { pred: pred.slice, goal: goal.slice, deach, dpred: dpred.slice, ...dims, accumulate: dpred.accumulate });
+    if (dpred) engine.run(k.mse_backward, overPixels(dims), { pred: pred.slice, goal: goal.slice, deach, dpred: dpred.slice, ...dims, accumulate: dpred.accumulate });
   });
 }
 
@@ -25,9 +28,9 @@ export function squaredError(pred: Tensor, goal: Tensor): Tensor {
 export function smoothL1(pred: Tensor, goal: Tensor, delta: number): Tensor {
   const { engine } = pred, dims = { ...dimsOf('smoothL1', pred, goal), delta };
   const each = Tensor.empty(engine, [dims.N]);
-  engine.run(k.smooth_l1_forward, threads(dims.N), { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
+  engine.run(k.smooth_l1_forward, [dims.N], { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
   return record(each, [pred], (deach, [dpred]) => {
-    if (dpred) engine.run(k.smooth_l1_backward, threads(dims.N * dims.P), { pred: pred.slice, goal: goal.slice, deach, dpred: dpred.slice, ...dims, accumulate: dpred.accumulate });
+    if (dpred) engine.run(k.smooth_l1_backward, overPixels(dims), { pred: pred.slice, goal: goal.slice, deach, dpred: dpred.slice, ...dims, accumulate: dpred.accumulate });
   });
 }
 
