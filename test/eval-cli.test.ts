@@ -106,6 +106,10 @@ cli('what it refuses', async () => {
     [`${at('images.npz')} --features pixels`, 2, 'E-USAGE which images are the real ones', '--data'],
     [at('nothing'), 1, 'E-FILE', 'is not there'],
     [`${at('a')} --nll --sample-steps 5`, 2, 'E-USAGE --sample-steps is for distances', '--nll draws no images'],
+    ['--real --data shapes --eta 1', 2, 'E-USAGE --eta is for models, and --real draws no images'],
+    [`${at('images.npz')} --data shapes --seed 1`, 2, `E-USAGE --seed is for models, and ${at('images.npz')} draws no images`],
+    ['--train-features --data shapes --nll', 2, 'E-USAGE --nll is for measuring, and --train-features measures nothing'],
+    [`${at('a')} --feature-steps 5`, 2, 'E-USAGE --feature-steps is for --train-features'],
   ] as const;
   await Promise.all(refused.map(async ([line, code, ...words]) => ended(await run('eval', line), code, ...words)));
 });

@@ -25,8 +25,18 @@ const COMMAND: Command = {
   positional: '[run | checkpoint | folder with config.json | folder of PNGs | FILE.npz]',
 };
 
-/** What --nll, which draws nothing and compares no features, would pass over in silence. */
-const OF_DISTANCES = ['features', 'classifier', 'inception-weights', 'real-statistics', 'statistics', 'keep-images', 'sampler', 'sample-steps', 'spacing', 'timesteps', 'eta', 'inner-steps', 'snr'] as const satisfies (keyof typeof EVAL)[];
+type Flag = keyof typeof EVAL;
+const OF_FEATURES = ['features', 'classifier', 'inception-weights', 'real-statistics', 'statistics', 'keep-images'] as const satisfies Flag[];
+const OF_SAMPLING = ['sampler', 'sample-steps', 'spacing', 'timesteps', 'eta', 'inner-steps', 'snr'] as const satisfies Flag[];
+
+/** The flags that what is asked for would pass over in silence, and why. */
+function passedOver({ settings, positional }: Parsed<typeof EVAL>): readonly [flags: readonly Flag[], why: string] {
+  const { real, nll, trainFeatures } = settings;
+  if (trainFeatures) return [['nll', 'n', 'split', ...OF_FEATURES, ...OF_SAMPLING, 'batch-size', 'weights'], 'is for measuring, and --train-features measures nothing'];
+  if (nll) return [[...OF_FEATURES, ...OF_SAMPLING, 'feature-steps'], 'is for distances, and --nll draws no images and compares no features'];
+  if (real || holdsImages(positional!)) return [[...OF_SAMPLING, 'seed', 'batch-size', 'weights', 'feature-steps'], `is for models, and ${real ? '--real' : positional} draws no images`];
+  return [['feature-steps'], 'is for --train-features, and this measures a model'];
+}
 
 async function evaluate(): Promise<number> {
   const parsed = parseFlags(EVAL, COMMAND, process.argv.slice(2), { env: process.env });
@@ -37,8 +47,8 @@ async function evaluate(): Promise<number> {
   }
   if (Number(positional !== null) + Number(settings.real) + Number(settings.trainFeatures) !== 1)
     throw new DdpmError('E-USAGE', `eval takes one of: a run, a model or images to measure (${typedAs('eval')} runs/NAME); --real, which measures real images; --train-features, which measures nothing.`);
-  const stray = settings.nll ? OF_DISTANCES.find((flag) => given.has(camel(flag))) : undefined;
-  if (stray) throw new DdpmError('E-USAGE', `--${stray} is for distances, and --nll draws no images and compares no features. Leave one of them out.`);
+  const [flags, why] = passedOver(parsed), stray = flags.find((flag) => given.has(camel(flag)));
+  if (stray) throw new DdpmError('E-USAGE', `--${stray} ${why}. Leave one of them out.`);
   const { opened, tuning } = await openTuned(settings);
   if (settings.trainFeatures) await trainFeatures(opened, settings);
   else await report(opened, parsed);
