@@ -118,6 +118,12 @@ formats('.npy: uint8 and floats in each range give the same bytes, with labels b
   await fails(/value 1 of it is NaN/, () => npyImages(readNpy(npy([1, 1, 2], '<f4', Float32Array.of(0, NaN)), 'x'), 'x'));
   await fails(/4 values of \|u1 take 4 bytes, and 3 follow its header/, () => readNpy(npy([2, 2], '|u1', new Uint8Array(3)), 'x', 'E-DATA'));
   await fails(/do not belong together/, () => loadDataset(join(folder('n2', { 'x.npy': npy([1, 2, 2], '|u1', new Uint8Array(4)), 'labels.npy': npy([2], '|u1', new Uint8Array(2)) }), 'x.npy')));
+  // Of several arrays in a folder labels.npy is that which has as many images.
+  const images = (count: number): Uint8Array => npy([count, 2, 2], '|u1', new Uint8Array(4 * count)), several = folder('n3', { 'a.npy': images(1), 'b.npy': images(2), 'labels.npy': npy([2], '|u1', Uint8Array.of(4, 5)) }), said: string[] = [];
+  assert.equal([...(await loadDataset(join(several, 'b.npy'))).labels!], [4, 5]);
+  assert.is((await loadDataset(join(several, 'a.npy'), { say: (text) => said.push(text) })).labels, null);
+  assert.match(said.join(), /labels\.npy has 2 labels, not the 1 of .*a\.npy: its own would be .*a-labels\.npy$/);
+  await fails(/nor train\.npy; it has a\.npy, b\.npy, labels\.npy\. To train on one array name it: --data .*a\.npy$/, () => loadDataset(several));
 });
 
 formats('the test images of a file of training images lie beside it, or are an error', async () => {

@@ -12,7 +12,7 @@ import { converted } from './convert.ts';
 import { imageFiles, loadFolder } from './folder.ts';
 import { type Dataset, FASHION_MNIST_CLASSES, namesFor } from './images.ts';
 import { npyImages, npyLabels } from './npy.ts';
-import { cifarArchive, cifarFolder, type CifarSource, npyLabelsBeside, plainOrGzip, readIdx } from './read.ts';
+import { cifarArchive, cifarFolder, type CifarSource, npyImageFiles, npyLabelsBeside, plainOrGzip, readIdx } from './read.ts';
 import { makeShapes } from './shapes.ts';
 
 export type { Dataset } from './images.ts';
@@ -124,9 +124,10 @@ async function loadPath(path: string, options: PathOptions): Promise<Dataset> {
   if (images.length > 1) throw new DdpmError('E-DATA', `the folder ${path} has several sets of images: ${images.join(', ')}. Name one of them with --data.`);
   if (images.length === 0 && imageFiles(path).length > 0) return loadFolder(path, options);
   const pickled = files.includes('data_batch_1') ? ' It has the Python version of CIFAR-10; take the "binary version" (cifar-10-binary.tar.gz).' : '';
+  const arrays = npyImageFiles(path);
   const seen = files.length > 0 ? `it has ${files.slice(0, 5).join(', ')}${files.length > 5 ? ` and ${files.length - 5} more` : ''}` : 'it is empty';
   const wanted = split === 'train' ? 'train-images-idx3-ubyte' : 't10k-images-idx3-ubyte';
-  throw new DdpmError('E-DATA', `the folder ${path} holds no ${split} images that can be read: neither ${wanted}[.gz] nor CIFAR's *.bin nor ${split}.npy; ${seen}.${pickled}`);
+  throw new DdpmError('E-DATA', `the folder ${path} holds no ${split} images that can be read: neither ${wanted}[.gz] nor CIFAR's *.bin nor ${split}.npy; ${seen}.${pickled}${arrays.length > 0 ? ` To train on one array name it: --data ${inside(arrays[0]!)}` : ''}`);
 }
 
 /** One file. Where the test images are asked for and a file of training images is named, the test images are those beside it. */
@@ -186,7 +187,11 @@ async function loadNpy(path: string, options: PathOptions): Promise<Dataset> {
   const { range, ...images } = npyImages(readNpy(await readFileOr(path, 'E-DATA'), path, 'E-DATA'), path);
   if (range) options.say(`${path}: the numbers are taken to be in ${range}`);
   const beside = npyLabelsBeside(path);
-  const labels = beside && beside !== path ? npyLabels(readNpy(await readFileOr(beside, 'E-DATA'), beside, 'E-DATA'), beside, images.count) : null;
+  const array = beside && beside !== path ? readNpy(await readFileOr(beside, 'E-DATA'), beside, 'E-DATA') : null;
+  // labels.npy is of one array of a folder; where it has several, the others go without.
+  const others = array && basename(beside!) === 'labels.npy' && array.shape[0] !== images.count && npyImageFiles(dirname(path)).length > 1;
+  if (others) options.say(`${beside} has ${array.shape[0]} labels, not the ${images.count} of ${path}: its own would be ${path.replace(/\.npy$/i, '-labels.npy')}`);
+  const labels = array && !others ? npyLabels(array, beside!, images.count) : null;
   return { name: basename(path).replace(/\.npy$/i, ''), path, ...images, labels, classes: null, flip: false };
 }
 

@@ -90,7 +90,7 @@ export async function loadFolder(folder: string, options: FolderOptions): Promis
 async function decodeAll(root: string, files: readonly string[], { imageSize, channels: wanted, skipBad, say }: FolderOptions): Promise<Decoded> {
   const bad = (error: unknown): void => {
     if (!(error instanceof DdpmError) || error.code !== 'E-DATA') throw error;
-    if (!skipBad) throw new DdpmError('E-DATA', `${error.message} Make it again, delete it, or leave such files out with --skip-bad.`, { cause: error });
+    if (!skipBad) throw new DdpmError('E-DATA', `${error.message} To leave out such files: --skip-bad`, { cause: error });
     say(`left out: ${error.message}`);
   };
   const sizes = new Map<string, number>(), good: number[] = [];

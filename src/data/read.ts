@@ -1,6 +1,6 @@
 // Reads the files of data sets for Node: whole or gzipped, and CIFAR out of its archive as a stream.
 
-import { createReadStream, existsSync } from 'node:fs';
+import { createReadStream, existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { createGunzip, gunzipSync } from 'node:zlib';
 import { DdpmError } from '../errors.ts';
@@ -75,3 +75,6 @@ export function npyLabelsBeside(path: string): string | undefined {
   const name = basename(path).replace(/\.npy$/i, '');
   return [`${name}-labels.npy`, 'labels.npy'].map((file) => join(dirname(path), file)).find((file) => existsSync(file));
 }
+
+/** The .npy files of a folder that are not named as labels. */
+export const npyImageFiles = (folder: string): string[] => readdirSync(folder).filter((file) => /\.npy$/i.test(file) && !/(^|-)labels\.npy$/i.test(file)).sort();
