@@ -135,10 +135,10 @@ hub('a disk that is full, a name that is not there, pickles only, no network', a
 });
 
 /** A command in a process of its own: the hub lives in this one. */
-const command = (name: string, args: string[], env: Record<string, string> = {}): Promise<{ code: number; stdout: string; stderr: string }> =>
+const command = (name: string, args: string[], env: Record<string, string> = {}, cwd = resolve(import.meta.dirname, '..')): Promise<{ code: number; stdout: string; stderr: string }> =>
   new Promise((done) => {
-    const options = { cwd: resolve(import.meta.dirname, '..'), env: { ...process.env, ...env } };
-    execFile(process.execPath, ['--import', 'tsx', `src/cli/${name}.ts`, ...args], options, (error, stdout, stderr) => done({ code: error ? Number(error.code) : 0, stdout, stderr }));
+    const options = { cwd, env: { ...process.env, ...env } };
+    execFile(process.execPath, ['--import', import.meta.resolve('tsx'), resolve(import.meta.dirname, `../src/cli/${name}.ts`), ...args], options, (error, stdout, stderr) => done({ code: error ? Number(error.code) : 0, stdout, stderr }));
   });
 
 hub('as commands: fetch, then info of the folder, of a pipeline, of a run and of the file', () =>
@@ -160,11 +160,11 @@ hub('as commands: fetch, then info of the folder, of a pipeline, of a run and of
     assert.equal([model.folder, model.schedulerFile, model.scheduler.variance], [join(pipeline, 'unet'), join(pipeline, 'scheduler', 'scheduler_config.json'), 'fixed_large']);
     assert.equal([...model.tensors.get('conv_in.bias')!.data as Float32Array], Array<number>(8).fill(1));
 
-    const run = await RunFolder.create(folder, 'run', { config: { data: 'shapes' }, environment: { memory: { data: 3 * 2 ** 20 } } });
+    const run = await RunFolder.create(join(folder, 'runs'), 'run', { config: { data: 'shapes' }, environment: { memory: { data: 3 * 2 ** 20 } } });
     await run.saveCheckpoint(3, (at) => ['config.json', 'scheduler_config.json', BIG].forEach((name) => cpSync(join(out, name), join(at, name))));
 
-    const [ofModel, ofPipeline, ofRun, ofFile, wrong] = await Promise.all([
-      command('info', [out, '--json', '--batch-size', '4']), command('info', [pipeline]), command('info', [run.path]), command('info', [join(out, BIG)]), command('fetch', ['model']),
+    const [ofModel, ofPipeline, ofRun, ofFile, wrong, ofLatest] = await Promise.all([
+      command('info', [out, '--json', '--batch-size', '4']), command('info', [pipeline]), command('info', [run.path]), command('info', [join(out, BIG)]), command('fetch', ['model']), command('info', ['latest'], {}, folder),
     ]);
     assert.is(ofModel.code, 0, ofModel.stderr);
     const { count, modules, memory, tensors } = JSON.parse(ofModel.stdout);
@@ -176,6 +176,7 @@ hub('as commands: fetch, then info of the folder, of a pipeline, of a run and of
     assert.is(memory.data, null);
     assert.match(ofPipeline.stdout, /^model +\S+pipeline$[^]*conv_in\.weight +F32 +72 [^]*conv_in\.bias +F16 +8 [^]*not counted +the images to train on; noise/m);
     assert.match(ofRun.stdout, /^run +\S+run$[^]*data +shapes[^]*step 3 +\S+ MiB[^]*training +\S+ MiB = .* \+ images 3\.0 MiB$[^]*not counted +noise/m);
+    assert.match(ofLatest.stdout, /^run +runs\/run$[^]*step 3 /m);
     assert.match(ofFile.stdout, new RegExp(`conv_in\\.weight +F32 +72  \\(8, 1, 3, 3\\)[^]*all +${total.toLocaleString('en-US')}  in ${all.length} tensors`));
     assert.is(wrong.code, 2);
     assert.match(wrong.stderr, /E-USAGE "model" is not the name of a model; it is owner\/name/);

@@ -138,6 +138,12 @@ view('thinning keeps means and skipped steps', () => {
   assert.equal([a!['step'], a!['loss'], a!['nonfinite'], b!['step'], b!['loss'], b!['nonfinite']], [2, 1.5, 'loss', 4, 4, undefined]);
 });
 
+view('the last of all ports is not passed over for one that there is none of', async () => {
+  const taken = await openView(root, 65535).catch(() => null); // whoever has it, it is taken then
+  await openView(root, 65535).then(() => assert.unreachable(), (error: Error) => assert.match(`${error.name} ${error.message}`, /^DdpmError port 65535 cannot be used/));
+  await taken?.close();
+});
+
 view('a path that is no run is refused', async () => {
   assert.equal(runsIn(join(root, 'nothing')), []);
   await openView(join(root, 'nothing'), 0).then(() => assert.unreachable(), (error: Error) => assert.match(error.message, /there is no run or folder/));

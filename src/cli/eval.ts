@@ -22,7 +22,7 @@ import { describeTuning, openTuned } from './tuning.ts';
 const COMMAND: Command = {
   name: 'eval',
   help: 'Measures how far images are from real ones: those of a model, or of a folder of PNGs or an .npz file.',
-  positional: '[run | checkpoint | folder with config.json | folder of PNGs | FILE.npz]',
+  positional: '[run | latest | checkpoint | folder with config.json | folder of PNGs | FILE.npz]',
 };
 
 type Flag = keyof typeof EVAL;

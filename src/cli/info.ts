@@ -16,9 +16,10 @@ import { sizeOf, Tensor } from '../tensor.ts';
 import { mebibytes, runCommand } from './command.ts';
 import { type Command, helpText, parseFlags } from './flags.ts';
 import { isRun, RunFolder } from './run-folder.ts';
+import { namedRun } from './sampling.ts';
 import { INFO } from './settings.ts';
 
-const COMMAND: Command = { name: 'info', help: 'Shows what is in a safetensors file, the folder of a model, or a run.', positional: '<file | run | folder>' };
+const COMMAND: Command = { name: 'info', help: 'Shows what is in a safetensors file, the folder of a model, or a run.', positional: '<file | run | latest | checkpoint | folder with config.json>' };
 
 interface Row {
   readonly name: string;
@@ -63,7 +64,8 @@ async function info(): Promise<number> {
     process.stdout.write(`${helpText(INFO, COMMAND)}\n`);
     return 0;
   }
-  const path = [positional!, join('runs', positional!)].find((each) => existsSync(each)) ?? positional!;
+  const latest = positional === 'latest' ? namedRun(positional)!.run.path : null;
+  const path = latest ?? [positional!, join('runs', positional!)].find((each) => existsSync(each)) ?? positional!;
   const found = existsSync(path) && statSync(path).isFile() ? await ofFile(path) : await ofFolder(path, settings.batchSize);
   process.stdout.write(settings.json ? `${JSON.stringify(found, null, 2)}\n` : asText(found));
   return 0;

@@ -6,6 +6,7 @@ import { cpus, platform, release } from 'node:os';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { writeAtomic } from '../io/files.ts';
+import { typedAlone } from '../typed.ts';
 
 /** Marks the config.json of a run, so that it is never taken for a model's config.json; the value is the version of the layout. */
 const MARK = 'ddpm.wgsl';
@@ -89,7 +90,7 @@ export class RunFolder {
         .filter((r): r is { run: RunFolder; checkpoint: Checkpoint } => r.checkpoint !== null)
         .sort((a, b) => statSync(b.checkpoint.path).mtimeMs - statSync(a.checkpoint.path).mtimeMs);
       if (runs.length === 0) {
-        throw new DdpmError('E-FILE', `There is no run with a checkpoint in ${out}/ to go on with. Start one without --resume, or say which: --resume PATH.`);
+        throw new DdpmError('E-FILE', `There is no run with a checkpoint in ${out}/. Start one with ${typedAlone('train')}, or name one that lies elsewhere.`);
       }
       return runs[0];
     }

@@ -15,7 +15,7 @@ import { imageShape, placeModel, samplerOptions } from './sampling.ts';
 import { SAMPLE, type SampleSettings } from './settings.ts';
 import { describeTuning, openTuned } from './tuning.ts';
 
-const COMMAND: Command = { name: 'sample', help: 'Draws images with a trained model, edits given ones, and shows how it works.', positional: '<run | checkpoint | folder with config.json>' };
+const COMMAND: Command = { name: 'sample', help: 'Draws images with a trained model, edits given ones, and shows how it works.', positional: '<run | latest | checkpoint | folder with config.json>' };
 
 /** What can be asked for instead of a plain grid; one at a time. */
 const TASKS = ['figure', 'from', 'interpolate', 'inpaint', 'invert'] as const;

@@ -17,7 +17,7 @@ import { kernelDigest, readTuning, tuningPath, writeTuning } from './tuning.ts';
 const COMMAND: Command = {
   name: 'tune',
   help: 'Measures which kernels compute the shapes of a model fastest on this device, and keeps that for train, sample and eval.',
-  positional: '[run | checkpoint | folder with config.json]',
+  positional: '[run | latest | checkpoint | folder with config.json]',
 };
 
 interface Item {

@@ -159,7 +159,7 @@ async function listen(server: Server, port: number): Promise<number> {
       });
     });
     if (!taken) return (server.address() as AddressInfo).port;
-    if (taken.code !== 'EADDRINUSE' || next >= port + 10) throw new DdpmError('E-USAGE', `port ${next} cannot be used (${taken.message}). Name another one.`);
+    if (taken.code !== 'EADDRINUSE' || next >= Math.min(port + 10, 65535)) throw new DdpmError('E-USAGE', `port ${next} cannot be used (${taken.message}). Name another one.`);
   }
 }
 

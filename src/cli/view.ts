@@ -10,7 +10,7 @@ import { type Command, helpText, parseFlags } from './flags.ts';
 import { VIEW } from './settings.ts';
 import { makeReport, openView, runsIn } from './view-server.ts';
 
-const COMMAND: Command = { name: 'view', help: 'Shows runs, live while they train, on a page at 127.0.0.1.', positional: '[run | folder of runs]' };
+const COMMAND: Command = { name: 'view', help: 'Shows runs, live while they train, on a page at 127.0.0.1.', positional: '[run | latest | folder of runs]' };
 
 async function view(): Promise<number> {
   const { settings, positional } = parseFlags(VIEW, COMMAND, process.argv.slice(2), { env: process.env });
@@ -18,7 +18,7 @@ async function view(): Promise<number> {
     process.stdout.write(`${helpText(VIEW, COMMAND)}\n`);
     return 0;
   }
-  const named = positional ?? 'runs';
+  const named = positional === 'latest' ? (runsIn('runs')[0] ?? 'runs') : (positional ?? 'runs');
   const path = existsSync(named) ? named : join('runs', named);
   if (!existsSync(path)) throw new DdpmError('E-FILE', `there is no run or folder ${named}. Start a run with ${typedAlone('train')}, or name another folder.`);
   if (settings.report) {
