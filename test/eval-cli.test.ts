@@ -80,6 +80,14 @@ cli('a run: its data, its averaged weights, its eval.json; worse than real image
   assert.equal(Object.keys(entry), ['frechet_distance', 'precision', 'recall', 'protocol', 'environment']);
 });
 
+cli('--nll of a chain of fewer timesteps', async () => {
+  const done = await run('eval', `${at('a')} --nll --n 2 --spacing 3,2`);
+  ended(done, 0, /^timesteps +5 of 50, 0, 12, 24, 25, 49; the bound of that chain, its betas recomputed$/m, /^x 0 +clipped to \[-1, 1\]$/m, `by t                  ${at('a', 'nll-5.json')}`);
+  const kept = JSON.parse(readFileSync(at('a', 'nll-5.json'), 'utf8')) as { timesteps: number[]; bits_per_dim_by_t: number[] };
+  assert.equal(kept.timesteps, [0, 12, 24, 25, 49]);
+  assert.is(kept.bits_per_dim_by_t.length, 5);
+});
+
 cli('an .npz file and a folder of PNGs of the same images give the same figures, and none against statistics of themselves', async () => {
   const { count, height, width, channels, pixels } = makeShapes({ count: 30, seed: 9 }), size = height * width;
   writeFileSync(at('images.npz'), Buffer.concat(npzChunks([['arr_0', { shape: [count, height, width, channels], data: pixels as Uint8Array<ArrayBuffer> }]])));
@@ -105,11 +113,12 @@ cli('what it refuses', async () => {
     [`--real --data shapes --classifier ${at('images.npz')}`, 1, 'E-FILE', 'zip archive'],
     [`${at('images.npz')} --features pixels`, 2, 'E-USAGE which images are the real ones', '--data'],
     [at('nothing'), 1, 'E-FILE', 'is not there'],
-    [`${at('a')} --nll --sample-steps 5`, 2, 'E-USAGE --sample-steps is for distances', '--nll draws no images'],
+    [`${at('a')} --nll --eta 1`, 2, 'E-USAGE --eta is for distances', '--nll draws no images'],
     ['--real --data shapes --eta 1', 2, 'E-USAGE --eta is for models, and --real draws no images'],
     [`${at('images.npz')} --data shapes --seed 1`, 2, `E-USAGE --seed is for models, and ${at('images.npz')} draws no images`],
     ['--train-features --data shapes --nll', 2, 'E-USAGE --nll is for measuring, and --train-features measures nothing'],
     [`${at('a')} --feature-steps 5`, 2, 'E-USAGE --feature-steps is for --train-features'],
+    [`${at('a')} --nll --timesteps 3,7`, 2, 'E-USAGE the timesteps must fall'],
   ] as const;
   await Promise.all(refused.map(async ([line, code, ...words]) => ended(await run('eval', line), code, ...words)));
 });

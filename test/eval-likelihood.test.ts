@@ -20,7 +20,7 @@ async function placed(engine: Engine, fields: object): Promise<PlacedModel> {
   const parameters = Parameters.place(engine, unet, { training: false }), values = await parameters.read('values');
   [...values.values()].forEach(({ data }, i) => data.set(random(data.length, i).map((v) => 0.3 * v)));
   parameters.write('values', values, 'a test');
-  return { unet, parameters, diffusion: new GaussianDiffusion(engine, makeSchedule({ name: 'cosine', T })), model: { file: 'random' } as PlacedModel['model'], from: null };
+  return { unet, parameters, diffusion: new GaussianDiffusion(engine, makeSchedule({ name: 'cosine', T })), model: { file: 'random', scheduler: { clipSample: true } } as PlacedModel['model'], from: null };
 }
 
 const test = gpuSuite('eval --nll');
@@ -39,11 +39,19 @@ test('each image has its own label, and no prediction before it', async (engine)
   const close = (a: number, b: number) => assert.ok(Math.abs(a / b - 1) < 1e-5, `${a}, and by hand ${b}`);
   close(figures['bits_per_dim']!, await bound(Uint32Array.of(0, 2, 1)));
   assert.is(byT.length, T);
+  assert.is(protocol['x_0'], 'clipped to [-1, 1]');
   // Without labels: the last row, which stands for no class.
   const none = await measureLikelihood(model, { ...DATA, labels: null }, OPTIONS);
   assert.is(none.protocol['labels'], 'none');
   close(none.figures['bits_per_dim']!, await bound(Uint32Array.of(3, 3, 3)));
   assert.ok(Math.abs(none.figures['bits_per_dim']! / figures['bits_per_dim']! - 1) > 1e-4);
+});
+
+test('a model that clips nothing is measured without clipping', async (engine) => {
+  const model = await placed(engine, {}), free = await measureLikelihood({ ...model, model: { ...model.model, scheduler: { ...model.model.scheduler, clipSample: false } } }, DATA, OPTIONS);
+  assert.is(free.protocol['x_0'], 'not clipped');
+  const clipped = await measureLikelihood(model, DATA, OPTIONS);
+  assert.ok(Math.abs(free.figures['bits_per_dim']! / clipped.figures['bits_per_dim']! - 1) > 1e-3, 'eps at the last t of three says an x_0 far outside of [-1, 1]');
 });
 
 test('classes that the model does not know, or that are not rows of a table', async (engine) => {

@@ -6,9 +6,11 @@ import { Likelihood, priorBits } from '../src/diffusion/likelihood.ts';
 import { makeSchedule, SCHEDULES } from '../src/diffusion/schedule.ts';
 import { plotLogarithmic } from '../src/io/plot.ts';
 import { readSafetensors } from '../src/io/safetensors.ts';
+import { gatherRows } from '../src/ops/gather.ts';
 import { STREAM } from '../src/philox.ts';
 import { assertClose } from './helpers/close.ts';
 import { assertError, gpuSuite, random, upload } from './helpers/gpu.ts';
+import { posteriorTable } from './ref/diffusion.ts';
 import * as twin from './ref/losses.ts';
 import { normals } from './ref/random.ts';
 
@@ -43,6 +45,35 @@ for (const [prediction, variance, clip] of [['eps', 'fixed_small', true], ['v', 
     for (let n = 0; n < N; n++) assert.ok(Math.abs(total[n]! - terms.filter((_, i) => i % N === n).reduce((a, b) => a + b, prior[n]!)) < 1e-6 * total[n]!);
     await own.destroy();
   });
+
+for (const [prediction, variance] of [['eps', 'fixed_large'], ['v', 'learned_range'], ['mu', 'fixed_small']] as const)
+  test(`a chain of few timesteps has the bound of its own betas, and the network hears the original t: ${prediction}, ${variance}`, async (engine) => {
+    const N = 2, T = 30, visited = [27, 25, 24, 11, 3, 0], schedule = makeSchedule({ name: 'cosine', T }), diffusion = new GaussianDiffusion(engine, schedule, { prediction, variance });
+    const M = variance === 'learned_range' ? 2 * C : C, x0 = levels(N, 0), { alphasCumprod: acp } = schedule;
+    // A network whose output is another one at every t that it is told.
+    const outputs = random(T * H * W * M, 3).map((v) => 0.5 * v), table = upload(engine, [T, H * W * M], outputs), model: DiffusionModel = (_, t) => gatherRows(table, t).view([N, H, W, M]);
+    const own = new Likelihood(model, diffusion, [N, H, W, C], { timesteps: visited }), { prior, terms } = await own.measure(x0, { seed: 6, firstId: 4 });
+    const rising = visited.toReversed(), betas = rising.map((t, i) => 1 - acp[t]! / (i ? acp[rising[i - 1]!]! : 1)), full = posteriorTable(schedule.betas, 'fixed_small', prediction);
+    assert.equal(own.timesteps, rising);
+    rising.forEach((t, i) => {
+      const eps = normals({ seed: 6, stream: STREAM.noise, step: t, samples: [4, 5], count: SIZE }), said = outputs.subarray(t * H * W * M, (t + 1) * H * W * M), output = Float64Array.from({ length: N * said.length }, (_, j) => said[j % said.length]!);
+      const xt = eps.map((e, j) => Math.sqrt(acp[t]!) * x0[j]! + Math.sqrt(1 - acp[t]!) * e);
+      // What a posterior mean says of x_0 it says of the step that it was trained on; the others do not depend on the chain.
+      const start = Float64Array.from(output, (v, j) => full[6 * t]! * xt[j]! + full[6 * t + 1]! * v), said0 = prediction === 'mu' ? { prediction: 'x0' as const, output: start } : { prediction, output };
+      const want = twin.bound({ betas, variance, t: [i, i], x0, xt, C, clip: true, ...said0 });
+      assertClose(terms.subarray(N * i, N * i + N), want, { rtol: prediction === 'eps' ? 5e-4 : 5e-5, atol: 1e-6, what: `t = ${t}` });
+    });
+    const last = acp[27]!, want = Float64Array.from({ length: N }, (_, n) => x0.subarray(n * SIZE, (n + 1) * SIZE).reduce((sum, v) => sum + twin.normalKl(Math.sqrt(last) * v, Math.log(1 - last), 0, 0), 0) / SIZE / Math.LN2);
+    assertClose(prior, want, { rtol: 1e-9, what: 'L_T of the chain' });
+    await own.destroy();
+  });
+
+test('a chain of all timesteps has the bound of the whole one, bit for bit', async (engine) => {
+  const diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 25 }), { prediction: 'v', variance: 'fixed_large' }), x0 = levels(2, 0), model: DiffusionModel = (x) => x;
+  const whole = new Likelihood(model, diffusion, [2, H, W, C]), all = new Likelihood(model, diffusion, [2, H, W, C], { timesteps: Array.from({ length: 25 }, (_, t) => 24 - t) });
+  assert.equal(await all.measure(x0, { seed: 3 }), await whole.measure(x0, { seed: 3 }));
+  for (const each of [whole, all]) await each.destroy();
+});
 
 test('an image has the same bound whatever the batch, and weights that are damaged are said to be', async (engine) => {
   const diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'cosine', T }), { prediction: 'x0' }), x0 = levels(3, 0), model: DiffusionModel = (x) => x;

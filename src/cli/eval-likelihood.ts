@@ -11,7 +11,7 @@ import { Tensor } from '../tensor.ts';
 import type { Parsed } from './flags.ts';
 import { classRows, forwardOf, imageChannels } from './network.ts';
 import { Bar } from './progress.ts';
-import { BATCH, type PlacedModel } from './sampling.ts';
+import { BATCH, chainTimesteps, type PlacedModel } from './sampling.ts';
 import type { EVAL } from './settings.ts';
 
 /** Images measured unless --n says how many: all timesteps of each take a while. */
@@ -21,21 +21,31 @@ export interface Measurement {
   /** What is printed and kept: numbers by name. */
   readonly figures: Readonly<Record<string, number>>;
   readonly protocol: Readonly<Record<string, string | number>>;
-  /** The mean term at every t. */
+  /** The mean term at every t of the chain, rising, and what the network is told there. */
   readonly byT: readonly number[];
+  readonly timesteps: readonly number[];
+}
+
+export interface LikelihoodSettings {
+  readonly n: number;
+  readonly seed: number;
+  readonly batchSize: number;
+  readonly split: string;
+  /** Those of a respaced chain; null is the chain that the model was trained on. */
+  readonly timesteps?: readonly number[] | null;
 }
 
 /** Measures `n` images of the data, from the first. The batches are as even as they can be, since a plan has one size. */
-export async function measureLikelihood({ unet, diffusion, model }: PlacedModel, data: Dataset, { n, seed, batchSize, split }: { n: number; seed: number; batchSize: number; split: string }): Promise<Measurement> {
-  const { height, width, channels, pixels } = data, size = height * width * channels, count = Math.min(n, data.count), { T } = diffusion;
-  const own = imageChannels(unet, diffusion), forward = forwardOf(unet, own), rows = classRows(unet);
+export async function measureLikelihood({ unet, diffusion, model }: PlacedModel, data: Dataset, { n, seed, batchSize, split, timesteps = null }: LikelihoodSettings): Promise<Measurement> {
+  const { height, width, channels, pixels } = data, size = height * width * channels, count = Math.min(n, data.count), { T } = timesteps ? { T: timesteps.length } : diffusion;
+  const { clipSample } = model.scheduler, own = imageChannels(unet, diffusion), forward = forwardOf(unet, own), rows = classRows(unet);
   if (channels !== own) throw new DdpmError('E-SHAPE', `the model takes ${own} channels, and the images of ${data.name} have ${channels}. Choose others with --data.`);
   const odd = rows && data.labels ? data.labels.subarray(0, count).findIndex((label) => label >= rows) : -1;
   if (odd >= 0) throw new DdpmError('E-DATA', `image ${odd} of ${data.name} is of class ${data.labels![odd]}, and the model knows the classes 0 to ${rows - 1}. Measure it on the data that it was trained on.`);
   const batch = Math.min(batchSize, count), totals = new Float64Array(count), byT = new Float64Array(T), prior = new Float64Array(count);
   // Each image with its own label, or with that of no class where the data have none. x_t has no step before it to be conditioned on.
   const labels = rows ? Tensor.empty(diffusion.engine, [batch]) : null, none = rows - 1;
-  const likelihood = new Likelihood((x, t) => forward(x, t, null, labels), diffusion, [batch, height, width, channels]);
+  const likelihood = new Likelihood((x, t) => forward(x, t, null, labels), diffusion, [batch, height, width, channels], { clipDenoised: clipSample, timesteps });
   await likelihood.compile();
   const bar = new Bar(Math.ceil(count / batch) * T);
   for (let first = 0, done = 0; first < count; first += batch, done += T) {
@@ -57,22 +67,26 @@ export async function measureLikelihood({ unet, diffusion, model }: PlacedModel,
   return {
     figures: { bits_per_dim: average, standard_error: deviation, L_T: mean(prior), L_1_to_T_minus_1: byT.reduce((a, b) => a + b, 0) - byT[0]!, L_0: byT[0]! },
     protocol: {
-      weights: model.file, images: `the first ${count} of ${data.name}, ${split}, not mirrored`, timesteps: T, predicts: diffusion.prediction, variance: diffusion.variance,
-      noise: `one draw of each x_t, seed ${seed}`, ...(rows && { labels: data.labels ? 'those of the images' : 'none' }), decoder: '256 levels, tanh approximation of the normal distribution', x_0: 'clipped to [-1, 1]',
+      weights: model.file, images: `the first ${count} of ${data.name}, ${split}, not mirrored`, timesteps: timesteps ? `${T} of ${diffusion.T}, ${brief(likelihood.timesteps)}; the bound of that chain, its betas recomputed` : T, predicts: diffusion.prediction, variance: diffusion.variance,
+      noise: `one draw of each x_t, seed ${seed}`, ...(rows && { labels: data.labels ? 'those of the images' : 'none' }), decoder: '256 levels, tanh approximation of the normal distribution', x_0: clipSample ? 'clipped to [-1, 1]' : 'not clipped',
     },
     byT: Array.from(byT),
+    timesteps: likelihood.timesteps,
   };
 }
 
+const brief = (list: readonly number[]): string => (list.length < 6 ? list : [list[0], list[1], '…', list.at(-1)]).join(', ');
+
 /** Measures, prints, and writes FILE.json and the curve beside it; returns what was written. */
 export async function reportLikelihood(placed: PlacedModel, data: Dataset, { settings, given }: Parsed<typeof EVAL>, environment: object): Promise<Measurement> {
-  const path = settings.out ?? (placed.from && join(placed.from.run.path, 'nll.json'));
+  const short = (['sampleSteps', 'spacing', 'timesteps'] as const).some((flag) => given.has(flag)) ? chainTimesteps(settings, given, placed.model.scheduler) : null;
+  const path = settings.out ?? (placed.from && join(placed.from.run.path, short ? `nll-${short.length}.json` : 'nll.json'));
   if (!path) throw new DdpmError('E-USAGE', 'where shall the curve go? A model that is not of a run has no folder of its own: say it with --out FILE.json.');
-  const options = { n: given.has('n') ? settings.n : IMAGES, seed: settings.seed, batchSize: settings.batchSize ?? BATCH, split: settings.split };
+  const options = { n: given.has('n') ? settings.n : IMAGES, seed: settings.seed, batchSize: settings.batchSize ?? BATCH, split: settings.split, timesteps: short };
   const measured = await measureLikelihood(placed, data, options);
   const picture = path.replace(/(\.json)?$/, '.png');
-  await writeAtomic(path, `${JSON.stringify({ ...measured.figures, protocol: measured.protocol, environment, bits_per_dim_by_t: measured.byT }, null, 1)}\n`);
-  await writeAtomic(picture, encodePng(plotLogarithmic(measured.byT, { xLabel: 't', yLabel: 'bits/dim' })));
+  await writeAtomic(path, `${JSON.stringify({ ...measured.figures, protocol: measured.protocol, environment, bits_per_dim_by_t: measured.byT, ...(short && { timesteps: measured.timesteps }) }, null, 1)}\n`);
+  await writeAtomic(picture, encodePng(plotLogarithmic(measured.byT, { xLabel: short ? `t of the ${short.length} timesteps` : 't', yLabel: 'bits/dim' })));
   const print = (name: string, value: string | number): void => void process.stdout.write(`${name.replaceAll('_', ' ').padEnd(22)}${value}\n`);
   for (const [name, value] of Object.entries(measured.protocol)) print(name, value);
   for (const [name, value] of Object.entries(measured.figures)) print(name === 'bits_per_dim' ? 'bits/dim, at most' : name, Number(value.toPrecision(5)));

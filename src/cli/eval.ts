@@ -27,13 +27,15 @@ const COMMAND: Command = {
 
 type Flag = keyof typeof EVAL;
 const OF_FEATURES = ['features', 'classifier', 'inception-weights', 'real-statistics', 'statistics', 'keep-images'] as const satisfies Flag[];
-const OF_SAMPLING = ['sampler', 'sample-steps', 'spacing', 'timesteps', 'eta', 'inner-steps', 'snr'] as const satisfies Flag[];
+/** Which sampler, and over which timesteps; --nll can be that of a chain of fewer of them. */
+const OF_SAMPLERS = ['sampler', 'eta', 'inner-steps', 'snr'] as const satisfies Flag[];
+const OF_SAMPLING = [...OF_SAMPLERS, 'sample-steps', 'spacing', 'timesteps'] as const satisfies Flag[];
 
 /** The flags that what is asked for would pass over in silence, and why. */
 function passedOver({ settings, positional }: Parsed<typeof EVAL>): readonly [flags: readonly Flag[], why: string] {
   const { real, nll, trainFeatures } = settings;
   if (trainFeatures) return [['nll', 'n', 'split', ...OF_FEATURES, ...OF_SAMPLING, 'batch-size', 'weights'], 'is for measuring, and --train-features measures nothing'];
-  if (nll) return [[...OF_FEATURES, ...OF_SAMPLING, 'feature-steps'], 'is for distances, and --nll draws no images and compares no features'];
+  if (nll) return [[...OF_FEATURES, ...OF_SAMPLERS, 'feature-steps'], 'is for distances, and --nll draws no images and compares no features'];
   if (real || holdsImages(positional!)) return [[...OF_SAMPLING, 'seed', 'batch-size', 'weights', 'feature-steps'], `is for models, and ${real ? '--real' : positional} draws no images`];
   return [['feature-steps'], 'is for --train-features, and this measures a model'];
 }

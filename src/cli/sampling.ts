@@ -100,6 +100,10 @@ export function samplerOptions(settings: SamplingSettings, given: ReadonlySet<st
   return { ...options, steps: timesteps.length };
 }
 
+/** The timesteps of the ancestral chain that the flags ask for, noisiest first. */
+export const chainTimesteps = (settings: SamplingSettings, given: ReadonlySet<string>, scheduler: Scheduler): readonly number[] =>
+  visitedTimesteps(scheduler.schedule, samplerOptions({ ...settings, sampler: 'ddpm' }, given, scheduler));
+
 /** What --sample-steps, --spacing and --timesteps say about which timesteps to visit; each in its own way, so two of them must not disagree. */
 function visited(settings: SamplingSettings, given: ReadonlySet<string>, { schedule: { T } }: Scheduler): Pick<SamplerOptions, 'steps' | 'spacing' | 'timesteps'> {
   const { spacing, timesteps, sampleSteps } = settings;

@@ -304,7 +304,7 @@ export const EVAL = {
   'keep-images': { type: 'path', default: null, value: 'FILE.npz', unset: 'not kept', group: 'measure', help: 'the images that were measured: arr_0, uint8 NHWC, as other programs take them' },
   out: { type: 'path', default: null, value: 'FILE.json', unset: 'eval.json in the run folder', group: 'measure', help: 'where the figures go, after those that are there' },
 
-  nll: { type: 'bool', default: false, group: 'measure', help: 'the bound on the likelihood of --n real images (64; of the test split) in bits/dim, and its curve by t; no distances' },
+  nll: { type: 'bool', default: false, group: 'measure', help: 'the bound on the likelihood of --n real images (64; of the test split) in bits/dim, and its curve by t; no distances. With --sample-steps, --spacing or --timesteps that of a chain of fewer timesteps' },
 
   ...READ_AS_THE_RUN,
 

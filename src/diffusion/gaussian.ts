@@ -9,7 +9,7 @@ import { mse } from '../ops/loss.ts';
 import { STREAM } from '../philox.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { type Draw, Sampler } from './sampler.ts';
-import { type Prediction, startTable, targetTable } from './prediction.ts';
+import { type OutputTable, type Prediction, startTable, targetTable } from './prediction.ts';
 import { respace } from './respace.ts';
 import { type Schedule, TABLE_NAMES } from './schedule.ts';
 import { isLearned, logVarianceTable, type Variance } from './variance.ts';
@@ -52,6 +52,8 @@ export class GaussianDiffusion {
   readonly schedule: Schedule;
   readonly prediction: Prediction;
   readonly variance: Variance;
+  /** x_0 = start.x[t] x_t + start.output[t] · output. */
+  readonly start: OutputTable;
   readonly #table: Tensor;
   readonly #columns: ReadonlyMap<TableName | 'logVariance' | 'variance', Tensor>;
 
@@ -62,6 +64,7 @@ export class GaussianDiffusion {
     this.schedule = schedule;
     this.prediction = prediction;
     this.variance = variance;
+    this.start = start;
     const { T } = schedule;
     const own = { startX: start.x, startOutput: start.output, targetStart: target.start, targetNoise: target.noise, logVarianceAt: log.at, logVarianceSlope: log.slope };
     const tables: Readonly<Record<(typeof COLUMNS)[number], Float64Array>> = { ...schedule, ...own };
@@ -88,8 +91,8 @@ export class GaussianDiffusion {
     const { engine, schedule, prediction, variance } = this;
     const short = respace(schedule, timesteps), rising = [...timesteps].sort((a, b) => a - b);
     // What an output says about x_0 is what it was trained to say, at the original timestep; a posterior mean is that of the original step.
-    const full = startTable(schedule, prediction), picked = (table: Float64Array) => Float64Array.from(rising, (t) => table[t]!);
-    return new GaussianDiffusion(engine, short, { prediction, variance, start: { x: picked(full.x), output: picked(full.output) } });
+    const picked = (table: Float64Array) => Float64Array.from(rising, (t) => table[t]!);
+    return new GaussianDiffusion(engine, short, { prediction, variance, start: { x: picked(this.start.x), output: picked(this.start.output) } });
   }
 
   /** Frees the tables. */

@@ -37,30 +37,46 @@ export interface Bits {
  */
 export class Likelihood {
   readonly engine: Engine;
+  /** The chain whose bound it is. */
   readonly diffusion: GaussianDiffusion;
   readonly shape: readonly [number, number, number, number];
+  /** What the network is told at each t of the chain, rising. */
+  readonly timesteps: readonly number[];
+  readonly #ownsChain: boolean;
   readonly #clock: Clock;
   readonly #table: Tensor;
   readonly #x0: Tensor;
   readonly #t: Tensor;
+  readonly #told: Tensor;
   readonly #bits: Tensor;
   readonly #step: Plan<Tensor>;
 
-  /** Captures one term for batches of `shape` (N, H, W, C). x_0 is clipped to [-1, 1] as the predictions of an evaluation are. */
-  constructor(model: DiffusionModel, diffusion: GaussianDiffusion, shape: readonly [number, number, number, number], { clipDenoised = true } = {}) {
-    const { engine, T } = diffusion, N = shape[0];
+  /**
+   * Captures one term for batches of `shape` (N, H, W, C). The predicted x_0 is clipped to [-1, 1] as it is for samples. With `timesteps`, in any order, the bound is that
+   * of the chain that visits only those, as `GaussianDiffusion.respaced` makes it: a model that samples in fewer steps is another one, with a likelihood of its own.
+   */
+  constructor(
+    model: DiffusionModel,
+    diffusion: GaussianDiffusion,
+    shape: readonly [number, number, number, number],
+    { clipDenoised = true, timesteps = null }: { readonly clipDenoised?: boolean; readonly timesteps?: readonly number[] | null } = {},
+  ) {
+    const { engine } = diffusion, N = shape[0], chain = timesteps ? diffusion.respaced(timesteps) : diffusion;
     this.engine = engine;
-    this.diffusion = diffusion;
+    this.diffusion = chain;
+    this.#ownsChain = chain !== diffusion;
+    this.timesteps = timesteps ? [...timesteps].sort((a, b) => a - b) : Array.from({ length: chain.T }, (_, t) => t);
     this.shape = shape;
     this.#clock = new Clock(engine);
-    this.#table = uploadColumns(diffusion, boundTable(diffusion.schedule, diffusion.prediction, diffusion.variance));
+    this.#table = uploadColumns(chain, boundTable(chain.schedule, chain.prediction, chain.variance, chain.start));
     this.#x0 = Tensor.empty(engine, shape);
     this.#t = Tensor.empty(engine, [N]);
-    this.#bits = Tensor.empty(engine, [T, N]);
+    this.#told = Tensor.empty(engine, [N]);
+    this.#bits = Tensor.empty(engine, [chain.T, N]);
     this.#step = engine.capture(() =>
       engine.scope(() => {
-        const { xt } = diffusion.qSampleTarget(this.#x0, this.#t, this.#clock), output = model(xt, this.#t);
-        diffusion.checkOutput(this.#x0, output);
+        const { xt } = chain.qSampleTarget(this.#x0, this.#t, this.#clock), output = model(xt, this.#told);
+        chain.checkOutput(this.#x0, output);
         return variationalBound({ t: this.#t, coef: gatherRows(this.#table, this.#t), output, x0: this.#x0, xt }, { clip: clipDenoised });
       }),
     );
@@ -71,7 +87,8 @@ export class Likelihood {
   }
 
   /**
-   * All terms for images of 256 levels, (N, H, W, C), each exactly level / 127.5 - 1. The noise is that of `seed`, the image's id and t, whatever the batch.
+   * All terms for images of 256 levels, (N, H, W, C), each exactly level / 127.5 - 1. The noise is that of `seed`, the image's id and
+   * the timestep that the network is told, whatever the batch and the chain.
    *
    * @throws DdpmError E-NONFINITE where a term is not finite: the weights are damaged
    */
@@ -80,8 +97,10 @@ export class Likelihood {
     if (x0.length !== this.#x0.size) throw new DdpmError('E-SHAPE', `${x0.length} values for images of (${this.shape.join(', ')}).`);
     engine.write(this.#x0.slice, x0);
     for (let t = T - 1; t >= 0; t--) {
+      const told = this.timesteps[t]!;
       engine.write(this.#t.slice, new Uint32Array(N).fill(t));
-      this.#clock.set({ seed, step: t, first: firstId });
+      engine.write(this.#told.slice, new Uint32Array(N).fill(told));
+      this.#clock.set({ seed, step: told, first: firstId });
       this.#step.run();
       const { buffer, offset } = this.#bits.slice;
       engine.copy(this.#step.result.slice, { buffer, offset: offset + 4 * N * t, bytes: 4 * N });
@@ -98,7 +117,8 @@ export class Likelihood {
 
   async destroy(): Promise<void> {
     await this.#step.destroy();
-    for (const tensor of [this.#table, this.#x0, this.#t, this.#bits]) tensor.free();
+    for (const tensor of [this.#table, this.#x0, this.#t, this.#told, this.#bits]) tensor.free();
+    if (this.#ownsChain) this.diffusion.destroy();
     this.engine.free(this.#clock.slice);
   }
 }

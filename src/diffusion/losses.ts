@@ -5,7 +5,7 @@ import { gatherRows } from '../ops/gather.ts';
 import { objective, smoothL1, squaredError, variationalBound } from '../ops/loss.ts';
 import { Tensor } from '../tensor.ts';
 import type { DiffusionModel, GaussianDiffusion } from './gaussian.ts';
-import { type Prediction, startTable } from './prediction.ts';
+import { type OutputTable, type Prediction, startTable } from './prediction.ts';
 import type { Schedule } from './schedule.ts';
 import { isLearned, logVarianceTable, type Variance } from './variance.ts';
 
@@ -38,9 +38,12 @@ export function minSnrWeights(s: Schedule, prediction: Prediction, gamma: number
   return s.alphasCumprod.map((acp, t) => Math.min(acp / (1 - acp), gamma) * output[t]! ** 2);
 }
 
-/** The seven columns that `variationalBound` reads, (T, 7): x_0 from x_t and the output, the posterior mean, log sigma^2 from v, and that of q(x_{t-1} | x_t, x_0). */
-export function boundTable(s: Schedule, prediction: Prediction, variance: Variance): Float64Array[] {
-  const start = startTable(s, prediction), log = logVarianceTable(s, variance), small = logVarianceTable(s, 'fixed_small').at;
+/**
+ * The seven columns that `variationalBound` reads, (T, 7): x_0 from x_t and the output, the posterior mean, log sigma^2 from v, and that of q(x_{t-1} | x_t, x_0).
+ * On a respaced chain `start` is the chain's own: the network predicts as at the original timesteps.
+ */
+export function boundTable(s: Schedule, prediction: Prediction, variance: Variance, start: OutputTable = startTable(s, prediction)): Float64Array[] {
+  const log = logVarianceTable(s, variance), small = logVarianceTable(s, 'fixed_small').at;
   return [start.x, start.output, s.posteriorMeanCoef1, s.posteriorMeanCoef2, log.at, log.slope, small];
 }
 
