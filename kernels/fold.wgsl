@@ -1,5 +1,5 @@
 // y[to + i / row stride + i % row] = sum_s part[start + s step + i / row pitch + i % row] for i < size, added to y where `accumulate` is set: many such sums at once
-// A workgroup looks its sum up in the table, an invocation computes one value, in the order of s: the same bits on every run.
+// A workgroup looks its sum up in the table and computes 256 of its values, each in the order of s: the same bits on every run.
 #import index
 struct Dims { sums: u32 }
 struct Sum { group: u32, start: u32, terms: u32, step: u32, size: u32, row: u32, pitch: u32, stride: u32, to: u32, accumulate: u32 }
@@ -18,12 +18,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     if (table[middle].group <= group) { first = middle; } else { end = middle; }
   }
   let job = table[first];
-  let i = (group - job.group) * 64u + li;
-  if (i >= job.size) { return; }
-  let at_part = job.start + i / job.row * job.pitch + i % job.row;
-  var sum = 0.0;
-  for (var s = 0u; s < job.terms; s++) { sum += part[at_part + s * job.step]; }
-  let at = job.to + i / job.row * job.stride + i % job.row;
-  if (job.accumulate != 0u) { sum += y[at]; }
-  y[at] = sum;
+  let start = (group - job.group) * 256u;
+  for (var i = start + li; i < min(start + 256u, job.size); i += 64u) {
+    let row = i / job.row;
+    let column = i - row * job.row;
+    let at_part = job.start + row * job.pitch + column;
+    var sum = 0.0;
+    for (var s = 0u; s < job.terms; s++) { sum += part[at_part + s * job.step]; }
+    let at = job.to + row * job.stride + column;
+    if (job.accumulate != 0u) { sum += y[at]; }
+    y[at] = sum;
+  }
 }

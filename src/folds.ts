@@ -113,7 +113,7 @@ function launch(engine: Engine, part: Slice, sums: readonly (Sum & { readonly ba
   let groups = 0;
   const table = sums.flatMap(({ y, base, from, terms, step, size, row = size, pitch = row, stride = row, to = 0, accumulate }) => {
     const first = groups;
-    groups += Math.ceil(size / 64);
+    groups += Math.ceil(size / 256);
     return [first, base + from, terms, step, size, row, pitch, stride, (y.offset - offset) / 4 + to, accumulate];
   });
   engine.run(k.fold, grid(groups), { table: engine.constants(Uint32Array.from(table)), part, y: { buffer: sums[0]!.y.buffer, offset, bytes: end - offset }, sums: sums.length });

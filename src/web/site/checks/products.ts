@@ -83,8 +83,8 @@ export const PRODUCTS = {
   conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), half) },
   conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), half) },
   fold: { twin: ['conv2d', 'sumRows'], make: () => {
-    // Two sums in one dispatch, as a weight's and a bias's gradient: 135 values of 6 terms, and behind them 5 of 6.
-    const [weights, O, terms] = [135, 5, 6] as const, part = values(terms * (weights + O), 1), first = Math.ceil(weights / 64);
+    // Two sums in one dispatch, as a weight's and a bias's gradient: 335 values of 6 terms, and behind them 5 of 6.
+    const [weights, O, terms] = [335, 5, 6] as const, part = values(terms * (weights + O), 1), first = Math.ceil(weights / 256);
     const table = Uint32Array.of(0, 0, terms, weights, weights, weights, weights, weights, 0, 0, first, terms * weights, terms, O, O, O, O, O, weights, 0);
     const twin = (v: Float32Array | Float64Array) => Float64Array.of(...conv.sumRows(v.subarray(0, terms * weights), terms, weights), ...conv.sumRows(v.subarray(terms * weights), terms, O));
     return { shape: `${terms} × ${weights} and ${terms} × ${O}`, grid: grid(first + 1), inputs: { table, part }, numbers: { sums: 2 }, outputs: { y: { want: twin(part), off: bound(terms, twin(abs(part))) } } };
