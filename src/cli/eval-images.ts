@@ -3,7 +3,6 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Dataset } from '../data/dataset.ts';
-import { Sampler } from '../diffusion/sampler.ts';
 import { DdpmError } from '../errors.ts';
 import { readFileOr, writeAtomic } from '../io/files.ts';
 import { npzChunks, readNpz } from '../io/npz.ts';
@@ -12,9 +11,8 @@ import { decodePng } from '../io/png.ts';
 import type { Images } from '../quality/extractor.ts';
 import { drawSamples, say } from './command.ts';
 import type { Parsed } from './flags.ts';
-import { Network } from './network.ts';
 import { Bar } from './progress.ts';
-import { BATCH, describeSampler, imageShape, largestSampler, type PlacedModel, samplerOptions } from './sampling.ts';
+import { describeSampler, imageShape, openSampler, type PlacedModel, samplerOptions } from './sampling.ts';
 import type { EVAL } from './settings.ts';
 
 /** Images to measure, and how they came about. */
@@ -24,25 +22,19 @@ export interface Measured {
 }
 
 /** Samples of the model, quantised. */
-export async function drawImages({ model, unet, diffusion, from }: PlacedModel, { settings, given }: Parsed<typeof EVAL>): Promise<Measured> {
-  const { n, seed, weights } = settings;
+export async function drawImages(placed: PlacedModel, { settings, given }: Parsed<typeof EVAL>): Promise<Measured> {
+  const { n, seed, weights, batchSize } = settings, { model, unet, from } = placed;
   const image = imageShape(unet, model), options = samplerOptions(settings, given, model.scheduler);
-  let network: Network | null = null;
-  const make = (batch: number): Sampler => {
-    network?.free();
-    // Of a model with classes, each in turn.
-    network = new Network({ unet, diffusion }, image, batch, { label: null, guidance: 1 });
-    return new Sampler(network.model, diffusion, [batch, ...image], options);
-  };
-  const sampler = settings.batchSize === null ? largestSampler(make, Math.min(n, BATCH)) : make(Math.min(settings.batchSize, n));
+  // Of a model with classes, each in turn.
+  const { network, sampler } = openSampler(placed, image, options, { n, batchSize, label: null, guidance: 1 });
   const evaluations = sampler.rows.length, described = describeSampler(options, evaluations);
   say('sampler', `${described}, seed ${seed}, ${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`);
   await sampler.compile();
   const bar = new Bar(n * evaluations);
-  const samples = await drawSamples(sampler, { n, seed, onBatch: (first) => network!.begin(first), onStep: ({ first, rows, done }) => bar.draw(first * evaluations + rows * done) });
+  const samples = await drawSamples(sampler, { n, seed, onBatch: (first) => network.begin(first), onStep: ({ first, rows, done }) => bar.draw(first * evaluations + rows * done) });
   say('time', bar.clear());
   await sampler.destroy();
-  network!.free();
+  network.free();
   const [height, width, channels] = image;
   const pixels = toBytes(samples, (count) => {
     throw new DdpmError('E-NONFINITE', `${count} values of the samples are not numbers: the weights may be damaged or the training diverged.`);

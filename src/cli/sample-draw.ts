@@ -1,6 +1,5 @@
 // The plain use of sample: a grid of new images, and on request their numbers and a film of how they came about.
 
-import { Sampler } from '../diffusion/sampler.ts';
 import { DdpmError } from '../errors.ts';
 import { encodeApng } from '../io/apng.ts';
 import { writeAtomic } from '../io/files.ts';
@@ -8,30 +7,23 @@ import { encodePng } from '../io/png.ts';
 import { safetensorsChunks } from '../io/safetensors.ts';
 import { nhwcToNchw } from '../tensor.ts';
 import { type BatchStep, drawSamples, sampleGrid, say } from './command.ts';
-import { imageChannels, Network } from './network.ts';
+import { imageChannels } from './network.ts';
 import { Bar } from './progress.ts';
 import { Film } from './sample-film.ts';
 import { readNoise } from './sample-inputs.ts';
 import type { Ready, Written } from './sample-ready.ts';
-import { BATCH, describeSampler, largestSampler } from './sampling.ts';
+import { describeSampler, openSampler } from './sampling.ts';
 
 const ANIMATED = 16;
 
 export async function drawGrid(ready: Ready): Promise<Written> {
-  const { placed, settings, given, options } = ready, { unet, model, diffusion } = placed;
+  const { placed, settings, given, options } = ready, { unet, model } = placed;
   const noise = settings.noise === null ? null : await readNoise(settings.noise, imageChannels(unet, model.scheduler), unet.config.sample_size);
   if (noise && given.has('n') && settings.n !== noise.n)
     throw new DdpmError('E-USAGE', `--n is ${settings.n}, and ${settings.noise} has noise for ${noise.n} images. Leave out --n.`);
   const n = noise?.n ?? settings.n, image = noise?.image ?? ready.image();
-  let network: Network | null = null;
-  const make = (batch: number): Sampler => {
-    network?.free();
-    network = new Network(placed, image, batch, settings);
-    return new Sampler(network.model, diffusion, [batch, ...image], options);
-  };
-  const sampler = settings.batchSize === null ? largestSampler(make, Math.min(n, BATCH)) : make(Math.min(settings.batchSize, n));
-  const asked = network! as Network, steps = sampler.rows.length;
-  const what = [describeSampler(options, steps), `seed ${settings.seed}`, `${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`, asked.description];
+  const { network, sampler } = openSampler(placed, image, options, { ...settings, n }), steps = sampler.rows.length;
+  const what = [describeSampler(options, steps), `seed ${settings.seed}`, `${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`, network.description];
   say('sampler', what.filter(Boolean).join(', '));
   await sampler.compile();
 
@@ -41,7 +33,7 @@ export async function drawGrid(ready: Ready): Promise<Written> {
     bar.draw(step.first * steps + step.rows * step.done);
     await film?.take(step);
   };
-  const samples = await drawSamples(sampler, { n, seed: settings.seed, noise: noise?.data, onBatch: (first) => asked.begin(first), onStep });
+  const samples = await drawSamples(sampler, { n, seed: settings.seed, noise: noise?.data, onBatch: (first) => network.begin(first), onStep });
   say('time', bar.clear());
 
   const written: Written = [];

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { GaussianDiffusion } from '../diffusion/gaussian.ts';
-import type { Sampler, SamplerOptions } from '../diffusion/sampler.ts';
+import { Sampler, type SamplerOptions } from '../diffusion/sampler.ts';
 import { respacedTimesteps } from '../diffusion/respace.ts';
 import { langevinExcess } from '../diffusion/samplers/langevin.ts';
 import { type SamplerName, visitedTimesteps } from '../diffusion/samplers/table.ts';
@@ -16,7 +16,7 @@ import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { say } from './command.ts';
 import { nearest } from './flags.ts';
-import { imageChannels } from './network.ts';
+import { imageChannels, type LabelSettings, Network } from './network.ts';
 import { isRun, RunFolder } from './run-folder.ts';
 
 /** Where `train` puts runs unless told otherwise: a run may be named without it. */
@@ -132,13 +132,15 @@ export function describeSampler(options: SamplerOptions & { readonly steps: numb
   return [`${method}, ${steps} steps`, ...more.filter(Boolean)].join(', ');
 }
 
-/** A sampler for as many images at a time as the device's limits allow. */
-export function largestSampler(make: (batch: number) => Sampler, batch: number): Sampler {
-  for (; ; batch = Math.ceil(batch / 2)) {
+/** The network with a sampler for batches of n images: as many at a time as were asked for, or as the device's limits allow. */
+export function openSampler(placed: PlacedModel, image: ImageShape, options: SamplerOptions, { n, batchSize, ...labels }: { n: number; batchSize: number | null } & LabelSettings): { network: Network; sampler: Sampler } {
+  for (let batch = Math.min(batchSize ?? BATCH, n); ; batch = Math.ceil(batch / 2)) {
+    const network = new Network(placed, image, batch, labels);
     try {
-      return make(batch);
+      return { network, sampler: new Sampler(network.model, placed.diffusion, [batch, ...image], options) };
     } catch (error) {
-      if (batch === 1 || !(error instanceof DdpmError && error.code === 'E-LIMIT')) throw error;
+      network.free();
+      if (batchSize !== null || batch === 1 || !(error instanceof DdpmError && error.code === 'E-LIMIT')) throw error;
     }
   }
 }

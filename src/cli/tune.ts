@@ -52,7 +52,7 @@ async function tune(): Promise<number> {
   });
   const wanted = items.filter(({ line, item }) => item.candidates.length > 1 && line.includes(settings.only ?? ''));
   if (wanted.length === 0 && settings.only !== null) throw new DdpmError('E-USAGE', `no line has "${settings.only}" in it; they are such as ${items[0]!.line}. All of them: ${typedAs('tune')} --dry-run`);
-  say('shapes', `${wanted.length} of ${items.length} to measure: ${settings.only === null ? 'the others have one kernel each' : `those with "${settings.only}" and more kernels than one`}`);
+  say('shapes', `${wanted.length} of ${items.length} to measure${settings.only !== null ? `: those with "${settings.only}" and more kernels than one` : wanted.length < items.length ? ': there is but one kernel for each of the others' : ''}`);
   if (settings.dryRun) {
     for (const { line, item, made } of wanted) process.stdout.write(`${line.padEnd(58)} ${sayChoice(made.choice)} | ${item.candidates.map(sayChoice).filter((each) => each !== sayChoice(made.choice)).join(' | ')}\n`);
     say('dry run', 'nothing was measured or written');
