@@ -51,19 +51,22 @@ function watch(engine: Engine): () => Promise<void> {
 async function assertInside(engine: Engine, slices: readonly Slice[]): Promise<void> {
   if (slices.length === 0) return;
   const staging = engine.device.createBuffer({ size: 2 * AROUND * slices.length, usage: USAGE.COPY_DST | USAGE.MAP_READ });
-  const encoder = engine.device.createCommandEncoder();
-  slices.forEach(({ buffer, offset, bytes }, i) => {
-    encoder.copyBufferToBuffer(buffer, offset - AROUND, staging, 2 * AROUND * i, AROUND);
-    encoder.copyBufferToBuffer(buffer, offset + 16 * Math.ceil(bytes / 16), staging, 2 * AROUND * i + AROUND, AROUND);
-  });
-  engine.submit(encoder);
-  await engine.settle(staging.mapAsync(MAP_READ));
-  const floats = new Float32Array(staging.getMappedRange());
-  slices.forEach(({ bytes }, i) => {
-    const at = floats.subarray((2 * AROUND * i) / 4, (2 * AROUND * (i + 1)) / 4).findIndex((v) => !Number.isNaN(v));
-    if (at >= 0) assert.unreachable(`a kernel wrote ${at < AROUND / 4 ? `${AROUND - 4 * at} bytes before` : `${4 * at - AROUND} bytes after`} a tensor of ${bytes} bytes`);
-  });
-  staging.destroy();
+  try {
+    const encoder = engine.device.createCommandEncoder();
+    slices.forEach(({ buffer, offset, bytes }, i) => {
+      encoder.copyBufferToBuffer(buffer, offset - AROUND, staging, 2 * AROUND * i, AROUND);
+      encoder.copyBufferToBuffer(buffer, offset + 16 * Math.ceil(bytes / 16), staging, 2 * AROUND * i + AROUND, AROUND);
+    });
+    engine.submit(encoder);
+    await engine.settle(staging.mapAsync(MAP_READ));
+    const floats = new Float32Array(staging.getMappedRange());
+    slices.forEach(({ bytes }, i) => {
+      const at = floats.subarray((2 * AROUND * i) / 4, (2 * AROUND * (i + 1)) / 4).findIndex((v) => !Number.isNaN(v));
+      if (at >= 0) assert.unreachable(`a kernel wrote ${at < AROUND / 4 ? `${AROUND - 4 * at} bytes before` : `${4 * at - AROUND} bytes after`} a tensor of ${bytes} bytes`);
+    });
+  } finally {
+    staging.destroy();
+  }
 }
 
 function succeeds(fn: () => void): boolean {
