@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { ScheduleSource } from '../diffusion/schedule.ts';
 import type { ImportanceSampling } from '../diffusion/timestep-sampling.ts';
 import { DdpmError } from '../errors.ts';
-import type { UNetFields } from '../nn/config.ts';
+import { configFields, type UNetFields } from '../nn/config.ts';
 import type { NamedTensors, Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
 import type { LossScale } from '../optim/loss_scale.ts';
@@ -79,7 +79,7 @@ export async function saveCheckpoint(folder: string, { unet, parameters, schedul
     for (const [name, tensor] of finite(await parameters.read(which), "optimiser's moments")) moments.set(`${which}.${name}`, tensor);
   for (const more of [await timeSampling?.read(), await lossScale?.read()]) for (const [name, tensor] of more ?? []) moments.set(name, tensor);
   await write(OPTIMIZER, moments);
-  await writeAtomic(join(folder, CONFIG), json(unet.config));
+  await writeAtomic(join(folder, CONFIG), json(configFields(unet.config)));
   await writeAtomic(join(folder, SCHEDULER), json(schedulerConfig(schedule, scheduler)));
   if (isPipeline(unet, scheduler)) await writeAtomic(join(folder, PIPELINE), json({ _class_name: 'DDPMPipeline', scheduler: ['diffusers', 'DDPMScheduler'], unet: ['diffusers', 'UNet2DModel'] }));
   await writeAtomic(join(folder, STATE), json({ format: FORMAT, ...state, parameters: parameters.count }));

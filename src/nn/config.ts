@@ -50,6 +50,13 @@ const DEFAULTS: UNetConfig = {
   class_embed_type: null, num_class_embeds: null,
 };
 
+/** Fields that came late to diffusers (0.19 to 0.22); older versions warn of each that they ignore it. */
+const LATE: readonly string[] = ['dropout', 'time_embedding_dim', 'attn_norm_num_groups'] satisfies (keyof UNetConfig)[];
+
+/** The fields of a config.json, without those that came late and say nothing but their default. */
+export const configFields = (config: UNetConfig): UNetFields =>
+  Object.fromEntries(Object.entries(config).filter(([name, value]) => !LATE.includes(name) || value !== DEFAULTS[name as keyof UNetConfig]));
+
 /** Fields whose other values change the network in ways that are not implemented. */
 const ONLY: { readonly [name: string]: readonly unknown[] } = {
   _class_name: ['UNet2DModel'], center_input_sample: [false], time_embedding_type: ['positional'], mid_block_scale_factor: [1], act_fn: ['silu', 'swish'],
