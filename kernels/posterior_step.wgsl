@@ -1,9 +1,9 @@
-// x_0 = a x_t + b output, clipped; mean = coef1 x_0 + coef2 x_t; log_variance = c + d v; x_{t-1} = mean + [t > 0] exp(log_variance / 2) z (DDPM, eq. 7 and algorithm 2)
+// x_0 = a x_t + b output, clipped to [-clip, clip] where clip > 0; mean = coef1 x_0 + coef2 x_t; log_variance = c + d v; x_{t-1} = mean + [t > 0] exp(log_variance / 2) z (DDPM, eq. 7 and algorithm 2)
 // One invocation draws four z of one image and takes its reverse step in place: the whole step is one pass over memory. Each image has its own t.
 #import index
 #import philox
 #import clock
-struct Dims { N: u32, size: u32, K: u32, C: u32, M: u32, clip: u32, given: u32, stream: u32 }
+struct Dims { N: u32, size: u32, K: u32, C: u32, M: u32, clip: f32, given: u32, stream: u32 }
 @group(0) @binding(0) var<storage, read> clock: Clock;         // 64 bytes
 @group(0) @binding(1) var<storage, read> t: array<u32>;        // (N)
 @group(0) @binding(2) var<storage, read> coef: array<f32>;     // (N, K): a, b, mean_coef1, mean_coef2, c, d first
@@ -33,7 +33,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
       log_variance += coef[row + 5u] * output[mean_at + dims.C];
     }
     var start = coef[row] * x[at] + coef[row + 1u] * output[mean_at];
-    if (dims.clip != 0u) { start = clamp(start, -1.0, 1.0); }
+    if (dims.clip > 0.0) { start = clamp(start, -dims.clip, dims.clip); }
     var draw = noise[j];
     if (dims.given != 0u) { draw = z[at]; }
     x0[at] = start;

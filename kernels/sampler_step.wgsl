@@ -1,9 +1,9 @@
-// start = clip(p x + q output); x' = a x + b start + c last + d kept + e output + s z, where last is start of the evaluation before and kept is x before the last row that kept it
+// start = clip(p x + q output), to [-clip, clip] where clip > 0; x' = a x + b start + c last + d kept + e output + s z, where last is start of the evaluation before and kept is x before the last row that kept it
 // One invocation takes the step for four values of one image, in place. DDIM, DPM-Solver++, Heun and Langevin dynamics are rows of these factors (src/diffusion/samplers/).
 #import index
 #import philox
 #import clock
-struct Dims { N: u32, size: u32, C: u32, M: u32, clip: u32, stream: u32 }
+struct Dims { N: u32, size: u32, C: u32, M: u32, clip: f32, stream: u32 }
 @group(0) @binding(0) var<storage, read> clock: Clock;            // 64 bytes
 @group(0) @binding(1) var<storage, read> coef: array<f32>;        // (9): p, q, a, b, c, d, e, s, whether to keep x
 @group(0) @binding(2) var<storage, read> output: array<f32>;      // (N, size / C, M): the first C of M channels are read
@@ -27,7 +27,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
     let now = x[at];
     let out = output[at / dims.C * dims.M + at % dims.C];
     var predicted = coef[0] * now + coef[1] * out;
-    if (dims.clip != 0u) { predicted = clamp(predicted, -1.0, 1.0); }
+    if (dims.clip > 0.0) { predicted = clamp(predicted, -dims.clip, dims.clip); }
     let next = coef[2] * now + coef[3] * predicted + coef[4] * start[at] + coef[5] * kept[at] + coef[6] * out + s * noise[j];
     if (coef[8] != 0.0) { kept[at] = now; }
     start[at] = predicted;

@@ -1,7 +1,7 @@
 // vlb[n] = mean_i of KL(q(x_{t-1} | x_t, x_0), p(x_{t-1} | x_t)), or at t = 0 of -log p(x_0 | x_1), in bits (DDPM, eq. 5 and 13)
-// One workgroup sums one image. The means differ by coef1 (x_0 - predicted x_0): the terms in x_t are the same.
+// One workgroup sums one image. The predicted x_0 is clipped to [-clip, clip] where clip > 0. The means differ by coef1 (x_0 - predicted x_0): the terms in x_t are the same.
 #import bound
-struct Dims { size: u32, K: u32, C: u32, M: u32, clip: u32 }
+struct Dims { size: u32, K: u32, C: u32, M: u32, clip: f32 }
 @group(0) @binding(0) var<storage, read> t: array<u32>;         // (N)
 @group(0) @binding(1) var<storage, read> coef: array<f32>;      // (N, K): a, b, mean_coef1, mean_coef2, c, d, log_variance of q first
 @group(0) @binding(2) var<storage, read> output: array<f32>;    // (N, size / C, M): M = C, or 2 C with v in the second half
@@ -23,7 +23,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     var log_p = coef[row + 4u];
     if (dims.M > dims.C) { log_p += coef[row + 5u] * output[mean_at + dims.C]; }
     var start = coef[row] * xt[at] + coef[row + 1u] * output[mean_at];
-    if (dims.clip != 0u) { start = clamp(start, -1.0, 1.0); }
+    if (dims.clip > 0.0) { start = clamp(start, -dims.clip, dims.clip); }
     if (t[n] > 0u) { sum += normal_kl(coef[row + 2u] * (start - x0[at]), coef[row + 6u], log_p).x; }
     else { sum += decoder_nll(x0[at], coef[row + 2u] * start + coef[row + 3u] * xt[at], log_p).x; }
   }

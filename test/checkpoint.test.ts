@@ -10,7 +10,7 @@ import { SAMPLE } from '../src/cli/settings.ts';
 import { makeShapes } from '../src/data/shapes.ts';
 import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
 import { PREDICTIONS } from '../src/diffusion/prediction.ts';
-import { makeBetas, makeSchedule, type ScheduleSource } from '../src/diffusion/schedule.ts';
+import { makeBetas, makeSchedule, rescaleZeroSnr, type ScheduleSource } from '../src/diffusion/schedule.ts';
 import { visitedTimesteps } from '../src/diffusion/samplers/table.ts';
 import { SPACINGS } from '../src/diffusion/spacing.ts';
 import { logVarianceTable, VARIANCES } from '../src/diffusion/variance.ts';
@@ -213,13 +213,24 @@ scheduler('every schedule goes through the file and comes back with the same bet
   assert.equal(schedulerConfig([0.1, 0.2])['trained_betas'], [0.1, 0.2]);
 });
 
+scheduler('betas rescaled to end at zero go through the file, named or a list, and are rescaled once', () => {
+  const fields = { prediction_type: 'v_prediction', rescale_betas_zero_snr: true, num_train_timesteps: 30 };
+  for (const [source, more] of [[{ name: 'cosine', T: 30, rescaleBetasZeroSnr: true }, { beta_schedule: 'squaredcos_cap_v2' }], [rescaleZeroSnr(makeBetas('linear', 30)), { trained_betas: [...makeBetas('linear', 30)] }]] as [ScheduleSource, UNetFields][]) {
+    const read = readScheduler({ ...fields, ...more }), back = readScheduler(JSON.parse(JSON.stringify(schedulerConfig(read.source, read))));
+    assert.equal([read.schedule.betas, back.schedule.betas], [makeSchedule(source).betas, read.schedule.betas]);
+    assert.is(read.schedule.alphasCumprod[29], 0);
+  }
+  assert.is(schedulerConfig({ name: 'cosine', T: 30, rescaleBetasZeroSnr: true }, { prediction: 'v' })['rescale_betas_zero_snr'], true);
+});
+
 scheduler('how to sample goes through the file and comes back', () => {
-  const fields: SamplingFields[] = SPACINGS.flatMap((spacing, i) => [true, false].map((clipSample) => ({ clipSample, spacing, stepsOffset: i, setAlphaToOne: !clipSample })));
+  const fields: SamplingFields[] = SPACINGS.flatMap((spacing, i) => [true, false, 2.5].map((clipSample) => ({ clipSample, spacing, stepsOffset: i, setAlphaToOne: !clipSample })));
   for (const each of fields) {
     const { clipSample, spacing, stepsOffset, setAlphaToOne } = readScheduler(schedulerConfig(SCHEDULE, each));
     assert.equal({ clipSample, spacing, stepsOffset, setAlphaToOne }, each);
   }
   const file = schedulerConfig(SCHEDULE, { clipSample: false, spacing: 'trailing', stepsOffset: 2, setAlphaToOne: false });
+  assert.equal([schedulerConfig(SCHEDULE, { clipSample: 2 })['clip_sample_range'], file['clip_sample_range']], [2, 1]);
   assert.equal([file['clip_sample'], file['timestep_spacing'], file['steps_offset'], file['set_alpha_to_one']], [false, 'trailing', 2, false]);
 });
 
@@ -236,6 +247,7 @@ scheduler('a sampler takes what the file says, and a flag has the last word', ()
   assert.is(options('--spacing linspace', own).spacing, 'linspace');
   const leading = options('--sample-steps 10', { steps_offset: 1 });
   assert.equal([leading.clipDenoised, leading.stepsOffset, leading.spacing], [true, 1, 'leading']);
+  assert.equal([options('', { clip_sample_range: 3 }).clipDenoised, options('', { clip_sample_range: 3, clip_sample: false }).clipDenoised], [3, false]);
   assert.equal(visitedTimesteps(makeSchedule({ name: 'cosine', T: 100 }), leading), [91, 81, 71, 61, 51, 41, 31, 21, 11, 1]);
   // The whole chain has no timestep left to be moved to.
   assert.equal([options('--sampler ddpm', { steps_offset: 1 }).stepsOffset, options('--sampler ddpm --sample-steps 30', { steps_offset: 30 }).stepsOffset], [0, 12]);
@@ -322,8 +334,8 @@ scheduler('what is not implemented is refused by name', async () => {
     [{ prediction_type: 'flow' }, /prediction_type = "flow".*"epsilon" or "sample" or "v_prediction"/],
     [{ timestep_spacing: 'karras' }, /timestep_spacing/],
     [{ thresholding: true }, /thresholding = true/],
-    [{ rescale_betas_zero_snr: true }, /rescale_betas_zero_snr/],
-    [{ clip_sample_range: 2 }, /clip_sample_range = 2/],
+    [{ rescale_betas_zero_snr: true }, /x\.json: at t = 999 this schedule leaves nothing of the image.*Predict v or x0/],
+    [{ clip_sample_range: 0 }, /clip_sample_range = 0 is not implemented; it is a number above 0/],
     [{ clip_sample: 'yes' }, /clip_sample = "yes"/],
     [{ num_train_timesteps: '1000' }, /num_train_timesteps/],
     [{ _class_name: 'EulerDiscreteScheduler' }, /_class_name = "EulerDiscreteScheduler"/],

@@ -51,7 +51,7 @@ function assertSame(what: string, ours: Awaited<ReturnType<typeof compute>>, the
 
 const test = gpuSuite('diffusers');
 
-test('a pipeline as diffusers saves it: attention, classes, scale and shift, v, fewer timesteps', async (engine) => {
+test('a pipeline as diffusers saves it: attention, classes, scale and shift, v, a chain that begins at pure noise, x_0 clipped to 0.7', async (engine) => {
   const folder = path('diffusers-pipeline'), { tensors, metadata } = read(join(folder, 'given.safetensors'));
   assertSame(`a folder of diffusers ${metadata['diffusers']}`, await compute(engine, folder, tensors), tensors);
 });
@@ -64,7 +64,8 @@ const SMALL = {
 const OURS: readonly [what: string, config: UNetFields, schedule: ScheduleSource, scheduler: SchedulerFields, pipeline: boolean][] = [
   ['the layout of the presets', SMALL, { name: 'linear', T: 1000 }, { variance: 'fixed_large' }, true],
   ['without attention, betas of its own, nothing clipped', { ...SMALL, add_attention: false, down_block_types: ['DownBlock2D', 'DownBlock2D'], up_block_types: ['UpBlock2D', 'UpBlock2D'] }, Array.from({ length: 40 }, (_, t) => 0.01 + 0.004 * t), { prediction: 'x0', clipSample: false, spacing: 'trailing' }, true],
-  ['classes, several heads, scale and shift', { ...SMALL, num_class_embeds: 4, attention_head_dim: 4, resnet_time_scale_shift: 'scale_shift', flip_sin_to_cos: true }, { name: 'cosine', T: 100 }, { prediction: 'v', stepsOffset: 1, setAlphaToOne: false }, false],
+  ['a chain that begins at pure noise', SMALL, { name: 'quadratic', T: 50, rescaleBetasZeroSnr: true }, { prediction: 'v', spacing: 'trailing' }, true],
+  ['classes, several heads, scale and shift', { ...SMALL, num_class_embeds: 4, attention_head_dim: 4, resnet_time_scale_shift: 'scale_shift', flip_sin_to_cos: true }, { name: 'cosine', T: 100 }, { prediction: 'v', stepsOffset: 1, setAlphaToOne: false, clipSample: 1.5 }, false],
 ];
 
 const PYTHON = ['python3', '/usr/bin/python3'].find((python) => spawnSync(python, ['-c', 'import diffusers']).status === 0);

@@ -50,6 +50,8 @@ test('a learned variance goes from beta~ at v = -1 to beta at v = 1; at t = 0 th
 
 test('names that do not exist are refused', () => {
   const s = makeSchedule([0.1, 0.2]);
+  const rescaled = makeSchedule({ name: 'linear', T: 50, rescaleBetasZeroSnr: true });
+  assert.throws(() => startTable(rescaled, 'eps'), (error: unknown) => error instanceof DdpmError && /at t = 49 this schedule leaves nothing of the image/.test(error.message));
   for (const f of [startTable, noiseTable, targetTable]) assert.throws(() => f(s, 'epsilon' as 'eps'), (error: unknown) => error instanceof DdpmError && /no prediction "epsilon".*eps, x0, v, mu/.test(error.message));
   assert.throws(() => logVarianceTable(s, 'small' as 'learned'), (error: unknown) => error instanceof DdpmError && /no variance "small"/.test(error.message));
   assert.equal(PREDICTION_TYPES, { eps: 'epsilon', x0: 'sample', v: 'v_prediction' });

@@ -11,10 +11,11 @@ import type { Kernel } from '../src/gpu/kernel.ts';
 import { parametersOf } from '../src/nn/parameter.ts';
 import { Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
+import { add } from '../src/ops/pointwise.ts';
 import { STREAM } from '../src/philox.ts';
 import { nchwToNhwc, Tensor } from '../src/tensor.ts';
 import { assertClose, relativeL2 } from './helpers/close.ts';
-import { assertError, gpuSuite, random } from './helpers/gpu.ts';
+import { assertError, gpuSuite, random, upload } from './helpers/gpu.ts';
 import { closedForm as closedFormEps, tensors, TRAJECTORIES } from './helpers/trajectories.ts';
 import * as twin from './ref/diffusion.ts';
 import { normals } from './ref/random.ts';
@@ -90,8 +91,8 @@ golden.run();
 const chain = gpuSuite('samplers');
 const T = 20, SHAPE: Shape = [3, 3, 3, 2], SIZE = 18, SEED = 77;
 
-for (const [variance, clipDenoised] of [['fixed_small', true], ['fixed_large', true], ['fixed_small', false]] as const)
-  chain(`ddpm is the ancestral chain in float64 with the same draws, ${variance}${clipDenoised ? '' : ', not clipped'}`, async (engine) => {
+for (const [variance, clipDenoised] of [['fixed_small', true], ['fixed_large', true], ['fixed_small', false], ['fixed_large', 0.4]] as const)
+  chain(`ddpm is the ancestral chain in float64 with the same draws, ${variance}${clipDenoised ? `, clipped to ${Number(clipDenoised)}` : ', not clipped'}`, async (engine) => {
     const diffusion = diffusionOf(engine, 'quadratic', T, variance);
     const sampler = new Sampler(model, diffusion, SHAPE, { method: 'ddpm', clipDenoised });
     const got = await run(sampler, { seed: SEED, firstId: 5 });
@@ -108,6 +109,30 @@ for (const [variance, clipDenoised] of [['fixed_small', true], ['fixed_large', t
     assert.is(bits(got.end), bits(got.x[T - 1]), 'what sample() returns is x after the last step');
     await sampler.destroy();
   });
+
+chain('a schedule that ends at zero: the first step of ddpm and ddim sees x_0 alone, and samplers in sigma / alpha refuse it', async (engine) => {
+  const schedule = makeSchedule({ name: 'quadratic', T, rescaleBetasZeroSnr: true }), diffusion = new GaussianDiffusion(engine, schedule, { prediction: 'v' }), acp = schedule.alphasCumprod, samples = [5, 6, 7];
+  const none = upload(engine, SHAPE, new Float32Array(3 * SIZE)), v: DiffusionModel = (x) => add(x, none), table = twin.posteriorTable(schedule.betas, 'fixed_small', 'v'); // v = x_t, of which x_0 = (sqrt(acp) - sqrt(1 - acp)) x_t
+  const sampler = new Sampler(v, diffusion, SHAPE, { method: 'ddpm' }), got = await run(sampler, { seed: SEED, firstId: 5 });
+  let x: Float64Array = normals({ seed: SEED, stream: STREAM.prior, step: 0, samples, count: SIZE });
+  for (let i = 0, t = T - 1; t >= 0; i++, t--) {
+    const z = normals({ seed: SEED, stream: STREAM.sample, step: t, samples, count: SIZE });
+    const step = twin.posteriorStep({ xt: x, output: x, z, coef: twin.scheduleGather(table, [t, t, t], 6), clip: true, last: [t, t, t].map((s) => Number(s === 0)) });
+    assertClose(got.x[i], step.prev, { atol: 1e-4, what: `x after t = ${t}` });
+    x = step.prev;
+  }
+  for (const method of ['ddim', 'dpm++2m'] as const) {
+    const other = new Sampler(v, diffusion, SHAPE, { method, timesteps: [T - 1, 9, 4] }), start = random(3 * SIZE, 3), { x: steps } = await run(other, { seed: 1, noise: start });
+    // x_0 = -v clipped, and all of x is noise.
+    const [alpha, sigma] = [Math.sqrt(acp[9]!), Math.sqrt(1 - acp[9]!)], want = Float64Array.from(start, (value) => alpha * Math.min(1, Math.max(-1, -value)) + sigma * value);
+    assertClose(steps[0]!, want, { atol: 5e-6, what: method });
+    await other.destroy();
+  }
+  for (const method of ['heun', 'langevin'] as const) await assertError(() => new Sampler(v, diffusion, SHAPE, { method, timesteps: [T - 1, 9, 4] }), 'E-USAGE', new RegExp(`${method} cannot visit t = 19, where this schedule leaves nothing`));
+  const usual = new Sampler(v, diffusion, SHAPE, { method: 'heun', steps: 5 });
+  assert.ok(usual.timesteps[0]! < T - 1);
+  for (const each of [sampler, usual]) await each.destroy();
+});
 
 chain('ddim with eta = 1 and every timestep is ddpm with the same draws', async (engine) => {
   const diffusion = diffusionOf(engine, 'quadratic', T);

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { makeBetas, makeSchedule, SCHEDULES, TABLE_NAMES, type ScheduleName } from '../src/diffusion/schedule.ts';
+import { makeBetas, makeSchedule, rescaleZeroSnr, SCHEDULES, TABLE_NAMES, type ScheduleName } from '../src/diffusion/schedule.ts';
 import { timesteps, type Spacing } from '../src/diffusion/spacing.ts';
 import { DdpmError } from '../src/errors.ts';
 import { readSafetensors } from '../src/io/safetensors.ts';
@@ -90,6 +90,24 @@ test('any betas make a schedule, and it keeps its own copy', () => {
   assert.equal([...s.betas], [0.1, 0.2, 0.3]);
   assert.ok(Math.abs(s.alphasCumprod[2] - 0.9 * 0.8 * 0.7) < 1e-15);
   assert.is(makeSchedule(Float64Array.from([0.5, 0.5])).T, 2);
+});
+
+test('rescaled betas leave nothing of the image at the end, and the beginning as it was (Lin et al. 2023, algorithm 1)', () => {
+  for (const name of SCHEDULES) {
+    const spec = { name, T: 1000 }, plain = makeSchedule(spec), s = makeSchedule({ ...spec, rescaleBetasZeroSnr: true }), root = plain.sqrtAlphasCumprod, end = root[999]!;
+    assert.equal([s.betas[999], s.alphasCumprod[999], s.sqrtOneMinusAlphasCumprod[999]], [1, 0, 1]);
+    assert.ok(Math.abs(s.betas[0]! / plain.betas[0]! - 1) < 1e-9);
+    for (let t = 0; t < 999; t++) {
+      const want = (root[t]! - end) * (root[0]! / (root[0]! - end));
+      assert.ok(Math.abs(s.sqrtAlphasCumprod[t]! / want - 1) < 1e-9, `${name} at ${t}: ${s.sqrtAlphasCumprod[t]}, wanted ${want}`);
+    }
+    assert.equal(s.betas, rescaleZeroSnr(plain.betas));
+    assert.equal(rescaleZeroSnr(s.betas), s.betas, 'once is as good as twice, to the bit');
+    // What samplers and losses read is finite, but for x_0 from eps.
+    for (const each of ['posteriorVariance', 'posteriorLogVarianceClipped', 'posteriorMeanCoef1', 'posteriorMeanCoef2', 'fixedLargeLogVariance'] as const) assert.ok(s[each].every(Number.isFinite), each);
+  }
+  assert.is(makeSchedule([0.5, 1]).alphasCumprod[1], 0);
+  refuses(() => rescaleZeroSnr([0.5, 2]), 'betas[1]');
 });
 
 test('refuses what is not a schedule', () => {

@@ -2,7 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parseFlags } from '../src/cli/flags.ts';
-import { scheduleOf } from '../src/cli/diffusion-settings.ts';
+import { clipOf, scheduleOf } from '../src/cli/diffusion-settings.ts';
 import { TRAIN } from '../src/cli/settings.ts';
 import { checkModel, describeScheduler, withScheduler } from '../src/cli/train-init.ts';
 import { makeSchedule } from '../src/diffusion/schedule.ts';
@@ -30,6 +30,9 @@ test('schedule, prediction and variance are the folder\'s, to the last bit', () 
   assert.is(words, `schedule, prediction and variance are those of ${FILE}`);
   for (const name of ['scaled_linear', 'squaredcos_cap_v2', 'sigmoid'])
     assert.equal(betasOf(settled('', { ...fields, beta_schedule: name }).settings), readScheduler({ ...fields, beta_schedule: name }).schedule.betas, name);
+  const rescaled = { ...fields, prediction_type: 'v_prediction', rescale_betas_zero_snr: true };
+  assert.equal(betasOf(settled('', rescaled).settings), readScheduler(rescaled).schedule.betas);
+  assert.is(betasOf(settled('--no-rescale-betas-zero-snr', rescaled).settings)[59], readScheduler(fields).schedule.betas[59]);
   const own = settled('', { trained_betas: [0.1, 0.2, 0.5] }).settings;
   assert.equal([own.betas, own.timesteps], [FILE, 3]);
 });
@@ -52,7 +55,9 @@ test('a flag has the last word', () => {
 
 test('how to sample is the folder\'s too, unless a flag says otherwise', () => {
   const fields = { clip_sample: false, timestep_spacing: 'linspace', steps_offset: 1, set_alpha_to_one: false };
-  const of = ({ settings: { clipSample, timestepSpacing, stepsOffset, setAlphaToOne } }: ReturnType<typeof settled>) => [clipSample, timestepSpacing, stepsOffset, setAlphaToOne];
+  const of = ({ settings: { clipSample, timestepSpacing, stepsOffset, setAlphaToOne } }: ReturnType<typeof settled>) => [clipSample, timestepSpacing, stepsOffset, setAlphaToOne], clip = ({ settings }: ReturnType<typeof settled>) => clipOf(settings);
+  assert.equal([{}, { clip_sample_range: 3 }, { clip_sample_range: 3, clip_sample: false }].map((fields) => clip(settled('', fields))), [true, 3, false]);
+  assert.is(clip(settled('--clip-sample-range 2', { clip_sample_range: 3 })), 2);
   assert.equal(of(settled('', fields)), [false, 'linspace', 1, false]);
   assert.equal(of(settled('', {})), [true, 'leading', 0, true]);
   const flags = settled('--clip-sample --timestep-spacing trailing --steps-offset 0', fields);

@@ -2,7 +2,8 @@
 
 import { classCount, type Dataset } from '../data/images.ts';
 import { DdpmError } from '../errors.ts';
-import { makeSchedule, type ScheduleSource } from '../diffusion/schedule.ts';
+import { makeSchedule, rescaleZeroSnr, type ScheduleSource } from '../diffusion/schedule.ts';
+import { type Clip, clipRange } from '../ops/clip.ts';
 import { readFileOr } from '../io/files.ts';
 import type { ResolvedSettings } from './presets.ts';
 import type { TrainSettings } from './settings.ts';
@@ -23,17 +24,25 @@ export async function readBetas(path: string): Promise<number[]> {
   } catch (error) {
     refuse(`is not JSON: ${(error as Error).message}`);
   }
-  const list = json !== null && typeof json === 'object' && 'trained_betas' in json ? json.trained_betas : json;
+  const fields = json !== null && typeof json === 'object' ? (json as Readonly<Record<string, unknown>>) : {}, list = 'trained_betas' in fields ? fields['trained_betas'] : json;
   if (!Array.isArray(list)) return refuse('has no list of betas');
   const odd = list.findIndex((beta) => typeof beta !== 'number');
   if (odd >= 0) refuse(`has ${JSON.stringify(list[odd])} at place ${odd} of its betas`);
   makeSchedule(list as number[]);
-  return list as number[];
+  return fields['rescale_betas_zero_snr'] === true ? Array.from(rescaleZeroSnr(list as number[])) : (list as number[]);
 }
 
 /** The schedule by name, or the betas where they were read. */
-export function scheduleOf(s: Pick<TrainSettings, 'schedule' | 'timesteps' | 'betaStart' | 'betaEnd' | 'scaleBetas'>, betas: readonly number[] | null): ScheduleSource {
-  return betas ?? { name: s.schedule, T: s.timesteps, betaStart: s.betaStart, betaEnd: s.betaEnd, scale: s.scaleBetas };
+export function scheduleOf(s: Pick<TrainSettings, 'schedule' | 'timesteps' | 'betaStart' | 'betaEnd' | 'scaleBetas' | 'rescaleBetasZeroSnr'>, betas: readonly number[] | null): ScheduleSource {
+  const { rescaleBetasZeroSnr } = s;
+  if (betas) return rescaleBetasZeroSnr ? rescaleZeroSnr(betas) : betas;
+  return { name: s.schedule, T: s.timesteps, betaStart: s.betaStart, betaEnd: s.betaEnd, scale: s.scaleBetas, rescaleBetasZeroSnr };
+}
+
+/** How samplers clip the predicted x_0. @throws DdpmError E-USAGE for a range of 0 */
+export function clipOf({ clipSample, clipSampleRange: range }: Pick<TrainSettings, 'clipSample' | 'clipSampleRange'>): Clip {
+  clipRange(range);
+  return clipSample && range !== 1 ? range : clipSample;
 }
 
 /** How many classes the labels of the data tell apart. */
@@ -45,5 +54,5 @@ export function classesOf({ name, labels, classes }: Pick<Dataset, 'name' | 'lab
 /** For the header of train: what is diffused how, and what is learnt of it. */
 export function diffusionLine(s: ResolvedSettings, loss: string): string {
   const gamma = s.snrGamma === null ? '' : ` min-SNR ${s.snrGamma}`;
-  return `${s.betas ?? s.schedule} T ${s.timesteps}, predicts ${s.predict}, variance ${s.variance}, loss ${loss}${gamma}, t ${s.timeSampling}`;
+  return `${s.betas ?? s.schedule}${s.rescaleBetasZeroSnr ? ' rescaled to end at zero' : ''} T ${s.timesteps}, predicts ${s.predict}, variance ${s.variance}, loss ${loss}${gamma}, t ${s.timeSampling}`;
 }

@@ -68,7 +68,7 @@ export async function measureLikelihood({ unet, diffusion, model }: PlacedModel,
     figures: { bits_per_dim: average, standard_error: deviation, L_T: mean(prior), L_1_to_T_minus_1: byT.reduce((a, b) => a + b, 0) - byT[0]!, L_0: byT[0]! },
     protocol: {
       weights: model.file, images: `the first ${count} of ${data.name}, ${split}, not mirrored`, timesteps: timesteps ? `${T} of ${diffusion.T}, ${brief(likelihood.timesteps)}; the bound of that chain, its betas recomputed` : T, predicts: diffusion.prediction, variance: diffusion.variance,
-      noise: `one draw of each x_t, seed ${seed}`, ...(rows && { labels: data.labels ? 'those of the images' : 'none' }), decoder: '256 levels, tanh approximation of the normal distribution', x_0: clipSample ? 'clipped to [-1, 1]' : 'not clipped',
+      noise: `one draw of each x_t, seed ${seed}`, ...(rows && { labels: data.labels ? 'those of the images' : 'none' }), decoder: '256 levels, tanh approximation of the normal distribution', x_0: clipSample ? `clipped to [-${Number(clipSample)}, ${Number(clipSample)}]` : 'not clipped',
     },
     byT: Array.from(byT),
     timesteps: likelihood.timesteps,

@@ -22,15 +22,15 @@ export function withScheduler(settings: TrainSettings, given: ReadonlySet<string
   // Between two fixed variances the network has no say, so a flag may choose.
   if (given.has('variance') && settings.variance !== variance && (isLearned(settings.variance) || isLearned(variance))) fixed('variance', settings.variance, variance);
 
-  const taken: Partial<TrainSettings> = { predict: prediction, variance, timesteps: schedule.T, clipSample, timestepSpacing: spacing, stepsOffset, setAlphaToOne };
+  const taken: Partial<TrainSettings> = { predict: prediction, variance, timesteps: schedule.T, clipSample: clipSample !== false, clipSampleRange: Number(clipSample || 1), timestepSpacing: spacing, stepsOffset, setAlphaToOne };
   if (!('name' in source)) {
     if (!given.has('schedule')) taken.betas = file;
   } else if (!given.has('schedule')) {
-    const { name, T, betaStart = 1e-4, betaEnd = 0.02 } = source;
+    const { name, T, betaStart = 1e-4, betaEnd = 0.02, rescaleBetasZeroSnr = false } = source;
     // The file has the betas as they are; a flag that changes them or T speaks of 1,000 steps, unless it says that it does not.
     const scale = given.has('scaleBetas') ? settings.scaleBetas : ['timesteps', 'betaStart', 'betaEnd'].some((flag) => given.has(flag));
     const k = name === 'linear' && scale ? T / 1000 : 1;
-    Object.assign(taken, { schedule: name, betaStart: k * betaStart, betaEnd: k * betaEnd, scaleBetas: scale });
+    Object.assign(taken, { schedule: name, betaStart: k * betaStart, betaEnd: k * betaEnd, scaleBetas: scale, rescaleBetasZeroSnr });
   }
   for (const flag of given) delete taken[flag as keyof TrainSettings];
   return { ...settings, ...taken };
@@ -39,7 +39,7 @@ export function withScheduler(settings: TrainSettings, given: ReadonlySet<string
 /** For the header: where the diffusion comes from, and which flags had the last word. */
 export function describeScheduler(given: ReadonlySet<string>, { folder, schedulerFile }: Pick<ModelFolder, 'folder' | 'schedulerFile'>): string {
   if (schedulerFile === null) return `${folder} has no scheduler_config.json: schedule, prediction and variance are those of the flags`;
-  const flags = ['timesteps', 'schedule', 'betaStart', 'betaEnd', 'scaleBetas', 'betas', 'variance', 'clipSample', 'timestepSpacing', 'stepsOffset', 'setAlphaToOne'].filter((flag) => given.has(flag));
+  const flags = ['timesteps', 'schedule', 'betaStart', 'betaEnd', 'scaleBetas', 'rescaleBetasZeroSnr', 'betas', 'variance', 'clipSample', 'clipSampleRange', 'timestepSpacing', 'stepsOffset', 'setAlphaToOne'].filter((flag) => given.has(flag));
   const changed = flags.map((flag) => `--${flag.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`).join(', ');
   return `schedule, prediction and variance are those of ${schedulerFile}${changed && `, but for ${changed}`}`;
 }

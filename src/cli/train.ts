@@ -20,7 +20,7 @@ import { DeviceImages } from '../ops/random.ts';
 import { typedAs } from '../typed.ts';
 import { mebibytes, quoted, runCommand, say } from './command.ts';
 import { readingOptions } from './data-settings.ts';
-import { classesOf, diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
+import { classesOf, clipOf, diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
 import { type Command, helpText, parseFlags, settingsToJson } from './flags.ts';
 import { modelConfig, resolveSettings } from './presets.ts';
 import { Progress } from './progress.ts';
@@ -101,10 +101,10 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   // The averaged weights are where the averages start, too.
   if (initial) for (const buffer of ['values', 'ema'] as const) parameters.write(buffer, initial.tensors, initial.file);
   const images = new DeviceImages(engine, classes ? data : { ...data, labels: null }, settings.flip);
-  const schedule = scheduleOf(settings, betas), { predict: prediction, variance, clipSample, timestepSpacing: spacing, stepsOffset, setAlphaToOne } = settings;
-  const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance }), sampling = { clipSample, spacing, stepsOffset, setAlphaToOne };
+  const schedule = scheduleOf(settings, betas), { predict: prediction, variance, timestepSpacing: spacing, stepsOffset, setAlphaToOne } = settings;
+  const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance }), clipSample = clipOf(settings), sampling = { clipSample, spacing, stepsOffset, setAlphaToOne };
   const { steps, lr, seed } = settings;
-  const training = new Training(unet, parameters, diffusion, images, settings);
+  const training = new Training(unet, parameters, diffusion, images, { ...settings, clipSample });
 
   say('data', `${data.name}  ${data.count} × ${data.height}×${data.width}×${data.channels}  flip ${settings.flip ? 'on' : 'off'}  ${data.path}`);
   say('model', modelLine(settings, unet, { source: settings.init ?? settings.preset, classes, count: parameters.count }));

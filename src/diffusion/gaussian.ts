@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
+import { type Clip, clipRange } from '../ops/clip.ts';
 import { gatherRows } from '../ops/gather.ts';
 import { mse } from '../ops/loss.ts';
 import { STREAM } from '../philox.ts';
@@ -156,7 +157,7 @@ export class GaussianDiffusion {
   }
 
   /** Moments of p(x_{t-1} | x_t): output -> x_0, clipped to [-1, 1] by default, -> posterior mean; and that x_0. */
-  pMeanVariance(model: DiffusionModel, xt: Tensor, t: Tensor, { clipDenoised = true } = {}): MeanVariance & { predXstart: Tensor } {
+  pMeanVariance(model: DiffusionModel, xt: Tensor, t: Tensor, { clipDenoised = true }: { clipDenoised?: Clip } = {}): MeanVariance & { predXstart: Tensor } {
     const zero = Tensor.empty(this.engine, xt.shape);
     this.engine.clear(zero.slice);
     const output = model(xt, t);
@@ -170,7 +171,7 @@ export class GaussianDiffusion {
   }
 
   /** One reverse step for every image at its own t; no noise where t = 0. The noise is given, or drawn from the clock and t. */
-  pSample(model: DiffusionModel, xt: Tensor, t: Tensor, options: { clipDenoised?: boolean } & ({ noise: Tensor } | { clock: Clock })): { sample: Tensor; predXstart: Tensor } {
+  pSample(model: DiffusionModel, xt: Tensor, t: Tensor, options: { clipDenoised?: Clip } & ({ noise: Tensor } | { clock: Clock })): { sample: Tensor; predXstart: Tensor } {
     const sample = Tensor.empty(this.engine, xt.shape), predXstart = Tensor.empty(this.engine, xt.shape);
     this.engine.run(k.accumulate, pointwise(xt.size), { x: xt.slice, y: sample.slice, copy: 1 });
     this.posteriorStep(sample, model(xt, t), t, predXstart, options);
@@ -178,7 +179,7 @@ export class GaussianDiffusion {
   }
 
   /** The fused reverse step in place: x becomes x_{t-1}, predXstart is written. One pass over memory. `output` is the network's, for x at t. */
-  posteriorStep(x: Tensor, output: Tensor, t: Tensor, predXstart: Tensor, options: { clipDenoised?: boolean } & ({ noise: Tensor } | { clock: Clock })): void {
+  posteriorStep(x: Tensor, output: Tensor, t: Tensor, predXstart: Tensor, options: { clipDenoised?: Clip } & ({ noise: Tensor } | { clock: Clock })): void {
     const { engine } = this;
     const N = x.shape[0]!, size = x.size / N, C = x.shape.at(-1)!, M = this.checkOutput(x, output);
     const given = 'noise' in options;
@@ -188,7 +189,7 @@ export class GaussianDiffusion {
     engine.run(k.posterior_step, threads(N * Math.ceil(size / 4)), {
       // With given noise the clock is not read.
       clock: given ? { ...coef.slice, bytes: 64 } : options.clock.slice, t: t.slice, coef: coef.slice, output: output.slice, z: given ? options.noise.slice : output.slice,
-      x: x.slice, x0: predXstart.slice, N, size, K, C, M, clip: Number(options.clipDenoised ?? true), given: Number(given), stream: STREAM.sample,
+      x: x.slice, x0: predXstart.slice, N, size, K, C, M, clip: clipRange(options.clipDenoised ?? true), given: Number(given), stream: STREAM.sample,
     });
     coef.free();
   }
@@ -197,7 +198,7 @@ export class GaussianDiffusion {
    * The whole reverse process (algorithm 2), from T - 1 down to 0: x_0, not clipped, (N, H, W, C). `onStep` sees x_t and the predicted x_0 of every step.
    * The step is captured once and replayed; keep a Sampler yourself to draw more than once.
    */
-  async pSampleLoop(model: DiffusionModel, shape: readonly [number, number, number, number], { clipDenoised = true, ...draw }: { clipDenoised?: boolean } & Draw): Promise<Float32Array<ArrayBuffer>> {
+  async pSampleLoop(model: DiffusionModel, shape: readonly [number, number, number, number], { clipDenoised = true, ...draw }: { clipDenoised?: Clip } & Draw): Promise<Float32Array<ArrayBuffer>> {
     const sampler = new Sampler(model, this, shape, { method: 'ddpm', clipDenoised });
     try {
       return await sampler.sample(draw);
@@ -218,12 +219,12 @@ export class GaussianDiffusion {
   }
 
   /** What a network that is conditioned on itself is given in training: the x_0 that its output says, clipped as a sampler clips it, for half of the images, and zeros for the others. */
-  selfCondition(output: Tensor, xt: Tensor, t: Tensor, clock: Clock, { clipDenoised = true } = {}): Tensor {
+  selfCondition(output: Tensor, xt: Tensor, t: Tensor, clock: Clock, { clipDenoised = true }: { clipDenoised?: Clip } = {}): Tensor {
     const { engine } = this, N = xt.shape[0]!, C = xt.shape.at(-1)!, M = this.checkOutput(xt, output);
     requireTimes(xt, t);
     const start = Tensor.empty(engine, xt.shape), coef = gatherRows(this.#table, t);
     engine.run(k.self_condition, threads(xt.size), {
-      clock: clock.slice, coef: coef.slice, output: output.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, clip: Number(clipDenoised), stream: STREAM.self,
+      clock: clock.slice, coef: coef.slice, output: output.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, clip: clipRange(clipDenoised), stream: STREAM.self,
     });
     return start;
   }

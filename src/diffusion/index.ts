@@ -8,7 +8,7 @@ export { respace, respacedTimesteps } from './respace.ts';
 export { type Draw, Sampler, type SamplerOptions, type SampleStep } from './sampler.ts';
 export type { Row } from './samplers/row.ts';
 export { type SamplerName, SAMPLERS, type SamplerTable, samplerTable, type TableOptions } from './samplers/table.ts';
-export { type BetaOptions, makeBetas, makeSchedule, type Schedule, type ScheduleName, SCHEDULES, type ScheduleSource, type ScheduleSpec } from './schedule.ts';
+export { type BetaOptions, makeBetas, makeSchedule, rescaleZeroSnr, type Schedule, type ScheduleName, SCHEDULES, type ScheduleSource, type ScheduleSpec } from './schedule.ts';
 export { karrasTimesteps, SAMPLER_SPACINGS, type SamplerSpacing, solverTimesteps, type Spacing, SPACINGS, timesteps } from './spacing.ts';
 export { isLearned, logVarianceTable, type Variance, VARIANCES } from './variance.ts';
 export { ImportanceSampling, TIME_SAMPLINGS, type TimeSampling } from './timestep-sampling.ts';

@@ -3,6 +3,7 @@ import { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Plan } from '../gpu/plan.ts';
+import type { Clip } from '../ops/clip.ts';
 import { gatherRows } from '../ops/gather.ts';
 import { variationalBound } from '../ops/loss.ts';
 import { Tensor } from '../tensor.ts';
@@ -52,14 +53,14 @@ export class Likelihood {
   readonly #step: Plan<Tensor>;
 
   /**
-   * Captures one term for batches of `shape` (N, H, W, C). The predicted x_0 is clipped to [-1, 1] as it is for samples. With `timesteps`, in any order, the bound is that
+   * Captures one term for batches of `shape` (N, H, W, C). The predicted x_0 is clipped as it is for samples. With `timesteps`, in any order, the bound is that
    * of the chain that visits only those, as `GaussianDiffusion.respaced` makes it: a model that samples in fewer steps is another one, with a likelihood of its own.
    */
   constructor(
     model: DiffusionModel,
     diffusion: GaussianDiffusion,
     shape: readonly [number, number, number, number],
-    { clipDenoised = true, timesteps = null }: { readonly clipDenoised?: boolean; readonly timesteps?: readonly number[] | null } = {},
+    { clipDenoised = true, timesteps = null }: { readonly clipDenoised?: Clip; readonly timesteps?: readonly number[] | null } = {},
   ) {
     const { engine } = diffusion, N = shape[0], chain = timesteps ? diffusion.respaced(timesteps) : diffusion;
     this.engine = engine;

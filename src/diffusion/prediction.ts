@@ -26,9 +26,15 @@ export interface TargetTable {
   readonly noise: Float64Array;
 }
 
-/** x_0 = x[t] x_t + output[t] · output. */
+/**
+ * x_0 = x[t] x_t + output[t] · output.
+ *
+ * @throws DdpmError E-USAGE for eps where a schedule leaves nothing of the image, so that the noise says nothing about it
+ */
 export function startTable(s: Schedule, prediction: Prediction): OutputTable {
   check(prediction);
+  if (prediction === 'eps' && s.alphasCumprod[s.T - 1] === 0)
+    throw new DdpmError('E-USAGE', `at t = ${s.T - 1} this schedule leaves nothing of the image (alpha_bar is 0), so the noise that eps is says nothing about x_0. Predict v or x0, or take a schedule that is not rescaled.`);
   if (prediction === 'eps') return { x: s.sqrtRecipAlphasCumprod, output: s.sqrtRecipm1AlphasCumprod.map((v) => -v) };
   if (prediction === 'x0') return { x: new Float64Array(s.T), output: new Float64Array(s.T).fill(1) };
   if (prediction === 'v') return { x: s.sqrtAlphasCumprod, output: s.sqrtOneMinusAlphasCumprod.map((v) => -v) };

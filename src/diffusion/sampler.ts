@@ -5,6 +5,7 @@ import { DdpmError, throwIfAborted } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import type { Plan } from '../gpu/plan.ts';
+import { type Clip, clipRange } from '../ops/clip.ts';
 import { randomNormal } from '../ops/random.ts';
 import { philox4x32, STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
@@ -14,8 +15,8 @@ import { samplerTable, type TableOptions } from './samplers/table.ts';
 
 /** Which sampler, over which timesteps, with how much noise. */
 export interface SamplerOptions extends TableOptions {
-  /** Clip the predicted x_0 to [-1, 1]; true by default. */
-  readonly clipDenoised?: boolean;
+  /** Clip the predicted x_0 to [-1, 1] (true, the default), to [-range, range] (a number), or not. */
+  readonly clipDenoised?: Clip;
   /** No fresh noise: every step goes to the mean. Not a way to sample, but one to see what the noise is for. */
   readonly meanOnly?: boolean;
 }
@@ -111,18 +112,18 @@ export class Sampler {
     );
   }
 
-  #ancestral(chain: GaussianDiffusion, output: Tensor, clipDenoised: boolean): void {
+  #ancestral(chain: GaussianDiffusion, output: Tensor, clipDenoised: Clip): void {
     const none = this.#meanOnly ? Tensor.empty(this.engine, this.shape) : null;
     if (none) this.engine.clear(none.slice);
     chain.posteriorStep(this.#x, output, this.#row, this.#x0, { clipDenoised, ...(none ? { noise: none } : { clock: this.#clock }) });
   }
 
-  #linear(output: Tensor, clipDenoised: boolean): void {
+  #linear(output: Tensor, clipDenoised: Clip): void {
     const N = this.shape[0], C = this.shape[3], M = output.shape.at(-1)!, size = this.#x.size / N;
     if (output.size * C !== this.#x.size * M || M < C) throw new DdpmError('E-SHAPE', `the network gave (${output.shape.join(', ')}) for images of (${this.shape.join(', ')}).`);
     this.engine.run(k.sampler_step, threads(N * Math.ceil(size / 4)), {
       clock: this.#clock.slice, coef: this.#row.slice, output: output.slice, x: this.#x.slice, start: this.#x0.slice, kept: this.#kept!.slice,
-      N, size, C, M, clip: Number(clipDenoised), stream: STREAM.sample,
+      N, size, C, M, clip: clipRange(clipDenoised), stream: STREAM.sample,
     });
   }
 

@@ -15,6 +15,8 @@ export interface BetaOptions {
   readonly betaEnd?: number;
   /** `linear` only: scale by 1000 / T, so that x_T is close to N(0, I) for every T. `false` is diffusers' `linear`. */
   readonly scale?: boolean;
+  /** Rescale them so that nothing of the image is left at t = T - 1 (`rescaleZeroSnr`; diffusers' `rescale_betas_zero_snr`). */
+  readonly rescaleBetasZeroSnr?: boolean;
 }
 
 /** A named schedule with T steps. */
@@ -88,9 +90,11 @@ export const TABLE_NAMES = {
  * - `cosine`: 1 - f(t+1) / f(t) with f(t) = cos^2((t/T + 0.008) / 1.008 · pi/2), at most 0.999 (Nichol & Dhariwal 2021, equation 17).
  * - `sigmoid`: betaStart + (betaEnd - betaStart) sigmoid(linspace(-6, 6, T)), never scaled (Song et al. 2020, code).
  *
+ * With `rescaleBetasZeroSnr` they are rescaled at the end (`rescaleZeroSnr`).
+ *
  * @throws DdpmError E-USAGE for another name, a T that is not an integer of at least 2, or a beta outside (0, 1), as `linear` has for T <= 20.
  */
-export function makeBetas(name: ScheduleName, T: number, { betaStart = 1e-4, betaEnd = 0.02, scale = true }: BetaOptions = {}): Float64Array {
+export function makeBetas(name: ScheduleName, T: number, { betaStart = 1e-4, betaEnd = 0.02, scale = true, rescaleBetasZeroSnr = false }: BetaOptions = {}): Float64Array {
   if (!SCHEDULES.includes(name)) throw unknownSchedule(name);
   checkT(T);
   let betas: Float64Array;
@@ -114,13 +118,26 @@ export function makeBetas(name: ScheduleName, T: number, { betaStart = 1e-4, bet
     );
   }
   checkBetas(betas);
-  return betas;
+  return rescaleBetasZeroSnr ? rescaleZeroSnr(betas) : betas;
+}
+
+/**
+ * Betas with which x_{T-1} is pure noise, as samplers take it to be: sqrt(alpha_bar) is shifted to end at 0 and scaled to begin where it did
+ * (Lin et al. 2023, algorithm 1). The last beta is 1, and eps says nothing about x_0 there: the network must predict v or x_0.
+ *
+ * @throws DdpmError E-USAGE for betas that are no schedule
+ */
+export function rescaleZeroSnr(betas: ArrayLike<number>): Float64Array {
+  const { T, sqrtAlphasCumprod: root } = makeSchedule(betas), first = root[0]!, last = root[T - 1]!;
+  if (last === 0) return Float64Array.from(betas); // once is as good as twice
+  const acp = root.map((r) => ((r - last) * (first / (first - last))) ** 2);
+  return acp.map((a, t) => 1 - (t === 0 ? a : a / acp[t - 1]!));
 }
 
 /**
  * All tables of a schedule, from a named schedule or from any betas.
  *
- * @throws DdpmError E-USAGE if the betas are fewer than 2, or one is not finite or not in (0, 1); the message names the first.
+ * @throws DdpmError E-USAGE if the betas are fewer than 2, or one is not finite or not in (0, 1), but for the last, which may be 1; the message names the first.
  */
 export function makeSchedule(source: ScheduleSource): Schedule {
   const betas = 'name' in source ? makeBetas(source.name, source.T, source) : Float64Array.from(source);
@@ -164,7 +181,8 @@ function checkT(T: number): void {
 }
 
 function checkBetas(betas: Float64Array): void {
-  const i = betas.findIndex((b) => !(b > 0 && b < 1)); // also true for NaN
+  // Also for NaN. A last beta of 1 leaves nothing of the image, which a schedule may (rescaleZeroSnr).
+  const i = betas.findIndex((b, t) => !(b > 0 && (b < 1 || (b === 1 && t === betas.length - 1))));
   if (i < 0) return;
   throw new DdpmError(
     'E-USAGE',

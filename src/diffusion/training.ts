@@ -7,6 +7,7 @@ import * as k from '../gpu/kernels.gen.ts';
 import type { Plan } from '../gpu/plan.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
+import type { Clip } from '../ops/clip.ts';
 import { type DeviceImages, randomIntegers, shuffleIndices } from '../ops/random.ts';
 import { AdamW, type AdamWOptions, type StepLog } from '../optim/adamw.ts';
 import { emaDecay, learningRate, type LrSchedule } from '../optim/schedules.ts';
@@ -38,8 +39,8 @@ export interface TrainingOptions extends AdamWOptions, LossOptions {
   readonly timeSampling?: TimeSampling;
   /** For a model with classes: the share of images whose label is the last row of its table instead, which stands for no class (0.1). */
   readonly labelDropout?: number;
-  /** For a network that is conditioned on itself: whether samplers will clip the x_0 that it is given, and training does (true). */
-  readonly clipSample?: boolean;
+  /** For a network that is conditioned on itself: how samplers will clip the x_0 that it is given, and training does (true). */
+  readonly clipSample?: Clip;
 }
 
 /**

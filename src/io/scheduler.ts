@@ -1,12 +1,13 @@
 // scheduler_config.json: the fields of diffusers' DDPMScheduler, both ways.
 
-import { type Prediction, PREDICTION_TYPES } from '../diffusion/prediction.ts';
-import { makeSchedule, type Schedule, type ScheduleName, type ScheduleSource } from '../diffusion/schedule.ts';
+import { type Prediction, PREDICTION_TYPES, startTable } from '../diffusion/prediction.ts';
+import { makeSchedule, rescaleZeroSnr, type Schedule, type ScheduleName, type ScheduleSource, type ScheduleSpec } from '../diffusion/schedule.ts';
 import type { SamplerOptions } from '../diffusion/sampler.ts';
 import { visitedTimesteps } from '../diffusion/samplers/table.ts';
 import { SPACINGS, type Spacing } from '../diffusion/spacing.ts';
 import type { Variance } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
+import type { Clip } from '../ops/clip.ts';
 import type { UNetFields } from '../nn/config.ts';
 
 /** The file's name in a checkpoint. */
@@ -14,8 +15,8 @@ export const SCHEDULER = 'scheduler_config.json';
 
 /** How a model is to be sampled: what a scheduler_config.json says besides the diffusion that it was trained on. */
 export interface SamplingFields {
-  /** Clip the predicted x_0 to [-1, 1]. */
-  readonly clipSample: boolean;
+  /** Clip the predicted x_0 to [-1, 1] (true), to [-range, range] (a number), or not. */
+  readonly clipSample: Clip;
   readonly spacing: Spacing;
   /** Added to the timesteps of leading spacing. */
   readonly stepsOffset: number;
@@ -60,16 +61,18 @@ export type SchedulerFields = Partial<SamplingFields> & { readonly prediction?: 
  */
 export function schedulerConfig(source: ScheduleSource, { prediction = 'eps', variance = 'fixed_small', ...sampling }: SchedulerFields = {}): Record<string, unknown> {
   const betas = 'name' in source ? null : Array.from(source);
-  const { name, T, betaStart = 1e-4, betaEnd = 0.02, scale = true } = 'name' in source ? source : ({ name: 'linear', T: source.length, scale: false } as const);
+  const { name, T, betaStart = 1e-4, betaEnd = 0.02, scale = true, rescaleBetasZeroSnr = false } = 'name' in source ? source : ({ name: 'linear', T: source.length, scale: false } as ScheduleSpec);
   const k = name === 'linear' && scale ? 1000 / T : 1, { clipSample, spacing, stepsOffset, setAlphaToOne } = { ...DEFAULTS, ...sampling };
   return {
     _class_name: 'DDPMScheduler',
     beta_end: k * betaEnd,
     beta_schedule: BETA_SCHEDULES.find(([ours]) => ours === name)![1],
     beta_start: k * betaStart,
-    clip_sample: clipSample,
+    clip_sample: clipSample !== false,
+    clip_sample_range: Number(clipSample || 1),
     num_train_timesteps: T,
     prediction_type: PREDICTIONS.find(([ours]) => ours === prediction)![1],
+    rescale_betas_zero_snr: rescaleBetasZeroSnr,
     set_alpha_to_one: setAlphaToOne,
     steps_offset: stepsOffset,
     timestep_spacing: spacing,
@@ -91,7 +94,7 @@ export function withSampling<O extends SamplerOptions>(options: O, { schedule, c
 
 /** Fields with one value that is implemented, and those that change nothing here. */
 const ONLY: Readonly<Record<string, readonly unknown[]>> = {
-  _class_name: ['DDPMScheduler', 'DDIMScheduler', 'PNDMScheduler'], thresholding: [false], rescale_betas_zero_snr: [false],
+  _class_name: ['DDPMScheduler', 'DDIMScheduler', 'PNDMScheduler'], thresholding: [false],
 };
 /** The first two belong to thresholding, the third to a sampler that is not here, the last has no meaning any more. */
 const IGNORED = ['dynamic_thresholding_ratio', 'sample_max_value', 'skip_prk_steps', 'tensor_format'];
@@ -138,17 +141,17 @@ export function readScheduler(fields: UNetFields, name = SCHEDULER): Scheduler {
   const trained = take<number[] | null>('trained_betas', null, (v) => v === null || isList(v), 'it is a list of numbers or null');
   const other = OTHER_VARIANCES[String(fields['variance_type'])];
   if (other) refuse(`variance_type = ${JSON.stringify(fields['variance_type'])} is not implemented: ${other}.`);
+  const rescale = flag('rescale_betas_zero_snr', false), clips = flag('clip_sample', usual.clipSample !== false), range = take('clip_sample_range', 1, (v) => typeof v === 'number' && v > 0, 'it is a number above 0');
   const settings = {
     prediction: named('prediction_type', PREDICTIONS),
     variance: named('variance_type', VARIANCE_TYPES),
-    clipSample: flag('clip_sample', usual.clipSample),
+    // The range counts where there is clipping.
+    clipSample: clips && range !== 1 ? range : clips,
     spacing: oneOf<Spacing>('timestep_spacing', SPACINGS),
     stepsOffset: take('steps_offset', usual.stepsOffset, (v) => Number.isInteger(v) && (v as number) >= 0, 'it is a whole number of at least 0'),
     setAlphaToOne: flag('set_alpha_to_one', usual.setAlphaToOne),
   };
-  // The range counts where there is clipping; before prediction_type there was predict_epsilon.
-  const range = take('clip_sample_range', 1, (v) => typeof v === 'number', 'it is a number');
-  if (settings.clipSample && range !== 1) refuse(`clip_sample_range = ${range} is not implemented; it is 1 here.`);
+  // Before prediction_type there was predict_epsilon.
   const epsilon = flag('predict_epsilon', settings.prediction === 'eps');
   if (epsilon !== (settings.prediction === 'eps')) {
     if ('prediction_type' in fields) refuse(`predict_epsilon is ${epsilon}, and prediction_type ${JSON.stringify(fields['prediction_type'])}: one of them is wrong.`);
@@ -157,9 +160,12 @@ export function readScheduler(fields: UNetFields, name = SCHEDULER): Scheduler {
   // Any other field that is off belongs to a class that is not here, and changes nothing in these.
   for (const [field, value] of left) if (value !== null && value !== false) refuse(`the field "${field}" (${JSON.stringify(value)}) is not known.`);
   if (trained && 'num_train_timesteps' in fields && trained.length !== T) refuse(`num_train_timesteps is ${T}, and there are ${trained.length} trained_betas.`);
-  const source: ScheduleSource = trained ?? { name: scheduleName, T, betaStart, betaEnd, scale: false };
   try {
-    return { schedule: makeSchedule(source), source, ...settings };
+    // Betas of its own are kept as they are once rescaled: what is written of them needs no rescaling.
+    const source: ScheduleSource = trained ? (rescale ? rescaleZeroSnr(trained) : trained) : { name: scheduleName, T, betaStart, betaEnd, scale: false, ...(rescale && { rescaleBetasZeroSnr: true }) };
+    const schedule = makeSchedule(source);
+    startTable(schedule, settings.prediction);
+    return { schedule, source, ...settings };
   } catch (error) {
     return refuse((error as Error).message);
   }

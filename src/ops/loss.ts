@@ -2,6 +2,7 @@
 import { record, threads } from '../autograd.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
+import { type Clip, clipRange } from './clip.ts';
 
 /** N images of P pixels; C channels of M. */
 function dimsOf(op: string, pred: Tensor, goal: Tensor): { N: number; P: number; C: number; M: number } {
@@ -50,9 +51,9 @@ export interface BoundInputs {
 
 /**
  * The term of the variational bound at each image's t, (N), in bits a dimension: KL(q(x_{t-1} | x_t, x_0), p(x_{t-1} | x_t)), or -log p(x_0 | x_1) at t = 0.
- * With `clip` the predicted x_0 is clipped to [-1, 1], as for an evaluation; such a bound has no gradient. `fixedMean` lets the gradient through to v alone.
+ * With `clip` the predicted x_0 is clipped, as for an evaluation; such a bound has no gradient. `fixedMean` lets the gradient through to v alone.
  */
-export function variationalBound({ t, coef, output, x0, xt }: BoundInputs, { clip = false, fixedMean = false } = {}): Tensor {
+export function variationalBound({ t, coef, output, x0, xt }: BoundInputs, { clip = false, fixedMean = false }: { readonly clip?: Clip; readonly fixedMean?: boolean } = {}): Tensor {
   const { engine } = x0, N = t.size, size = x0.size / N, C = x0.shape.at(-1)!;
   requireShapes(
     x0.shape[0] === N && sameShape(x0, xt) && sameShape(x0, output, false) && [C, 2 * C].includes(output.shape.at(-1)!) && coef.shape.length === 2 && coef.shape[0] === N && coef.shape[1]! >= 7,
@@ -61,7 +62,7 @@ export function variationalBound({ t, coef, output, x0, xt }: BoundInputs, { cli
   const inputs = { t: t.slice, coef: coef.slice, output: output.slice, x0: x0.slice, xt: xt.slice };
   const dims = { size, K: coef.shape[1]!, C, M: (C * output.size) / x0.size };
   const vlb = Tensor.empty(engine, [N]);
-  engine.run(k.vlb_forward, [N], { ...inputs, vlb: vlb.slice, ...dims, clip: Number(clip) });
+  engine.run(k.vlb_forward, [N], { ...inputs, vlb: vlb.slice, ...dims, clip: clipRange(clip) });
   return clip ? vlb : record(vlb, [output], (dvlb, [doutput]) => {
     if (doutput) engine.run(k.vlb_backward, threads(x0.size), { ...inputs, dvlb, doutput: doutput.slice, N, ...dims, fixed: Number(fixedMean), accumulate: doutput.accumulate });
   });

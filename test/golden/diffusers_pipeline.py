@@ -40,7 +40,9 @@ def save(folder):
         for name, p in unet.named_parameters():
             # Away from the special values of a fresh model: norms of one and biases of zero hide what is forgotten.
             p.copy_(torch.randn_like(p) * (0.3 if p.dim() == 1 else p[0].numel() ** -0.5) + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
-    scheduler = DDPMScheduler(num_train_timesteps=200, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", variance_type="fixed_large")
+    scheduler = DDPMScheduler(
+        num_train_timesteps=200, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", variance_type="fixed_large", clip_sample_range=0.7,
+        rescale_betas_zero_snr=True, timestep_spacing="trailing")
     DDPMPipeline(unet, scheduler).save_pretrained(folder, safe_serialization=True)
     given = {"x": torch.randn(2, 3, 8, 6), "t": torch.tensor([0, 137]), "labels": torch.tensor([4, 1]), "x_T": torch.randn(2, 3, 8, 6)}
     save_file({**given, **compute(unet, os.path.join(folder, "scheduler"), given)}, os.path.join(folder, "given.safetensors"), {"diffusers": diffusers.__version__, "torch": torch.__version__})

@@ -80,7 +80,7 @@ for (const size of [1, 7, 130]) {
 }
 
 /** `C` channels, of which the output has twice as many where the variance is learned. */
-async function step(engine: Engine, size: number, x: Float32Array, output: Float32Array, z: Float32Array | null, coef: Float32Array, K: number, options: { clip: boolean; C?: number }) {
+async function step(engine: Engine, size: number, x: Float32Array, output: Float32Array, z: Float32Array | null, coef: Float32Array, K: number, options: { clip: boolean | number; C?: number }) {
   const tx = upload(engine, [N, size], x), x0 = Tensor.empty(engine, [N, size]), out = upload(engine, [output.length], output);
   const args = {
     clock: clockAt(engine, { seed, step: 5, first }).slice, t: upload(engine, [N], steps).slice, coef: upload(engine, [N, K], coef).slice, x: tx.slice, x0: x0.slice,
@@ -93,8 +93,8 @@ async function step(engine: Engine, size: number, x: Float32Array, output: Float
 
 for (const [size, C] of [[1, 1], [7, 1], [130, 2], [51, 3]])
   for (const [variance, prediction] of [['fixed_small', 'eps'], ['fixed_large', 'v'], ['learned_range', 'eps'], ['learned', 'mu'], ['learned_range', 'x0']] as const)
-    for (const clip of [true, false])
-      diffusion(`posterior_step of ${size} values in ${C} channels, ${prediction}, ${variance}, ${clip ? 'clipped' : 'not clipped'}`, async (engine) => {
+    for (const clip of [true, false, 0.6])
+      diffusion(`posterior_step of ${size} values in ${C} channels, ${prediction}, ${variance}, ${clip ? `clipped to ${Number(clip)}` : 'not clipped'}`, async (engine) => {
         const table = twin.posteriorTable(betas, variance, prediction), K = 7; // a column more than the kernel reads
         const coef = rows((t) => [...table.subarray(6 * t, 6 * t + 6), 9]), six = Float64Array.from({ length: 6 * N }, (_, i) => coef[Math.floor(i / 6) * K + (i % 6)]);
         const learned = variance.startsWith('learned'), M = learned ? 2 * C : C, outputs = random((N * size * M) / C, 1);
@@ -121,8 +121,7 @@ for (const [size, C] of [[1, 1], [7, 1], [130, 2], [51, 3]])
         for (let i = 0; i < N * size; i++) assert.is(Math.abs(silent.prev[i]) < 1e5, last[Math.floor(i / size)] === 1, `value ${i}`);
       });
 
-const clamped = (v: number): number => Math.min(1, Math.max(-1, v));
-for (const [size, C, M, clip] of [[1, 1, 1, 1], [21, 3, 6, 0], [130, 2, 2, 1]])
+for (const [size, C, M, clip] of [[1, 1, 1, 1], [21, 3, 6, 0], [130, 2, 2, 0.7]])
   diffusion(`self_condition of ${size} values, ${C} of ${M} channels${clip ? '' : ', not clipped'}`, async (engine) => {
     const K = 3, outputs = random((N * size * M) / C, 1), x = random(N * size, 0), coef = rows((t) => [Math.sqrt(1 / acp[t]), -Math.sqrt(1 / acp[t] - 1), 9]), at = coefAt(coef, K, size);
     const start = Tensor.empty(engine, [N, size]), heads = coins({ seed, stream: STREAM.self, step: 31, samples: Array.from(steps, (_, n) => first + n), count: 1 });
@@ -131,7 +130,7 @@ for (const [size, C, M, clip] of [[1, 1, 1, 1], [21, 3, 6, 0], [130, 2, 2, 1]])
       xt: upload(engine, [N, size], x).slice, start: start.slice, N, size, K, C, M, clip, stream: STREAM.self,
     });
     const out = (i: number) => outputs[Math.floor(i / C) * M + (i % C)];
-    const want = Float64Array.from(x, (v, i) => heads[Math.floor(i / size)] * (clip ? clamped : Number)(at(i, 0) * v + at(i, 1) * out(i)));
+    const want = Float64Array.from(x, (v, i) => heads[Math.floor(i / size)] * twin.clipped(at(i, 0) * v + at(i, 1) * out(i), clip || false));
     if (!clip) assert.ok(want.some((v) => Math.abs(v) > 1), 'some would be clipped');
     assertClose(await start.read(), want, { atol: want.map((_, i) => bound(2, [Math.abs(at(i, 0) * x[i]) + Math.abs(at(i, 1) * out(i))])[0]), what: 'start' });
     assert.ok(heads.includes(0) && heads.includes(1), 'some images are given their start, some are not');
@@ -154,9 +153,9 @@ const ROWS = [
 ].map((row) => Object.fromEntries(Object.entries(row).map(([name, v]) => [name, typeof v === 'number' ? Math.fround(v) : v]))) as unknown as Row[];
 
 for (const [size, C, M] of [[1, 1, 1], [7, 1, 2], [130, 2, 2], [51, 3, 6]] as const)
-  for (const clip of [true, false])
+  for (const clip of [true, false, 0.6])
     for (const [r, row] of ROWS.entries())
-      diffusion(`sampler_step of ${size} values in ${C} of ${M} channels, row ${r}${clip ? ', clipped' : ''}`, async (engine) => {
+      diffusion(`sampler_step of ${size} values in ${C} of ${M} channels, row ${r}${clip ? `, clipped to ${Number(clip)}` : ''}`, async (engine) => {
         const x = random(N * size, 0), output = random((N * size * M) / C, 1), last = random(N * size, 2), kept = random(N * size, 3);
         const [tx, start, tkept] = [x, last, kept].map((data) => upload(engine, [N, size], data));
         engine.run(k.sampler_step, threads(N * Math.ceil(size / 4)), {
@@ -171,7 +170,7 @@ for (const [size, C, M] of [[1, 1, 1], [7, 1, 2], [130, 2, 2], [51, 3, 6]] as co
         const atol = want.x.map((_, i) => Math.abs(row.start) * startError[i] + row.z * error[i] + bound(6, [terms(i).reduce((a, b) => a + Math.abs(b), 0)])[0]);
         assertClose(await tx.read(), want.x, { atol, what: 'x' });
         assert.equal(await tkept.read(), Float32Array.from(want.kept));
-        if (clip && size === 130) assert.ok(want.start.some((v) => v === 1) && want.start.some((v) => Math.abs(v) < 1), 'some are clipped, some are not');
+        if (clip && size === 130) assert.ok(want.start.some((v) => v === Number(clip)) && want.start.some((v) => Math.abs(v) < Number(clip)), 'some are clipped, some are not');
       });
 
 diffusion('a sample is the same whatever the batch', async (engine) => {

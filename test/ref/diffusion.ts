@@ -3,7 +3,8 @@
 type Floats = ArrayLike<number>;
 
 const map = (n: number, f: (i: number) => number): Float64Array => Float64Array.from({ length: n }, (_, i) => f(i));
-const clamp = (v: number): number => Math.min(1, Math.max(-1, v));
+/** To [-1, 1] where clip is true, to [-clip, clip] where it is a number. */
+export const clipped = (v: number, clip: boolean | number): number => (clip === false ? v : Math.min(Number(clip), Math.max(-clip, v)));
 
 /** table (T,K), t (N) → (N,K): the coefficients of each image's own timestep. */
 export const scheduleGather = (table: Floats, t: ArrayLike<number>, K: number): Float64Array =>
@@ -23,27 +24,21 @@ export const qSample = (x0: Floats, eps: Floats, coef: Floats): Float64Array =>
   eachElement(x0, coef, 2, (i, k) => k(0) * x0[i] + k(1) * eps[i]);
 
 /** coef (N,2) = sqrt_recip_alphas_cumprod, sqrt_recipm1_alphas_cumprod → x̂₀ = coef₀ x_t - coef₁ ε, clipped to [-1, 1] on request */
-export const predictStart = (xt: Floats, eps: Floats, coef: Floats, clip = false): Float64Array =>
-  eachElement(xt, coef, 2, (i, k) => {
-    const x0 = k(0) * xt[i] - k(1) * eps[i];
-    return clip ? clamp(x0) : x0;
-  });
+export const predictStart = (xt: Floats, eps: Floats, coef: Floats, clip: boolean | number = false): Float64Array =>
+  eachElement(xt, coef, 2, (i, k) => clipped(k(0) * xt[i] - k(1) * eps[i], clip));
 
 /**
  * One step of the ancestral sampler. coef (N,6) = factors of x_t and of the network's output in x̂₀, posterior_mean_coef1, posterior_mean_coef2, and
  * log variance = coef₄ + coef₅ v. last[n] != 0 marks an image at t = 0, which gets no noise; without `last` all do.
  * With `channels` the output has twice as many, v in the second half.
  */
-export function posteriorStep(a: { xt: Floats; output: Floats; z: Floats; coef: Floats; clip: boolean; last?: Floats; channels?: number }): {
+export function posteriorStep(a: { xt: Floats; output: Floats; z: Floats; coef: Floats; clip: boolean | number; last?: Floats; channels?: number }): {
   prev: Float64Array;
   x0: Float64Array;
 } {
   const { xt, output, z, coef, clip, last, channels: C } = a;
   const mean = (i: number) => output[C ? 2 * C * Math.floor(i / C) + (i % C) : i], v = (i: number) => (C ? output[2 * C * Math.floor(i / C) + C + (i % C)] : 0);
-  const x0 = eachElement(xt, coef, 6, (i, k) => {
-    const start = k(0) * xt[i] + k(1) * mean(i);
-    return clip ? clamp(start) : start;
-  });
+  const x0 = eachElement(xt, coef, 6, (i, k) => clipped(k(0) * xt[i] + k(1) * mean(i), clip));
   const prev = eachElement(xt, coef, 6, (i, k, n) => k(2) * x0[i] + k(3) * xt[i] + (last?.[n] ? 0 : Math.exp((k(4) + k(5) * v(i)) / 2) * z[i]));
   return { prev, x0 };
 }
@@ -82,14 +77,14 @@ export function ddimCoef(acp: number, acpPrev: number, eta: number): Float64Arra
  * With useClippedModelOutput (diffusers' name) ε is derived again from the clipped x̂₀: without that DDIM at η = 1 is not DDPM. It is diffusers'
  * default not to.
  */
-export function ddimStep(a: { xt: Floats; eps: Floats; z: Floats; coef: Floats; clip: boolean; useClippedModelOutput?: boolean }): {
+export function ddimStep(a: { xt: Floats; eps: Floats; z: Floats; coef: Floats; clip: boolean | number; useClippedModelOutput?: boolean }): {
   prev: Float64Array;
   x0: Float64Array;
 } {
   const { xt, eps, z, coef, clip, useClippedModelOutput = true } = a;
   const x0 = eachElement(xt, coef, 5, (i, k) => {
     const v = k(0) * xt[i] - k(1) * eps[i];
-    return clip ? clamp(v) : v;
+    return clipped(v, clip);
   });
   const prev = eachElement(xt, coef, 5, (i, k) => {
     const direction = useClippedModelOutput ? (k(0) * xt[i] - x0[i]) / k(1) : eps[i];
@@ -132,5 +127,5 @@ export function logVariance(output: Floats, coef: Floats, C: number): Float64Arr
 }
 
 /** coef (N,2) = factors of x_t and of the output → x̂₀, clipped to [-1, 1] where `clip`, or zero where the image's coin is 0 */
-export const selfCondition = (xt: Floats, output: Floats, coef: Floats, coins: ArrayLike<number>, clip = true): Float64Array =>
-  eachElement(xt, coef, 2, (i, k, n) => coins[n] * (clip ? clamp : Number)(k(0) * xt[i] + k(1) * output[i]));
+export const selfCondition = (xt: Floats, output: Floats, coef: Floats, coins: ArrayLike<number>, clip: boolean | number = true): Float64Array =>
+  eachElement(xt, coef, 2, (i, k, n) => coins[n] * clipped(k(0) * xt[i] + k(1) * output[i], clip));

@@ -1,6 +1,6 @@
 // Float64 twins of the losses, written as the papers and DDPM's code have them, and of their gradients.
 import type { Prediction, Variance } from './diffusion.ts';
-import { posteriorTable } from './diffusion.ts';
+import { clipped, posteriorTable } from './diffusion.ts';
 
 type Floats = ArrayLike<number>;
 
@@ -45,7 +45,7 @@ export interface BoundCase {
   x0: Floats;
   xt: Floats;
   C: number;
-  clip?: boolean;
+  clip?: boolean | number;
 }
 
 /** Every element of every image: the term in nats, its derivatives by the output's mean channel and by v, and what they were made of. */
@@ -55,7 +55,7 @@ export function boundElements({ betas, prediction, variance, t, output, x0, xt, 
   return Array.from(x0, (x, i) => {
     const n = Math.floor(i / size), row = 6 * t[n], [a, b, c1, c2, c, d] = table.subarray(row, row + 6);
     const at = Math.floor(i / C) * M + (i % C), v = learned ? output[at + C] : 0;
-    const raw = a * xt[i] + b * output[at], start = clip ? Math.min(1, Math.max(-1, raw)) : raw;
+    const start = clipped(a * xt[i] + b * output[at], clip);
     const mean = c1 * start + c2 * xt[i], log = c + d * v, trueMean = c1 * x + c2 * xt[i], trueLog = small[row + 4];
     const nats = t[n] > 0 ? normalKl(trueMean, trueLog, mean, log) : decoderNll(x, mean, log);
     const [byMean, byLog] = t[n] > 0 ? normalKlGradient(trueMean, trueLog, mean, log) : decoderNllGradient(x, mean, log);

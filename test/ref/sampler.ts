@@ -1,21 +1,18 @@
 // Float64 twins of the samplers: one row of a table, a whole table on any model, and the Gaussian whose score and flow are known.
 import type { Row } from '../../src/diffusion/samplers/row.ts';
 import type { Schedule } from '../../src/diffusion/schedule.ts';
+import { clipped } from './diffusion.ts';
 
 type Floats = ArrayLike<number>;
-const clamp = (v: number): number => Math.min(1, Math.max(-1, v));
 
 /** x, last and kept become what sampler_step makes of them; output has M >= C channels for the C of x. */
 export function samplerStep(
   row: Omit<Row, 't' | 'to' | 'draw'>,
-  a: { x: Floats; output: Floats; last: Floats; kept: Floats; z: Floats; clip: boolean; C?: number; M?: number },
+  a: { x: Floats; output: Floats; last: Floats; kept: Floats; z: Floats; clip: boolean | number; C?: number; M?: number },
 ): { x: Float64Array; start: Float64Array; kept: Float64Array } {
   const { x, output, last, kept, z, clip, C = 1, M = C } = a, n = x.length;
   const out = Float64Array.from({ length: n }, (_, i) => output[Math.floor(i / C) * M + (i % C)]);
-  const start = Float64Array.from({ length: n }, (_, i) => {
-    const v = row.startX * x[i] + row.startOutput * out[i];
-    return clip ? clamp(v) : v;
-  });
+  const start = Float64Array.from({ length: n }, (_, i) => clipped(row.startX * x[i] + row.startOutput * out[i], clip));
   return {
     start,
     x: start.map((s, i) => row.x * x[i] + row.start * s + row.last * last[i] + row.kept * kept[i] + row.output * out[i] + row.z * z[i]),
@@ -24,7 +21,7 @@ export function samplerStep(
 }
 
 /** Runs a table from x; the model gives the output at a timestep, `draw` the noise of a row. Every x, the start not among them. */
-export function runTable(rows: readonly Row[], x: Floats, model: (x: Float64Array, t: number) => Float64Array, { clip = false, draw }: { clip?: boolean; draw?: (row: Row) => Floats } = {}): Float64Array[] {
+export function runTable(rows: readonly Row[], x: Floats, model: (x: Float64Array, t: number) => Float64Array, { clip = false, draw }: { clip?: boolean | number; draw?: (row: Row) => Floats } = {}): Float64Array[] {
   const zero = new Float64Array(x.length);
   let state: { x: Float64Array; start: Float64Array; kept: Float64Array } = { x: Float64Array.from(x), start: zero, kept: zero };
   return rows.map((row) => {

@@ -7,7 +7,7 @@ import { ddimInverseRows, ddimRows } from './ddim.ts';
 import { dpmSolverRows } from './dpm_solver.ts';
 import { heunRows } from './heun.ts';
 import { langevinRows } from './langevin.ts';
-import { type Chain, checkTimesteps, type Row, visits } from './row.ts';
+import { type Chain, checkTimesteps, type Row, rowValues, visits } from './row.ts';
 
 /**
  * `ddpm`: ancestral sampling (Ho et al. 2020, algorithm 2). `ddim`: Song et al. (2020). `dpm++1`, `dpm++2m`: DPM-Solver++ (Lu et al. 2022).
@@ -66,7 +66,9 @@ export function samplerTable(schedule: Schedule, prediction: Prediction, options
     if (options[name] && method !== owner) throw new DdpmError('E-USAGE', `${name} belongs to the ${owner} sampler; ${method} has no such setting. Leave it out, or take ${owner}.`);
   const list = visitedTimesteps(schedule, options);
   const chain: Chain = { schedule, prediction, timesteps: list, final: setAlphaToOne ? -1 : 0 };
-  return { timesteps: list, rows: rowsOf(chain, options) };
+  const rows = rowsOf(chain, options), odd = rows.find((row) => !rowValues(row).every(Number.isFinite));
+  if (odd) throw new DdpmError('E-USAGE', `${method} cannot visit t = ${list[0]}, where this schedule leaves nothing of the image (alpha_bar is 0): its steps are those of sigma / alpha. Leave that timestep out, or take ddim or ddpm.`);
+  return { timesteps: list, rows };
 }
 
 function rowsOf(chain: Chain, options: TableOptions): Row[] {
