@@ -3,8 +3,8 @@
 #import index
 #import clock
 struct Dims { beta1: f32, beta2: f32, eps: f32, weight_decay: f32 }
-@group(0) @binding(0) var<storage, read> clock: Clock;          // 64 bytes: lr, corrections c1 and c2, decay
-@group(0) @binding(1) var<storage, read> state: array<f32>;     // (2): scale, norm
+@group(0) @binding(0) var<storage, read> clock: Clock;          // 64 bytes: lr, decay
+@group(0) @binding(1) var<storage, read> state: array<f32>;     // (5): scale, norm, corrections c1 and c2, good steps
 @group(0) @binding(2) var<storage, read> g: array<vec4f>;       // (parameters)
 @group(0) @binding(3) var<storage, read_write> w: array<vec4f>; // (parameters)
 @group(0) @binding(4) var<storage, read_write> m: array<vec4f>; // (parameters)
@@ -21,7 +21,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
   let square = dims.beta2 * v[i] + (1.0 - dims.beta2) * gradient * gradient;
   m[i] = mean;
   v[i] = square;
-  let value = w[i] * (1.0 - clock.lr * dims.weight_decay) - clock.lr * (mean / clock.correction1) / (sqrt(square / clock.correction2) + dims.eps);
+  let value = w[i] * (1.0 - clock.lr * dims.weight_decay) - clock.lr * (mean / state[2]) / (sqrt(square / state[3]) + dims.eps);
   w[i] = value;
   e[i] = clock.ema_decay * e[i] + (1.0 - clock.ema_decay) * value;
 }

@@ -11,15 +11,12 @@ export interface Tick {
   /** Sample id of the batch's first row: a sample is the same whatever the batch it is drawn in. */
   readonly first?: number;
   readonly lr?: number;
-  /** 1 - beta^(step + 1): AdamW's bias corrections. */
-  readonly correction1?: number;
-  readonly correction2?: number;
   readonly emaDecay?: number;
 }
 
 /**
- * 64 bytes on the device that say which step it is: the counters of every random stream, the learning rate and AdamW's corrections. `set` it before each
- * replay of a plan, which reads it; nothing else changes between steps.
+ * 64 bytes on the device that say which step it is: the counters of every random stream, the learning rate and the decay of the average. `set` it before
+ * each replay of a plan, which reads it; nothing else changes between steps.
  */
 export class Clock {
   readonly engine: Engine;
@@ -30,10 +27,10 @@ export class Clock {
     this.slice = engine.allocate(64);
   }
 
-  set({ seed, step = 0, first = 0, lr = 0, correction1 = 1, correction2 = 1, emaDecay = 0 }: Tick): void {
+  set({ seed, step = 0, first = 0, lr = 0, emaDecay = 0 }: Tick): void {
     const bytes = new Uint32Array(16);
     bytes.set([seed >>> 0, step, first, 0]);
-    new Float32Array(bytes.buffer).set([lr, correction1, correction2, emaDecay], 4);
+    new Float32Array(bytes.buffer).set([lr, emaDecay], 4);
     this.engine.write(this.slice, bytes);
   }
 }

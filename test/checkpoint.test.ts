@@ -42,7 +42,7 @@ function setUp(engine: Engine, config = CONFIG) {
   const images = new DeviceImages(engine, makeShapes({ count: 20, size: 8 }), true);
   const diffusion = new GaussianDiffusion(engine, makeSchedule(SCHEDULE));
   const training = new Training(unet, parameters, diffusion, images, { batchSize: 4, steps: 10, lr: 1e-3, warmup: 3, lrSchedule: 'cosine', weightDecay: 0.01, ema: 0.99, seed: 3 });
-  return { unet, parameters, training, save: (folder: string, state = STATE) => saveCheckpoint(folder, { unet, parameters, schedule: SCHEDULE, state }) };
+  return { unet, parameters, training, save: (folder: string, state = STATE) => saveCheckpoint(folder, { unet, parameters, training, schedule: SCHEDULE, state }) };
 }
 
 async function inFolder(f: (folder: string) => Promise<void>): Promise<void> {

@@ -87,9 +87,9 @@ half('goes on bit for bit from a checkpoint: the scale and its good steps are ke
   const want = await steps(through, 0, 4);
   assert.equal(want.map(({ lossScale }) => lossScale), [512, 512, 1024, 1024]);
   await steps(first, 0, 1);
-  const { unet, parameters } = first, lossScale = first.training.optimizer.lossScale;
-  await saveCheckpoint(folder, { unet, parameters, schedule: { name: 'linear', T: 1000 }, lossScale, state: { step: 1, seed: 5, data: { name: 'shapes', count: 20 }, settings: {} } });
-  await loadCheckpoint(folder, { parameters: second.parameters, lossScale: second.training.optimizer.lossScale });
+  const { unet, parameters, training } = first, { lossScale } = training.optimizer;
+  await saveCheckpoint(folder, { unet, parameters, schedule: { name: 'linear', T: 1000 }, training, state: { step: 1, seed: 5, data: { name: 'shapes', count: 20 }, settings: {} } });
+  await loadCheckpoint(folder, second);
   assert.equal(await steps(second, 1, 4), want.slice(1));
   assert.is(await state(second), await state(through));
   rmSync(folder, { recursive: true });

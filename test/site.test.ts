@@ -38,11 +38,12 @@ site('the server gives the pages and nothing else, whatever is asked for, and re
 site('a run comes back from its file, its images only where they are few', async () => {
   const tensor = (values: number[]) => new Map([['a.weight', { shape: [values.length], data: Float32Array.from(values) }]]);
   const settings = { model: 'mini', steps: 9, batchSize: 2, lr: 1e-3, timesteps: 100, seed: 4, flip: true, labelDropout: 0.1, saveEvery: 3, previewEvery: 0, sampleEvery: 0 } as const;
-  const content = { step: 2, settings, lr: 5e-4, losses: [0.5, NaN], tensors: { values: tensor([1, 2]), ema: tensor([3, 4]), m: tensor([5, 6]), v: tensor([7, 8]) } };
+  const content = { step: 2, settings, lr: 5e-4, losses: [0.5, NaN], tensors: { values: tensor([1, 2]), ema: tensor([3, 4]), m: tensor([5, 6]), v: tensor([7, 8]) }, optimizer: new Map([['step', { shape: [1], data: Float32Array.of(1) }]]) };
   const data = { name: 'drawings', count: 1, height: 2, width: 2, channels: 1, classes: ['cat', 'dog'] }, labels = Uint16Array.of(1);
   const saved = decodeRun(encodeRun({ ...content, data, labels, pixels: Uint8Array.of(1, 2, 3, 4) }), 'x');
   assert.equal([saved.step, saved.settings, saved.lr, saved.data, saved.losses], [2, settings, 5e-4, data, [0.5, NaN]]);
   assert.equal(['values', 'ema', 'm', 'v'].map((b) => saved.tensors[b as 'm'].get('a.weight')!.data), [[1, 2], [3, 4], [5, 6], [7, 8]].map((v) => Float32Array.from(v)));
+  assert.equal([...saved.optimizer.get('step')!.data as Float32Array], [1]);
   assert.equal([saved.pixels, saved.labels, classesIn(saved.settings, { labels, classes: null })], [Uint8Array.of(1, 2, 3, 4), labels, 2]);
   assert.is(decodeRun(encodeRun({ ...content, data: { ...data, count: 5 << 20 }, labels: null, pixels: new Uint8Array(20 << 20) }), 'x').pixels, null);
   await assertError(() => decodeRun(writeSafetensors([]), 'weights.safetensors'), 'E-FILE', /weights\.safetensors is a safetensors file and not a run/);

@@ -2,5 +2,5 @@
 // A counter for Philox is (block of four elements, sample id, step, 0), its key (seed, stream).
 struct Clock {
   seed: u32, step: u32, first: u32, unused: u32,
-  lr: f32, correction1: f32, correction2: f32, ema_decay: f32,
+  lr: f32, ema_decay: f32,
 }

@@ -130,7 +130,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
 
   let state: TrainingState | null = null;
   if (resumed) {
-    state = await loadCheckpoint(resumed.checkpoint.path, { parameters, timeSampling: training.timeSampling, lossScale: training.optimizer.lossScale });
+    state = await loadCheckpoint(resumed.checkpoint.path, { parameters, training });
     if (state.step >= steps) {
       const more = `${typedAs('train')} --resume ${quoted(resumed.run.path)} --steps ${2 * state.step}`;
       throw new DdpmError('E-USAGE', `${resumed.run.path} has done its ${steps} steps. To go on with it, give more: ${more}`);
@@ -158,7 +158,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
 
   const save = async (step: number): Promise<void> => {
     const start = performance.now();
-    const content = { unet, parameters, schedule, scheduler: { prediction, variance, ...sampling }, timeSampling: training.timeSampling, lossScale: training.optimizer.lossScale, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
+    const content = { unet, parameters, schedule, scheduler: { prediction, variance, ...sampling }, training, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
     saved = await run.saveCheckpoint(step, (folder) => saveCheckpoint(folder, content), { keep: settings.keep });
     progress.event(`  checkpoint → ${relative(run.path, saved.path)} (${seconds(start)})`);
   };

@@ -157,7 +157,7 @@ export class Training {
   run(step: number): void {
     const { seed = 0, ema = 0.9999 } = this.options;
     const { batchSize, microBatch } = this.options;
-    this.#clocks.forEach((clock, i) => clock.set({ seed, step, first: i * Math.min(microBatch ?? batchSize, batchSize), lr: this.lr(step), emaDecay: emaDecay(step, ema), ...this.optimizer.tick(step) }));
+    this.#clocks.forEach((clock, i) => clock.set({ seed, step, first: i * Math.min(microBatch ?? batchSize, batchSize), lr: this.lr(step), emaDecay: emaDecay(step, ema) }));
     this.plan.run();
   }
 

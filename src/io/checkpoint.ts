@@ -3,12 +3,11 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ScheduleSource } from '../diffusion/schedule.ts';
-import type { ImportanceSampling } from '../diffusion/timestep-sampling.ts';
+import type { Training } from '../diffusion/training.ts';
 import { DdpmError } from '../errors.ts';
 import { configFields, type UNetFields } from '../nn/config.ts';
 import type { NamedTensors, Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
-import type { LossScale } from '../optim/loss_scale.ts';
 import { readFileOr, writeAtomic } from './files.ts';
 import { modelFile, type ModelTensor, parseConfig, readModel } from './model.ts';
 import { safetensorsChunks, type TensorToWrite } from './safetensors.ts';
@@ -45,10 +44,8 @@ export interface CheckpointContent {
   readonly schedule: ScheduleSource;
   /** What else scheduler_config.json is to say: what is predicted, the variance, and how to sample. */
   readonly scheduler?: SchedulerFields;
-  /** Where t is drawn by importance: what its draws depend on goes with the moments. */
-  readonly timeSampling?: ImportanceSampling | null;
-  /** Where gradients carry a loss scale: that. */
-  readonly lossScale?: LossScale | null;
+  /** What else its steps depend on goes with the moments: how many were good, the loss scale, the losses by t where t is drawn by importance. */
+  readonly training?: Training;
   readonly state: Omit<TrainingState, 'parameters'>;
 }
 
@@ -61,7 +58,7 @@ type Tensors = Map<string, { readonly shape: readonly number[]; readonly data: F
  * @throws DdpmError E-NONFINITE if a tensor holds a value that is not finite, naming it; such a checkpoint would be of no use
  * @throws DdpmError E-FILE if a file cannot be written
  */
-export async function saveCheckpoint(folder: string, { unet, parameters, schedule, scheduler, state, timeSampling, lossScale }: CheckpointContent): Promise<void> {
+export async function saveCheckpoint(folder: string, { unet, parameters, schedule, scheduler, state, training }: CheckpointContent): Promise<void> {
   const finite = (tensors: Tensors, what: string): Tensors => {
     const bad = [...tensors].find(([, { data }]) => !data.every(Number.isFinite));
     if (bad) throw new DdpmError('E-NONFINITE', `the ${what} of ${bad[0]} are not finite after step ${state.step}, so no checkpoint was saved.`);
@@ -77,7 +74,7 @@ export async function saveCheckpoint(folder: string, { unet, parameters, schedul
   const moments = new Map<string, TensorToWrite>();
   for (const which of ['m', 'v'] as const)
     for (const [name, tensor] of finite(await parameters.read(which), "optimiser's moments")) moments.set(`${which}.${name}`, tensor);
-  for (const more of [await timeSampling?.read(), await lossScale?.read()]) for (const [name, tensor] of more ?? []) moments.set(name, tensor);
+  for (const more of [await training?.optimizer.state(), await training?.timeSampling?.read()]) for (const [name, tensor] of more ?? []) moments.set(name, tensor);
   await write(OPTIMIZER, moments);
   await writeAtomic(join(folder, CONFIG), json(configFields(unet.config)));
   await writeAtomic(join(folder, SCHEDULER), json(schedulerConfig(schedule, scheduler)));
@@ -91,11 +88,12 @@ function isPipeline({ config: { in_channels, out_channels }, conditional }: UNet
 }
 
 /**
- * Reads a checkpoint back into a placed model: weights, averages and moments. Returns what its state.json says.
+ * Reads a checkpoint back into a placed model: weights, averages and moments, and into its training, to go on with, what else steps depend on. Returns what its
+ * state.json says.
  *
  * @throws DdpmError E-MODEL if it is of another model, with the first three tensors that differ; E-FILE if a file is missing or damaged
  */
-export async function loadCheckpoint(folder: string, { parameters, timeSampling, lossScale }: { readonly parameters: Parameters; readonly timeSampling?: ImportanceSampling | null; readonly lossScale?: LossScale | null }): Promise<TrainingState> {
+export async function loadCheckpoint(folder: string, { parameters, training }: { readonly parameters: Parameters; readonly training?: Training }): Promise<TrainingState> {
   const state = await readState(join(folder, STATE));
   const tensors = async (file: string): Promise<NamedTensors> => readModel(await readFileOr(join(folder, file)), join(folder, file));
   // All is read before anything is written, so that a damaged file leaves the model as it was.
@@ -104,7 +102,8 @@ export async function loadCheckpoint(folder: string, { parameters, timeSampling,
   parameters.write('values', model, join(folder, MODEL));
   parameters.write('ema', ema, join(folder, EMA));
   for (const which of ['m', 'v'] as const) parameters.write(which, moment(which), `${join(folder, OPTIMIZER)} (${which})`);
-  for (const more of [timeSampling, lossScale]) more?.write(moments, join(folder, OPTIMIZER));
+  training?.timeSampling?.write(moments, join(folder, OPTIMIZER));
+  training?.optimizer.restore(moments, join(folder, OPTIMIZER));
   return state;
 }
 

@@ -1,11 +1,12 @@
 // Gradient clipping, AdamW and the moving average of the weights, recorded once into the training plan.
 import { pointwise } from '../autograd.ts';
 import type { Clock } from '../clock.ts';
+import { DdpmError } from '../errors.ts';
 import type { Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import type { Tensor } from '../tensor.ts';
-import { GROWTH, LEAST_SCALE, LossScale } from './loss_scale.ts';
+import { GROWTH, LEAST_SCALE, LossScale, type SavedTensors } from './loss_scale.ts';
 
 /** AdamW's settings: betas (0.9, 0.999), eps (1e-8), weight decay (0), clipping (1), and loss scaling (none). */
 export interface AdamWOptions {
@@ -34,6 +35,12 @@ export interface StepLog {
 /** Whether a step was skipped because its gradients were too large for float16 at its loss scale, which is halved then. Anything else that is bad is no matter of scale. */
 export const overflowed = ({ bad, loss, lossScale }: StepLog): boolean => bad !== null && lossScale !== null && lossScale > LEAST_SCALE && Number.isFinite(loss);
 
+const STEP = 'step';
+/** How many good steps there were before the first: as many as its number says. */
+const UNTOLD = -1;
+/** Of the beta that the shader has; of 0 it would be none. */
+const logarithm = (beta: number): number => Math.log(Math.max(Math.fround(beta), 1e-30));
+
 /** Gradients summed by one workgroup. */
 const SHARE = 4096;
 /** Steps whose results wait on the device to be read. */
@@ -43,7 +50,7 @@ const ROW = 5;
 
 /**
  * AdamW (Loshchilov & Hutter, 2019) with clipping by the global norm and a moving average of the weights, all on the device. A step whose loss or gradient is
- * not finite changes nothing and is logged as bad; with loss scaling it halves the scale.
+ * not finite changes nothing, nor counts as a step in the corrections of the moments, and is logged as bad; with loss scaling it halves the scale.
  */
 export class AdamW {
   readonly parameters: Parameters;
@@ -64,17 +71,12 @@ export class AdamW {
     this.#scaling = lossScaling ? new LossScale(engine) : new LossScale(engine, 1);
     this.lossScale = lossScaling ? this.#scaling : null;
     this.#groups = parameters.chunks.map((c) => Math.ceil(c.count / SHARE));
-    this.#state = engine.allocate(8);
+    this.#state = engine.allocate(20);
+    engine.write(this.#good, Float32Array.of(UNTOLD));
     this.#history = engine.allocate(4 * ROW * RING);
     // A new buffer reads as a finished step 0, and one out of the pool as an older run's.
     engine.write(this.#history, new Uint32Array(ROW * RING).fill(0xffffffff));
     this.#part = engine.allocate(8 * this.#groups.reduce((a, b) => a + b, 0));
-  }
-
-  /** What the clock must say for step `step` (from 0). */
-  tick(step: number): { correction1: number; correction2: number } {
-    const { beta1, beta2 } = this.options;
-    return { correction1: 1 - beta1 ** (step + 1), correction2: 1 - beta2 ** (step + 1) };
   }
 
   /** Records: norm of all gradients, clip scale, update, and a line of log. A step with a value that is not finite changes nothing. */
@@ -89,7 +91,7 @@ export class AdamW {
     });
     engine.run(k.gradient_norm, [1], {
       clock: clock.slice, part: this.#part, loss: loss.slice, scaling: this.#scaling.slice, state: this.#state, history: this.#history, count: first, ring: RING,
-      growth: lossScaling ? GROWTH : 0, max_norm: gradClip,
+      growth: lossScaling ? GROWTH : 0, max_norm: gradClip, log_beta1: logarithm(beta1), log_beta2: logarithm(beta2),
     });
     for (const { count, slices } of chunks)
       engine.run(k.adamw, pointwise(count), {
@@ -109,6 +111,28 @@ export class AdamW {
       if (words[i + 3] === step) logs.push({ step, loss: floats[i]!, gradNorm: floats[i + 1]!, bad, lossScale: this.lossScale ? floats[i + 4]! : null });
     }
     return logs;
+  }
+
+  /** What steps depend on besides the moments, for a checkpoint: how many were good, as PyTorch's `step`, and the loss scale. */
+  async state(): Promise<Map<string, { shape: number[]; data: Float32Array<ArrayBuffer> }>> {
+    const good = await this.parameters.engine.read(this.#good), tensors = new Map(await this.lossScale?.read());
+    return good[0] === UNTOLD ? tensors : tensors.set(STEP, { shape: [1], data: good });
+  }
+
+  /**
+   * Takes what `state` gave. Where it is of an older version, which did not count, all steps so far are taken to have been good.
+   *
+   * @throws DdpmError E-FILE if it is not what steps could have left
+   */
+  restore(tensors: SavedTensors, source: string): void {
+    const good = Array.from(tensors.get(STEP)?.data ?? [0]);
+    if (good.length !== 1 || !Number.isInteger(good[0]) || good[0]! < 0) throw new DdpmError('E-FILE', `${source}: ${STEP} is (${good.join(', ')}), and should be how many steps changed the weights; it is damaged.`);
+    this.lossScale?.write(tensors, source);
+    this.parameters.engine.write(this.#good, Float32Array.of(tensors.has(STEP) ? good[0]! : UNTOLD));
+  }
+
+  get #good(): Slice {
+    return { buffer: this.#state.buffer, offset: this.#state.offset + 16, bytes: 4 };
   }
 
   /** Frees the log and the partial sums. */

@@ -12,7 +12,7 @@ export const LEAST_SCALE = 1;
 const NAME = 'loss_scale';
 
 /** Tensors as a checkpoint keeps them. */
-type Tensors = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>;
+export type SavedTensors = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>;
 
 /** The loss is multiplied by S before backward, and the gradients divided by it before they are used. S is a power of two, so that this alone changes no digit. */
 export class LossScale {
@@ -37,7 +37,7 @@ export class LossScale {
    *
    * @throws DdpmError E-FILE if it is not what a step could have left
    */
-  write(tensors: Tensors, source: string): boolean {
+  write(tensors: SavedTensors, source: string): boolean {
     const tensor = tensors.get(NAME);
     if (!tensor) return false;
     const [scale = NaN, steps = NaN] = Float32Array.from(tensor.data);

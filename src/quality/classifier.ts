@@ -127,7 +127,7 @@ export class ClassifierTraining {
   }
 
   run(step: number): void {
-    this.#clock.set({ seed: this.options.seed, step, lr: this.lr(step), emaDecay: emaDecay(step, 0.999), ...this.#optimizer.tick(step) });
+    this.#clock.set({ seed: this.options.seed, step, lr: this.lr(step), emaDecay: emaDecay(step, 0.999) });
     this.#plan.run();
   }
 

@@ -23,6 +23,9 @@ export function gradScaler({ scale, steps }: { scale: number; steps: number }, g
   return steps + 1 === growth ? { scale: Math.min(2 * scale, 2 ** 100), steps: 0 } : { scale, steps: steps + 1 };
 }
 
+/** What a moment after n steps is divided by: 1 - beta^n, the sum of its weights. */
+export const correction = (beta: number, n: number): number => -Math.expm1(n * Math.log(beta));
+
 /** EMA decay with diffusers' warm-up: the first updates (n = 0, 1, …) forget the initial weights. */
 export const emaDecay = (n: number, maxDecay: number): number => Math.min(maxDecay, (1 + n) / (10 + n));
 
@@ -32,7 +35,7 @@ export interface AdamW {
   m: Floats;
   v: Floats;
   ema: Floats;
-  /** 1 at the first step */
+  /** 1 at the first step; steps that were skipped do not count */
   step: number;
   lr: number;
   beta1: number;
@@ -56,7 +59,7 @@ export function adamw(a: AdamW): { param: Float64Array; m: Float64Array; v: Floa
     const g = scale * grad[i];
     m[i] = beta1 * m[i] + (1 - beta1) * g;
     v[i] = beta2 * v[i] + (1 - beta2) * g * g;
-    const mHat = m[i] / (1 - beta1 ** step), vHat = v[i] / (1 - beta2 ** step);
+    const mHat = m[i] / correction(beta1, step), vHat = v[i] / correction(beta2, step);
     param[i] -= lr * weightDecay * param[i]; // decoupled: before the step, and not through the moments
     param[i] -= (lr * mHat) / (Math.sqrt(vHat) + eps);
     ema[i] = a.emaDecay * ema[i] + (1 - a.emaDecay) * param[i];

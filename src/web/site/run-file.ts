@@ -46,6 +46,8 @@ export interface SavedRun {
   /** Loss of each step so far; NaN for those that were skipped. */
   readonly losses: readonly number[];
   readonly tensors: Readonly<Record<SavedBuffer, NamedTensors>>;
+  /** What AdamW keeps besides its moments. */
+  readonly optimizer: NamedTensors;
   readonly labels: TrainData['labels'];
   /** The images themselves, where they were few enough to keep. */
   readonly pixels: Uint8Array<ArrayBuffer> | null;
@@ -70,11 +72,12 @@ const FORMAT = 1;
 /** Bytes of images that a file carries at most; a data set that is larger is one that others have too. */
 const CARRIED = 16 * 2 ** 20;
 
-type Content = Omit<SavedRun, 'tensors' | 'pixels'> & { readonly tensors: Readonly<Record<SavedBuffer, ReadonlyMap<string, TensorToWrite>>>; readonly pixels: Uint8Array };
+type Content = Omit<SavedRun, 'tensors' | 'optimizer' | 'pixels'> & { readonly tensors: Readonly<Record<SavedBuffer, ReadonlyMap<string, TensorToWrite>>>; readonly optimizer: ReadonlyMap<string, TensorToWrite>; readonly pixels: Uint8Array };
 
-export function encodeRun({ tensors, pixels, labels, losses, ...rest }: Content): Uint8Array {
+export function encodeRun({ tensors, optimizer, pixels, labels, losses, ...rest }: Content): Uint8Array {
   const all = new Map<string, TensorToWrite>();
   for (const buffer of SAVED) for (const [name, tensor] of tensors[buffer]) all.set(`${buffer}.${name}`, tensor);
+  for (const [name, tensor] of optimizer) all.set(`optimizer.${name}`, tensor);
   all.set('history.loss', { shape: [losses.length], data: Float32Array.from(losses) });
   const { count, height, width, channels } = rest.data;
   if (labels) all.set('data.labels', { shape: [count], data: labels });
@@ -87,15 +90,15 @@ export function decodeRun(bytes: Uint8Array, name: string): SavedRun {
   const { tensors, metadata } = readSafetensors(bytes, name);
   const text = metadata[KEY];
   if (text === undefined) throw new DdpmError('E-FILE', `${name} is a safetensors file and not a run that this page saved: it has no "${KEY}". Weights to sample from belong on the page Sample.`);
-  const state = JSON.parse(text) as { format: number } & Omit<SavedRun, 'tensors' | 'pixels' | 'labels' | 'losses'>;
+  const state = JSON.parse(text) as { format: number } & Omit<SavedRun, 'tensors' | 'optimizer' | 'pixels' | 'labels' | 'losses'>;
   if (state.format !== FORMAT) throw new DdpmError('E-FILE', `${name} has the format ${state.format}, and this page reads ${FORMAT}. It was saved by a newer version.`);
-  const of = (buffer: SavedBuffer): NamedTensors =>
+  const of = (buffer: SavedBuffer | 'optimizer'): NamedTensors =>
     new Map([...tensors].flatMap(([key, { shape, data }]) => (key.startsWith(`${buffer}.`) ? [[key.slice(buffer.length + 1), { shape, data: data as Float32Array }] as const] : [])));
   const losses = tensors.get('history.loss')?.data as Float32Array | undefined, pixels = tensors.get('data.pixels')?.data as Uint8Array<ArrayBuffer> | undefined;
   return {
     // A file of a version without classes says nothing about them.
     step: state.step, settings: { ...state.settings, labelDropout: state.settings.labelDropout ?? null }, lr: state.lr, data: { ...state.data, classes: state.data.classes ?? null },
     losses: Array.from(losses ?? []), labels: (tensors.get('data.labels')?.data as TrainData['labels'] | undefined) ?? null, pixels: pixels ?? null,
-    tensors: Object.fromEntries(SAVED.map((buffer) => [buffer, of(buffer)])) as unknown as Record<SavedBuffer, NamedTensors>,
+    tensors: Object.fromEntries(SAVED.map((buffer) => [buffer, of(buffer)])) as unknown as Record<SavedBuffer, NamedTensors>, optimizer: of('optimizer'),
   };
 }

@@ -80,7 +80,10 @@ export class Run {
     this.#training = new Training(this.unet, this.parameters, this.#diffusion, this.#images, {
       batchSize, steps, lr, warmup, seed, lrSchedule: 'cosine', ema: 0.999, ...(labelDropout !== null && { labelDropout }),
     });
-    if (saved) this.#training.peakLr = saved.lr;
+    if (saved) {
+      this.#training.peakLr = saved.lr;
+      this.#training.optimizer.restore(saved.optimizer, 'the saved run');
+    }
     this.#preview = this.#makePreview();
   }
 
@@ -157,7 +160,7 @@ export class Run {
   async encode(): Promise<Uint8Array> {
     const { pixels, labels, ...data } = this.data;
     const [values, ema, m, v] = [await this.parameters.read('values'), await this.parameters.read('ema'), await this.parameters.read('m'), await this.parameters.read('v')];
-    return encodeRun({ step: this.step, settings: this.settings, lr: this.lr, data, losses: this.losses.slice(0, this.step), tensors: { values, ema, m, v }, labels, pixels });
+    return encodeRun({ step: this.step, settings: this.settings, lr: this.lr, data, losses: this.losses.slice(0, this.step), tensors: { values, ema, m, v }, optimizer: await this.#training.optimizer.state(), labels, pixels });
   }
 
   /** Frees what the run holds on the device. */

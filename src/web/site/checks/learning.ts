@@ -74,16 +74,16 @@ export const LEARNING = {
     return { shape: `(${g.length}) by ${share}`, grid: [want.length], inputs: { g }, numbers: { count: g.length, share, first: 0, offset: 0 }, outputs: { part: { want, off: bound(share, want), pick: (got) => Array.from(want, (_, i) => got[2 * i]) } } };
   } },
   gradient_norm: { twin: ['optim', 'clipScale'], make: () => {
-    const S = 4, sums = values(70, 1).map((v) => v * v), norm = Math.sqrt(sums.reduce((a, b) => a + b, 0)) / S, off = bound(70, [1])[0] / 2 + SQRT, scale = optim.clipScale(norm, 1) / S, after = optim.gradScaler({ scale: S, steps: 1999 }, true, 2000);
+    const S = 4, sums = values(70, 1).map((v) => v * v), norm = Math.sqrt(sums.reduce((a, b) => a + b, 0)) / S, off = bound(70, [1])[0] / 2 + SQRT, scale = optim.clipScale(norm, 1) / S, after = optim.gradScaler({ scale: S, steps: 1999 }, true, 2000), corrections = [0.9, 0.999].map((beta) => optim.correction(beta, 7));
     const part = new Uint32Array(140).fill(0xffffffff), bits = new Uint32Array(sums.buffer);
     bits.forEach((word, i) => (part[2 * i] = word));
-    return { shape: '70 partial sums', grid: [1], inputs: { part, loss: Float32Array.of(0.5), scaling: Float32Array.of(S, 1999), history: new Uint32Array(20) }, numbers: { count: 70, ring: 4, growth: 2000, max_norm: 1 },
-      outputs: { state: { want: [scale, norm], off: [scale * (off + DIVIDE + ULP), norm * off] }, scaling: { want: [after.scale, after.steps], off: 0 } } };
+    return { shape: '70 partial sums', grid: [1], inputs: { part, loss: Float32Array.of(0.5), scaling: Float32Array.of(S, 1999), state: Float32Array.of(NaN, NaN, NaN, NaN, 6), history: new Uint32Array(20) }, numbers: { count: 70, ring: 4, growth: 2000, max_norm: 1, log_beta1: Math.log(0.9), log_beta2: Math.log(0.999) },
+      outputs: { state: { want: [scale, norm, ...corrections, 7], off: [scale * (off + DIVIDE + ULP), norm * off, ...corrections.map((c) => 8 * ULP * c), 0] }, scaling: { want: [after.scale, after.steps], off: 0 } } };
   } },
   loss_gradient: { twin: ['optim', 'lossGradient'], make: () => ({ shape: '(1)', grid: [1], inputs: { scaling: Float32Array.of(1024, 3) }, numbers: { a: 0.375 }, outputs: { y: { want: [optim.lossGradient(0.375, 1024)], off: 0 } } }) },
   adamw: { twin: ['optim', 'adamw'], make: () => {
     const n = 103, [w, g, e] = [1, 2, 3].map((id) => values(n, id)), m = values(n, 4).map((v) => 0.1 * v), v = values(n, 5).map((z) => 0.01 * z * z), step = 7;
-    const f = Math.fround, [beta1, beta2, eps, weightDecay, lr, emaDecay] = [f(0.9), f(0.999), f(1e-8), f(0.01), f(0.01), f(0.9)], c1 = 1 - beta1 ** step, c2 = 1 - beta2 ** step;
+    const f = Math.fround, [beta1, beta2, eps, weightDecay, lr, emaDecay] = [f(0.9), f(0.999), f(1e-8), f(0.01), f(0.01), f(0.9)], c1 = optim.correction(beta1, step), c2 = optim.correction(beta2, step);
     const want = optim.adamw({ param: w, grad: g, m, v, ema: e, step, lr, beta1, beta2, eps, weightDecay, emaDecay }), sizes = (f_: (i: number) => number): Floats => Float64Array.from(w, (_, i) => f_(i));
     const mOff = bound(3, sizes((i) => beta1 * Math.abs(m[i]) + (1 - beta1) * Math.abs(g[i]))), vOff = bound(4, want.v);
     const wOff = w.map((value, i) => {
@@ -93,7 +93,7 @@ export const LEARNING = {
     });
     const eOff = bound(2, sizes((i) => emaDecay * Math.abs(e[i]) + (1 - emaDecay) * Math.abs(want.param[i]))).map((o, i) => o + (1 - emaDecay) * wOff[i]);
     return {
-      shape: `(${n})`, grid: pointwise(n), clock: { seed: 0, step: step - 1, lr, correction1: c1, correction2: c2, emaDecay }, inputs: { state: Float32Array.of(1, 1), g, w, m, v, e }, numbers: { beta1, beta2, eps, weight_decay: weightDecay },
+      shape: `(${n})`, grid: pointwise(n), clock: { seed: 0, step: step - 1, lr, emaDecay }, inputs: { state: Float32Array.of(1, 1, c1, c2, step), g, w, m, v, e }, numbers: { beta1, beta2, eps, weight_decay: weightDecay },
       outputs: { w: { want: want.param, off: wOff }, m: { want: want.m, off: mOff }, v: { want: want.v, off: vOff }, e: { want: want.ema, off: eOff } },
     };
   } },
