@@ -1,6 +1,6 @@
 // npm run tune: candidates that every device of a class takes, decisions that are right where the difference is large, and the command with its file.
-import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { suite } from 'uvu';
@@ -103,17 +103,25 @@ device.run();
 
 // The driver's own cache, in mesa_shader_cache, stays where it is.
 const env = { ...process.env, XDG_CACHE_HOME: home, MESA_SHADER_CACHE_DIR: process.env['MESA_SHADER_CACHE_DIR'] ?? process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), NO_COLOR: '1' };
-const start = (command: string, line: string): Promise<{ code: number | null; stdout: string; stderr: string }> =>
+const start = (command: string, line: string, onText: (text: string, child: ChildProcess) => void = () => {}): Promise<{ code: number | null; stdout: string; stderr: string }> =>
   new Promise((done) => {
     const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ')], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
     let stdout = '', stderr = '';
-    child.stdout.on('data', (text) => (stdout += text));
+    child.stdout.on('data', (text) => onText((stdout += text), child));
     child.stderr.on('data', (text) => (stderr += text));
     child.on('close', (code) => done({ code, stdout, stderr }));
   });
 
 const command = suite('tune: the command');
 const TINY = '--preset tiny --batch-size 2 --sample-batch 3';
+
+command('what was measured when it is interrupted is kept', async () => {
+  const { stdout, stderr } = await start('tune', `${TINY} --only 64->64 --rounds 3 --seconds 0`, (text, child) => void (text.includes('\n') && child.kill('SIGINT')));
+  assert.match(stderr, /^kept {5}each choice is written as soon as it is measured/m);
+  const file = join(home, 'ddpm.wgsl', 'tuning', readdirSync(join(home, 'ddpm.wgsl', 'tuning'))[0]!), keys = Object.keys(readTuning(file).choices), lines = stdout.trim().split('\n');
+  assert.match(lines[0]!, new RegExp(`^${keys[0]!.split(' ')[0]} `));
+  assert.ok(keys.length >= 1 && keys.length < 3, `${keys.length} of 3`);
+});
 
 command('measures, keeps the choices, train takes them, and --reset forgets them', async () => {
   const measured = await start('tune', `${TINY} --only 64->64 --rounds 3 --seconds 0 --json`);

@@ -1,9 +1,10 @@
 // npm run tune: measures on this device which kernels compute a model's shapes fastest, and keeps the choices for train, sample and eval.
 
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { DdpmError } from '../errors.ts';
 import type { ChoiceTable, Made } from '../gpu/choices.ts';
 import type { Engine } from '../gpu/engine.ts';
+import { writeAtomic } from '../io/files.ts';
 import { type OpenedEngine, openEngine } from '../node.ts';
 import { typedAs } from '../typed.ts';
 import { describeDevice, runCommand, say } from './command.ts';
@@ -71,27 +72,32 @@ interface Order {
 
 async function measure(opened: OpenedEngine, items: readonly Item[], { all, model, settings, path }: Order): Promise<void> {
   const { engine, info } = opened, { json, seconds, rounds, minGain } = settings, start = performance.now();
-  const results: (Verdict & { readonly key: string; readonly line: string })[] = [];
+  const results: (Verdict & { readonly key: string; readonly line: string })[] = [], before = existsSync(path) ? readFileSync(path) : null, choices = { ...earlier(path) };
+  const write = (): Promise<void> => writeTuning(path, { adapter: info, kernels: kernelDigest(), date: new Date().toISOString(), choices });
+  say('kept', 'each choice is written as soon as it is measured: Ctrl-C loses none of them');
   for (const [i, { made, item, line }] of items.entries()) {
     if (process.stderr.isTTY) process.stderr.write(`\r\x1b[2K${i + 1} of ${items.length}  ${line}`);
     const verdict = await decide(engine, made, item, { rounds, minGain });
     if (process.stderr.isTTY) process.stderr.write('\r\x1b[2K');
     for (const wrong of verdict.wrong) say('warning', `${line}: ${wrong}, and was left out`);
     results.push({ ...verdict, key: made.key, line });
+    choices[made.key] = verdict.chosen;
+    await write();
     if (!json) process.stdout.write(`${row(line, verdict)}\n`);
   }
-  const changed = results.filter(({ gain }) => gain > 1), choices: ChoiceTable = { ...earlier(path), ...Object.fromEntries(results.map(({ key, chosen }) => [key, chosen])) };
+  const changed = results.filter(({ gain }) => gain > 1);
   const steps = seconds > 0 ? await beforeAndAfter(engine, model, all, choices, seconds) : null;
   // What wins alone and loses together, in caches or in memory, is no gain.
   const worse = steps !== null && steps.train.ratio > 1.02 && steps.train.slower >= 0.75;
-  if (!worse) await writeTuning(path, { adapter: info, kernels: kernelDigest(), date: new Date().toISOString(), choices });
+  if (worse && before) await writeAtomic(path, before);
+  else if (worse) rmSync(path, { force: true });
   if (json) {
     process.stdout.write(`${JSON.stringify({ adapter: { vendor: info.vendor, architecture: info.architecture, device: info.device, description: info.description }, kernels: kernelDigest(), model: model.name, results, steps, written: worse ? null : path }, null, 1)}\n`);
     return;
   }
   process.stdout.write(`\n${changed.length} of ${results.length} shapes get another kernel than by default (${((performance.now() - start) / 1000).toFixed(0)} s)\n`);
   if (steps) for (const [name, { before, after, least, ratio }] of Object.entries(steps)) process.stdout.write(`${name.padEnd(7)} step  ${before.toFixed(1)} ms before (least ${least[0].toFixed(1)}), ${after.toFixed(1)} ms after (least ${least[1].toFixed(1)}): ${(1 / ratio).toFixed(2)}x\n`);
-  process.stdout.write(worse ? 'the whole training step is slower so: nothing was written\n' : `written  ${path}\n`);
+  process.stdout.write(worse ? `the whole training step is slower so: ${before ? 'the choices are those of before again' : 'none of it is kept'}\n` : `written  ${path}\n`);
 }
 
 /** What was measured before with the same kernels, for other shapes. */
