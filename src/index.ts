@@ -19,7 +19,7 @@ export { STREAM } from './philox.ts';
 export { nchwToNhwc, nhwcToNchw, ParameterTensor, sizeOf, Tensor } from './tensor.ts';
 
 export { attention, matmul, type Operand } from './ops/attention.ts';
-export type { Clip } from './ops/clip.ts';
+export type { Clip, DynamicThreshold } from './ops/clip.ts';
 export { conv2d, type Conv2dOptions, linear } from './ops/conv2d.ts';
 export { type EmbeddingOptions, placeFrequencies, timestepEmbedding } from './ops/embedding.ts';
 export { groupNorm, type GroupNormOptions } from './ops/group_norm.ts';

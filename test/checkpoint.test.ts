@@ -224,7 +224,7 @@ scheduler('betas rescaled to end at zero go through the file, named or a list, a
 });
 
 scheduler('how to sample goes through the file and comes back', () => {
-  const fields: SamplingFields[] = SPACINGS.flatMap((spacing, i) => [true, false, 2.5].map((clipSample) => ({ clipSample, spacing, stepsOffset: i, setAlphaToOne: !clipSample })));
+  const fields: SamplingFields[] = SPACINGS.flatMap((spacing, i) => [true, false, 2.5, { ratio: 0.9, max: 2 }].map((clipSample) => ({ clipSample, spacing, stepsOffset: i, setAlphaToOne: !clipSample })));
   for (const each of fields) {
     const { clipSample, spacing, stepsOffset, setAlphaToOne } = readScheduler(schedulerConfig(SCHEDULE, each));
     assert.equal({ clipSample, spacing, stepsOffset, setAlphaToOne }, each);
@@ -247,6 +247,7 @@ scheduler('a sampler takes what the file says, and a flag has the last word', ()
   assert.is(options('--spacing linspace', own).spacing, 'linspace');
   const leading = options('--sample-steps 10', { steps_offset: 1 });
   assert.equal([leading.clipDenoised, leading.stepsOffset, leading.spacing], [true, 1, 'leading']);
+  assert.equal(options('', { thresholding: true, clip_sample: false, sample_max_value: 4 }).clipDenoised, { ratio: 0.995, max: 4 });
   assert.equal([options('', { clip_sample_range: 3 }).clipDenoised, options('', { clip_sample_range: 3, clip_sample: false }).clipDenoised], [3, false]);
   assert.equal(visitedTimesteps(makeSchedule({ name: 'cosine', T: 100 }), leading), [91, 81, 71, 61, 51, 41, 31, 21, 11, 1]);
   // The whole chain has no timestep left to be moved to.
@@ -315,7 +316,7 @@ scheduler("what is written are fields of diffusers' classes, and all of theirs a
   };
   assert.equal(readConfig({ _class_name: 'UNet2DModel', _diffusers_version: '0.40.0', ...DIFFUSERS.UNet2DModel }), readConfig({}));
   assert.equal(passedOver(DIFFUSERS.UNet2DModel, readConfig), []);
-  for (const [name, ignored] of [['DDPMScheduler', ['dynamic_thresholding_ratio', 'sample_max_value']], ['DDIMScheduler', ['dynamic_thresholding_ratio', 'sample_max_value']], ['PNDMScheduler', ['skip_prk_steps']]] as [SchedulerClass, string[]][]) {
+  for (const [name, ignored] of [['DDPMScheduler', ['sample_max_value']], ['DDIMScheduler', ['sample_max_value']], ['PNDMScheduler', ['skip_prk_steps']]] as [SchedulerClass, string[]][]) {
     const fields = { _class_name: name, ...DIFFUSERS[name] };
     assert.equal(readScheduler(fields), readScheduler({ _class_name: name }), name);
     assert.equal(passedOver(DIFFUSERS[name], (each) => readScheduler({ ...each, _class_name: name })), ignored, name);
@@ -333,7 +334,8 @@ scheduler('what is not implemented is refused by name', async () => {
     [{ steps_offset: 0.5 }, /steps_offset = 0.5/],
     [{ prediction_type: 'flow' }, /prediction_type = "flow".*"epsilon" or "sample" or "v_prediction"/],
     [{ timestep_spacing: 'karras' }, /timestep_spacing/],
-    [{ thresholding: true }, /thresholding = true/],
+    [{ thresholding: true, sample_max_value: 0.5 }, /sample_max_value = 0\.5 is not implemented; it is a number of at least 1/],
+    [{ thresholding: true, dynamic_thresholding_ratio: 2 }, /dynamic_thresholding_ratio = 2/],
     [{ rescale_betas_zero_snr: true }, /x\.json: at t = 999 this schedule leaves nothing of the image.*Predict v or x0/],
     [{ clip_sample_range: 0 }, /clip_sample_range = 0 is not implemented; it is a number above 0/],
     [{ clip_sample: 'yes' }, /clip_sample = "yes"/],

@@ -11,7 +11,7 @@ import { makeSchedule, type ScheduleSource } from '../src/diffusion/schedule.ts'
 import type { Engine } from '../src/gpu/engine.ts';
 import { loadModelFolder, saveCheckpoint } from '../src/io/checkpoint.ts';
 import { readSafetensors, type SafeTensor, writeSafetensors } from '../src/io/safetensors.ts';
-import { type SchedulerFields, withSampling } from '../src/io/scheduler.ts';
+import { type SamplingFields, type SchedulerFields, withSampling } from '../src/io/scheduler.ts';
 import type { UNetFields } from '../src/nn/config.ts';
 import { Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
@@ -24,16 +24,16 @@ const path = (name: string): string => fileURLToPath(new URL(`golden/${name}`, i
 const read = (file: string) => readSafetensors(readFileSync(file), file);
 const STEPS = 10;
 
-/** What our engine makes of a folder and of what is given: eps and x_0 as diffusers lays them out, and the timesteps. */
-async function compute(engine: Engine, folder: string, given: ReadonlyMap<string, SafeTensor>): Promise<{ eps: Float32Array; x_0: Float32Array; timesteps: readonly number[] }> {
-  const model = await loadModelFolder(folder), unet = new UNet(model.config, { dropout: 0 }), parameters = Parameters.place(engine, unet, { training: false });
+/** What our engine makes of a folder, with `more` in its scheduler, and of what is given: eps and x_0 as diffusers lays them out, and the timesteps. */
+async function compute(engine: Engine, folder: string, given: ReadonlyMap<string, SafeTensor>, more: Partial<SamplingFields> = {}): Promise<{ eps: Float32Array; x_0: Float32Array; timesteps: readonly number[] }> {
+  const model = await loadModelFolder(folder), scheduler = { ...model.scheduler, ...more }, unet = new UNet(model.config, { dropout: 0 }), parameters = Parameters.place(engine, unet, { training: false });
   parameters.write('values', model.tensors, model.file);
   const integers = (name: string) => (given.has(name) ? upload(engine, given.get(name)!.shape, Uint32Array.from(given.get(name)!.data as ArrayLike<number>, Number)) : null);
   const image = (name: string) => nchwToNhwc(given.get(name)!.data as Float32Array, given.get(name)!.shape as unknown as Shape4);
   const [N, C, H, W] = given.get('x')!.shape as unknown as Shape4, shape = [N, H, W, C] as const, labels = integers('labels');
   const eps = nhwcToNchw(await unet.forward(upload(engine, shape, image('x')), integers('t')!, { labels }).read(), shape);
-  const diffusion = new GaussianDiffusion(engine, model.scheduler.schedule, model.scheduler);
-  const sampler = new Sampler((x, t) => unet.forward(x, t, { labels }), diffusion, shape, withSampling({ method: 'ddim', steps: STEPS }, model.scheduler));
+  const diffusion = new GaussianDiffusion(engine, scheduler.schedule, scheduler);
+  const sampler = new Sampler((x, t) => unet.forward(x, t, { labels }), diffusion, shape, withSampling({ method: 'ddim', steps: STEPS }, scheduler));
   const x_0 = nhwcToNchw(await sampler.sample({ seed: 0, noise: image('x_T') }), shape), { timesteps } = sampler;
   await sampler.destroy();
   return { eps, x_0, timesteps };
@@ -54,6 +54,9 @@ const test = gpuSuite('diffusers');
 test('a pipeline as diffusers saves it: attention, classes, scale and shift, v, a chain that begins at pure noise, x_0 clipped to 0.7', async (engine) => {
   const folder = path('diffusers-pipeline'), { tensors, metadata } = read(join(folder, 'given.safetensors'));
   assertSame(`a folder of diffusers ${metadata['diffusers']}`, await compute(engine, folder, tensors), tensors);
+  const thresholded = new Map([...tensors, ['x_0', tensors.get('x_0 thresholded')!]]);
+  assert.ok(relativeL2(thresholded.get('x_0')!.data as Float32Array, tensors.get('x_0')!.data as Float32Array) > 0.05);
+  assertSame('the same, dynamically thresholded', await compute(engine, folder, tensors, { clipSample: { ratio: 0.9, max: 2.5 } }), thresholded);
 });
 
 const SMALL = {
@@ -65,6 +68,7 @@ const OURS: readonly [what: string, config: UNetFields, schedule: ScheduleSource
   ['the layout of the presets', SMALL, { name: 'linear', T: 1000 }, { variance: 'fixed_large' }, true],
   ['without attention, betas of its own, nothing clipped', { ...SMALL, add_attention: false, down_block_types: ['DownBlock2D', 'DownBlock2D'], up_block_types: ['UpBlock2D', 'UpBlock2D'] }, Array.from({ length: 40 }, (_, t) => 0.01 + 0.004 * t), { prediction: 'x0', clipSample: false, spacing: 'trailing' }, true],
   ['a chain that begins at pure noise', SMALL, { name: 'quadratic', T: 50, rescaleBetasZeroSnr: true }, { prediction: 'v', spacing: 'trailing' }, true],
+  ['dynamic thresholding', SMALL, { name: 'cosine', T: 100 }, { prediction: 'x0', clipSample: { ratio: 0.8, max: 3 } }, true],
   ['classes, several heads, scale and shift', { ...SMALL, num_class_embeds: 4, attention_head_dim: 4, resnet_time_scale_shift: 'scale_shift', flip_sin_to_cos: true }, { name: 'cosine', T: 100 }, { prediction: 'v', stepsOffset: 1, setAlphaToOne: false, clipSample: 1.5 }, false],
 ];
 

@@ -10,7 +10,7 @@ import { gatherRows } from '../src/ops/gather.ts';
 import { STREAM } from '../src/philox.ts';
 import { assertClose } from './helpers/close.ts';
 import { assertError, gpuSuite, random, upload } from './helpers/gpu.ts';
-import { posteriorTable } from './ref/diffusion.ts';
+import { dynamicThreshold, posteriorTable } from './ref/diffusion.ts';
 import * as twin from './ref/losses.ts';
 import { normals } from './ref/random.ts';
 
@@ -73,6 +73,19 @@ test('a chain of all timesteps has the bound of the whole one, bit for bit', asy
   const whole = new Likelihood(model, diffusion, [2, H, W, C]), all = new Likelihood(model, diffusion, [2, H, W, C], { timesteps: Array.from({ length: 25 }, (_, t) => 24 - t) });
   assert.equal(await all.measure(x0, { seed: 3 }), await whole.measure(x0, { seed: 3 }));
   for (const each of [whole, all]) await each.destroy();
+});
+
+test('a dynamically thresholded x_0 is what the bound is of', async (engine) => {
+  const N = 2, schedule = makeSchedule({ name: 'cosine', T }), diffusion = new GaussianDiffusion(engine, schedule, { prediction: 'v' }), threshold = { ratio: 0.8, max: 2 };
+  const output = random(N * SIZE, 5).map((v) => 1.5 * v), x0 = levels(N, 0), given = upload(engine, [N, H, W, C], output), own = new Likelihood(() => given, diffusion, [N, H, W, C], { clipDenoised: threshold });
+  const { terms } = await own.measure(x0, { seed: 6 });
+  for (let t = 0; t < T; t++) {
+    const eps = normals({ seed: 6, stream: STREAM.noise, step: t, samples: [0, 1], count: SIZE }), [alpha, sigma] = [schedule.sqrtAlphasCumprod[t]!, schedule.sqrtOneMinusAlphasCumprod[t]!];
+    const xt = eps.map((e, i) => alpha * x0[i]! + sigma * e), { start, s } = dynamicThreshold({ x: xt, output, coef: [alpha, -sigma, alpha, -sigma], C, M: C, ...threshold });
+    if (t === T - 1) assert.ok(s.some((v) => v > 1.1), `${s}`);
+    assertClose(terms.subarray(N * t, N * t + N), twin.bound({ betas: schedule.betas, prediction: 'x0', variance: 'fixed_small', t: [t, t], output: start, x0, xt, C }), { rtol: 5e-4, atol: 1e-6, what: `t = ${t}` });
+  }
+  await own.destroy();
 });
 
 test('an image has the same bound whatever the batch, and weights that are damaged are said to be', async (engine) => {

@@ -38,13 +38,13 @@ for (const [name, schedule, options] of TRAJECTORIES)
   test(`follows diffusers' trajectory ${name}`, () => {
     const want = file(`${name}.trajectory`), xT = file('x_T'), table = samplerTable(makeSchedule({ name: schedule, T: 1000 }), 'eps', options);
     assert.equal([...table.timesteps], [...file(`${name}.timesteps`)]);
-    runTable(table.rows, xT, closedForm, { clip: options.clipDenoised! }).forEach((x, i) => {
+    runTable(table.rows, xT, closedForm, { clip: options.clipDenoised as boolean }).forEach((x, i) => {
       const error = relativeL2(x, want.subarray(i * xT.length, (i + 1) * xT.length));
       assert.ok(error < 3e-6, `step ${i + 1}: relative error ${error}`);
     });
     // The file would tell samplers apart.
     const other: TableOptions = options.method === 'ddim' ? { ...options, rederive: true } : { ...options, method: options.method === 'dpm++1' ? 'dpm++2m' : 'dpm++1' };
-    const end = runTable(samplerTable(makeSchedule({ name: schedule, T: 1000 }), 'eps', other).rows, xT, closedForm, { clip: options.clipDenoised! }).at(-1)!;
+    const end = runTable(samplerTable(makeSchedule({ name: schedule, T: 1000 }), 'eps', other).rows, xT, closedForm, { clip: options.clipDenoised as boolean }).at(-1)!;
     const apart = relativeL2(end, want.subarray(want.length - xT.length));
     assert.ok(name === 'ddim20-noclip' ? apart < 3e-6 : apart > 1e-3, `another sampler ends ${apart} away`);
   });

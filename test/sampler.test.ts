@@ -110,6 +110,25 @@ for (const [variance, clipDenoised] of [['fixed_small', true], ['fixed_large', t
     await sampler.destroy();
   });
 
+chain('dynamic thresholding in ddpm, image by image, and not where a row reads the eps that was predicted', async (engine) => {
+  const diffusion = diffusionOf(engine, 'quadratic', T), threshold = { ratio: 0.9, max: 3 }, sampler = new Sampler(model, diffusion, SHAPE, { method: 'ddpm', clipDenoised: threshold }), got = await run(sampler, { seed: SEED });
+  const table = twin.posteriorTable(diffusion.schedule.betas, 'fixed_small'), samples = [0, 1, 2], one = (row: ArrayLike<number>) => Array.from({ length: 3 * 6 }, (_, i) => row[i % 6]!);
+  let x: Float64Array = normals({ seed: SEED, stream: STREAM.prior, step: 0, samples, count: SIZE }), largest = 0;
+  for (let i = 0, t = T - 1; t >= 0; i++, t--) {
+    const z = normals({ seed: SEED, stream: STREAM.sample, step: t, samples, count: SIZE }), row = table.subarray(6 * t, 6 * t + 6);
+    const { start, s } = twin.dynamicThreshold({ x, output: closedFormEps(x, t), coef: [...row.subarray(0, 2), ...row.subarray(0, 2), ...row.subarray(0, 2)], C: 2, M: 2, ...threshold });
+    const step = twin.posteriorStep({ xt: x, output: start, z, coef: one([0, 1, ...row.subarray(2)]), clip: false, last: [t, t, t].map((v) => Number(v === 0)) });
+    largest = Math.max(largest, ...s);
+    assertClose(got.x0[i]!, start, { atol: 1e-4, what: `x_0 at t = ${t}` });
+    assertClose(got.x[i]!, step.prev, { atol: 1e-4, what: `x after t = ${t}` });
+    x = step.prev;
+  }
+  assert.ok(largest > 1.2, `the threshold was never above ${largest}`);
+  await assertError(() => new Sampler(model, diffusion, SHAPE, { method: 'ddim', steps: 5, rederive: false, clipDenoised: threshold }), 'E-USAGE', /dynamic thresholding goes with an eps that is derived again/);
+  await assertError(() => new Sampler(model, diffusion, SHAPE, { method: 'ddim', clipDenoised: -1 }), 'E-USAGE', /to a range of -1/);
+  await sampler.destroy();
+});
+
 chain('a schedule that ends at zero: the first step of ddpm and ddim sees x_0 alone, and samplers in sigma / alpha refuse it', async (engine) => {
   const schedule = makeSchedule({ name: 'quadratic', T, rescaleBetasZeroSnr: true }), diffusion = new GaussianDiffusion(engine, schedule, { prediction: 'v' }), acp = schedule.alphasCumprod, samples = [5, 6, 7];
   const none = upload(engine, SHAPE, new Float32Array(3 * SIZE)), v: DiffusionModel = (x) => add(x, none), table = twin.posteriorTable(schedule.betas, 'fixed_small', 'v'); // v = x_t, of which x_0 = (sqrt(acp) - sqrt(1 - acp)) x_t

@@ -57,6 +57,7 @@ test('how to sample is the folder\'s too, unless a flag says otherwise', () => {
   const fields = { clip_sample: false, timestep_spacing: 'linspace', steps_offset: 1, set_alpha_to_one: false };
   const of = ({ settings: { clipSample, timestepSpacing, stepsOffset, setAlphaToOne } }: ReturnType<typeof settled>) => [clipSample, timestepSpacing, stepsOffset, setAlphaToOne], clip = ({ settings }: ReturnType<typeof settled>) => clipOf(settings);
   assert.equal([{}, { clip_sample_range: 3 }, { clip_sample_range: 3, clip_sample: false }].map((fields) => clip(settled('', fields))), [true, 3, false]);
+  assert.equal([clip(settled('', { thresholding: true, sample_max_value: 4 })), clip(settled('--no-thresholding', { thresholding: true })), clip(settled('--sample-max-value 2', { thresholding: true }))], [{ ratio: 0.995, max: 4 }, true, { ratio: 0.995, max: 2 }]);
   assert.is(clip(settled('--clip-sample-range 2', { clip_sample_range: 3 })), 2);
   assert.equal(of(settled('', fields)), [false, 'linspace', 1, false]);
   assert.equal(of(settled('', {})), [true, 'leading', 0, true]);

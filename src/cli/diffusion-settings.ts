@@ -3,7 +3,7 @@
 import { classCount, type Dataset } from '../data/images.ts';
 import { DdpmError } from '../errors.ts';
 import { makeSchedule, rescaleZeroSnr, type ScheduleSource } from '../diffusion/schedule.ts';
-import { type Clip, clipRange } from '../ops/clip.ts';
+import { checkClip, type Clip } from '../ops/clip.ts';
 import { readFileOr } from '../io/files.ts';
 import type { ResolvedSettings } from './presets.ts';
 import type { TrainSettings } from './settings.ts';
@@ -39,11 +39,18 @@ export function scheduleOf(s: Pick<TrainSettings, 'schedule' | 'timesteps' | 'be
   return { name: s.schedule, T: s.timesteps, betaStart: s.betaStart, betaEnd: s.betaEnd, scale: s.scaleBetas, rescaleBetasZeroSnr };
 }
 
+type ClipSettings = Pick<TrainSettings, 'clipSample' | 'clipSampleRange' | 'thresholding' | 'dynamicThresholdingRatio' | 'sampleMaxValue'>;
+
 /** How samplers clip the predicted x_0. @throws DdpmError E-USAGE for a range of 0 */
-export function clipOf({ clipSample, clipSampleRange: range }: Pick<TrainSettings, 'clipSample' | 'clipSampleRange'>): Clip {
-  clipRange(range);
-  return clipSample && range !== 1 ? range : clipSample;
+export function clipOf({ clipSample, clipSampleRange: range, thresholding, dynamicThresholdingRatio: ratio, sampleMaxValue: max }: ClipSettings): Clip {
+  checkClip(range);
+  return thresholding ? { ratio, max } : clipSample && range !== 1 ? range : clipSample;
 }
+
+/** The settings that say so. */
+export const clipSettings = (clip: Clip): Partial<ClipSettings> => ({
+  clipSample: clip !== false, clipSampleRange: typeof clip === 'number' ? clip : 1, thresholding: typeof clip === 'object', ...(typeof clip === 'object' && { dynamicThresholdingRatio: clip.ratio, sampleMaxValue: clip.max }),
+});
 
 /** How many classes the labels of the data tell apart. */
 export function classesOf({ name, labels, classes }: Pick<Dataset, 'name' | 'labels' | 'classes'>): number {

@@ -7,6 +7,7 @@ import { DdpmError } from '../errors.ts';
 import { writeAtomic } from '../io/files.ts';
 import { plotLogarithmic } from '../io/plot.ts';
 import { encodePng } from '../io/png.ts';
+import type { Clip } from '../ops/clip.ts';
 import { Tensor } from '../tensor.ts';
 import type { Parsed } from './flags.ts';
 import { classRows, forwardOf, imageChannels } from './network.ts';
@@ -68,13 +69,15 @@ export async function measureLikelihood({ unet, diffusion, model }: PlacedModel,
     figures: { bits_per_dim: average, standard_error: deviation, L_T: mean(prior), L_1_to_T_minus_1: byT.reduce((a, b) => a + b, 0) - byT[0]!, L_0: byT[0]! },
     protocol: {
       weights: model.file, images: `the first ${count} of ${data.name}, ${split}, not mirrored`, timesteps: timesteps ? `${T} of ${diffusion.T}, ${brief(likelihood.timesteps)}; the bound of that chain, its betas recomputed` : T, predicts: diffusion.prediction, variance: diffusion.variance,
-      noise: `one draw of each x_t, seed ${seed}`, ...(rows && { labels: data.labels ? 'those of the images' : 'none' }), decoder: '256 levels, tanh approximation of the normal distribution', x_0: clipSample ? `clipped to [-${Number(clipSample)}, ${Number(clipSample)}]` : 'not clipped',
+      noise: `one draw of each x_t, seed ${seed}`, ...(rows && { labels: data.labels ? 'those of the images' : 'none' }), decoder: '256 levels, tanh approximation of the normal distribution', x_0: describeClip(clipSample),
     },
     byT: Array.from(byT),
     timesteps: likelihood.timesteps,
   };
 }
 
+const describeClip = (clip: Clip): string =>
+  clip === false ? 'not clipped' : typeof clip === 'object' ? `clipped to its quantile ${clip.ratio}, from 1 to ${clip.max}, and divided by it` : `clipped to [-${Number(clip)}, ${Number(clip)}]`;
 const brief = (list: readonly number[]): string => (list.length < 6 ? list : [list[0], list[1], '…', list.at(-1)]).join(', ');
 
 /** Measures, prints, and writes FILE.json and the curve beside it; returns what was written. */

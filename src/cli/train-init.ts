@@ -4,6 +4,7 @@ import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
 import type { ModelFolder } from '../io/checkpoint.ts';
 import type { UNet } from '../nn/unet.ts';
+import { clipSettings } from './diffusion-settings.ts';
 import type { TrainSettings } from './settings.ts';
 
 /**
@@ -22,7 +23,7 @@ export function withScheduler(settings: TrainSettings, given: ReadonlySet<string
   // Between two fixed variances the network has no say, so a flag may choose.
   if (given.has('variance') && settings.variance !== variance && (isLearned(settings.variance) || isLearned(variance))) fixed('variance', settings.variance, variance);
 
-  const taken: Partial<TrainSettings> = { predict: prediction, variance, timesteps: schedule.T, clipSample: clipSample !== false, clipSampleRange: Number(clipSample || 1), timestepSpacing: spacing, stepsOffset, setAlphaToOne };
+  const taken: Partial<TrainSettings> = { predict: prediction, variance, timesteps: schedule.T, ...clipSettings(clipSample), timestepSpacing: spacing, stepsOffset, setAlphaToOne };
   if (!('name' in source)) {
     if (!given.has('schedule')) taken.betas = file;
   } else if (!given.has('schedule')) {
@@ -39,7 +40,7 @@ export function withScheduler(settings: TrainSettings, given: ReadonlySet<string
 /** For the header: where the diffusion comes from, and which flags had the last word. */
 export function describeScheduler(given: ReadonlySet<string>, { folder, schedulerFile }: Pick<ModelFolder, 'folder' | 'schedulerFile'>): string {
   if (schedulerFile === null) return `${folder} has no scheduler_config.json: schedule, prediction and variance are those of the flags`;
-  const flags = ['timesteps', 'schedule', 'betaStart', 'betaEnd', 'scaleBetas', 'rescaleBetasZeroSnr', 'betas', 'variance', 'clipSample', 'clipSampleRange', 'timestepSpacing', 'stepsOffset', 'setAlphaToOne'].filter((flag) => given.has(flag));
+  const flags = ['timesteps', 'schedule', 'betaStart', 'betaEnd', 'scaleBetas', 'rescaleBetasZeroSnr', 'betas', 'variance', 'clipSample', 'clipSampleRange', 'thresholding', 'dynamicThresholdingRatio', 'sampleMaxValue', 'timestepSpacing', 'stepsOffset', 'setAlphaToOne'].filter((flag) => given.has(flag));
   const changed = flags.map((flag) => `--${flag.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`).join(', ');
   return `schedule, prediction and variance are those of ${schedulerFile}${changed && `, but for ${changed}`}`;
 }

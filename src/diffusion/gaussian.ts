@@ -4,7 +4,7 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import { type Clip, clipRange } from '../ops/clip.ts';
+import { type Clip, clippedOutput } from '../ops/clip.ts';
 import { gatherRows } from '../ops/gather.ts';
 import { mse } from '../ops/loss.ts';
 import { STREAM } from '../philox.ts';
@@ -185,13 +185,14 @@ export class GaussianDiffusion {
     const given = 'noise' in options;
     requireTimes(x, t);
     requireShapes(sameShape(x, predXstart) && (!given || sameShape(x, options.noise)), 'a reverse step', 'x, its x_0 and its noise of one shape', { x, predXstart, ...(given && { noise: options.noise }) });
-    const coef = gatherRows(this.#table, t);
+    const coef = gatherRows(this.#table, t), clipped = clippedOutput(options.clipDenoised ?? true, { coef, x, output });
     engine.run(k.posterior_step, threads(N * Math.ceil(size / 4)), {
       // With given noise the clock is not read.
-      clock: given ? { ...coef.slice, bytes: 64 } : options.clock.slice, t: t.slice, coef: coef.slice, output: output.slice, z: given ? options.noise.slice : output.slice,
-      x: x.slice, x0: predXstart.slice, N, size, K, C, M, clip: clipRange(options.clipDenoised ?? true), given: Number(given), stream: STREAM.sample,
+      clock: given ? { ...coef.slice, bytes: 64 } : options.clock.slice, t: t.slice, coef: coef.slice, output: clipped.output.slice, z: given ? options.noise.slice : output.slice,
+      x: x.slice, x0: predXstart.slice, N, size, K, C, M, clip: clipped.range, given: Number(given), stream: STREAM.sample,
     });
     coef.free();
+    if (clipped.output !== output) clipped.output.free();
   }
 
   /**
@@ -222,9 +223,9 @@ export class GaussianDiffusion {
   selfCondition(output: Tensor, xt: Tensor, t: Tensor, clock: Clock, { clipDenoised = true }: { clipDenoised?: Clip } = {}): Tensor {
     const { engine } = this, N = xt.shape[0]!, C = xt.shape.at(-1)!, M = this.checkOutput(xt, output);
     requireTimes(xt, t);
-    const start = Tensor.empty(engine, xt.shape), coef = gatherRows(this.#table, t);
+    const start = Tensor.empty(engine, xt.shape), coef = gatherRows(this.#table, t), clipped = clippedOutput(clipDenoised, { coef, x: xt, output });
     engine.run(k.self_condition, threads(xt.size), {
-      clock: clock.slice, coef: coef.slice, output: output.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, clip: clipRange(clipDenoised), stream: STREAM.self,
+      clock: clock.slice, coef: coef.slice, output: clipped.output.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, clip: clipped.range, stream: STREAM.self,
     });
     return start;
   }

@@ -5,7 +5,7 @@ import { DdpmError, throwIfAborted } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import type { Plan } from '../gpu/plan.ts';
-import { type Clip, clipRange } from '../ops/clip.ts';
+import { checkClip, type Clip, clippedOutput } from '../ops/clip.ts';
 import { randomNormal } from '../ops/random.ts';
 import { philox4x32, STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
@@ -15,7 +15,7 @@ import { samplerTable, type TableOptions } from './samplers/table.ts';
 
 /** Which sampler, over which timesteps, with how much noise. */
 export interface SamplerOptions extends TableOptions {
-  /** Clip the predicted x_0 to [-1, 1] (true, the default), to [-range, range] (a number), or not. */
+  /** Clip the predicted x_0 to [-1, 1] (true, the default), to [-range, range] (a number), dynamically, or not. */
   readonly clipDenoised?: Clip;
   /** No fresh noise: every step goes to the mean. Not a way to sample, but one to see what the noise is for. */
   readonly meanOnly?: boolean;
@@ -83,6 +83,9 @@ export class Sampler {
     const { method, clipDenoised = true, meanOnly = false } = options;
     // Before anything is allocated: it throws where an option is out of range.
     const { timesteps, rows } = samplerTable(diffusion.schedule, diffusion.prediction, options);
+    checkClip(clipDenoised);
+    // Such a row reads what the network said of eps, and a thresholded output says something else.
+    if (typeof clipDenoised === 'object' && rows.some((row) => row.output !== 0)) throw new DdpmError('E-USAGE', 'dynamic thresholding goes with an eps that is derived again from x_0: leave out `rederive: false`.');
     this.engine = engine;
     this.shape = shape;
     this.timesteps = timesteps;
@@ -121,9 +124,10 @@ export class Sampler {
   #linear(output: Tensor, clipDenoised: Clip): void {
     const N = this.shape[0], C = this.shape[3], M = output.shape.at(-1)!, size = this.#x.size / N;
     if (output.size * C !== this.#x.size * M || M < C) throw new DdpmError('E-SHAPE', `the network gave (${output.shape.join(', ')}) for images of (${this.shape.join(', ')}).`);
+    const clipped = clippedOutput(clipDenoised, { coef: this.#row, x: this.#x, output });
     this.engine.run(k.sampler_step, threads(N * Math.ceil(size / 4)), {
-      clock: this.#clock.slice, coef: this.#row.slice, output: output.slice, x: this.#x.slice, start: this.#x0.slice, kept: this.#kept!.slice,
-      N, size, C, M, clip: clipRange(clipDenoised), stream: STREAM.sample,
+      clock: this.#clock.slice, coef: this.#row.slice, output: clipped.output.slice, x: this.#x.slice, start: this.#x0.slice, kept: this.#kept!.slice,
+      N, size, C, M, clip: clipped.range, stream: STREAM.sample,
     });
   }
 

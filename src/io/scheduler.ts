@@ -15,7 +15,7 @@ export const SCHEDULER = 'scheduler_config.json';
 
 /** How a model is to be sampled: what a scheduler_config.json says besides the diffusion that it was trained on. */
 export interface SamplingFields {
-  /** Clip the predicted x_0 to [-1, 1] (true), to [-range, range] (a number), or not. */
+  /** Clip the predicted x_0 to [-1, 1] (true), to [-range, range] (a number), dynamically, or not. */
   readonly clipSample: Clip;
   readonly spacing: Spacing;
   /** Added to the timesteps of leading spacing. */
@@ -69,7 +69,8 @@ export function schedulerConfig(source: ScheduleSource, { prediction = 'eps', va
     beta_schedule: BETA_SCHEDULES.find(([ours]) => ours === name)![1],
     beta_start: k * betaStart,
     clip_sample: clipSample !== false,
-    clip_sample_range: Number(clipSample || 1),
+    clip_sample_range: typeof clipSample === 'number' ? clipSample : 1,
+    ...(typeof clipSample === 'object' && { dynamic_thresholding_ratio: clipSample.ratio, sample_max_value: clipSample.max, thresholding: true }),
     num_train_timesteps: T,
     prediction_type: PREDICTIONS.find(([ours]) => ours === prediction)![1],
     rescale_betas_zero_snr: rescaleBetasZeroSnr,
@@ -94,10 +95,10 @@ export function withSampling<O extends SamplerOptions>(options: O, { schedule, c
 
 /** Fields with one value that is implemented, and those that change nothing here. */
 const ONLY: Readonly<Record<string, readonly unknown[]>> = {
-  _class_name: ['DDPMScheduler', 'DDIMScheduler', 'PNDMScheduler'], thresholding: [false],
+  _class_name: ['DDPMScheduler', 'DDIMScheduler', 'PNDMScheduler'],
 };
-/** The first two belong to thresholding, the third to a sampler that is not here, the last has no meaning any more. */
-const IGNORED = ['dynamic_thresholding_ratio', 'sample_max_value', 'skip_prk_steps', 'tensor_format'];
+/** The first belongs to a sampler that is not here, the other has no meaning any more. */
+const IGNORED = ['skip_prk_steps', 'tensor_format'];
 /** Variances that diffusers has and cannot be taken here, and why. */
 const OTHER_VARIANCES: Readonly<Record<string, string>> = {
   learned: "diffusers' is the variance itself, and the one that is learnt here its logarithm, learned_log in files: the outputs of such a network mean something else",
@@ -142,11 +143,15 @@ export function readScheduler(fields: UNetFields, name = SCHEDULER): Scheduler {
   const other = OTHER_VARIANCES[String(fields['variance_type'])];
   if (other) refuse(`variance_type = ${JSON.stringify(fields['variance_type'])} is not implemented: ${other}.`);
   const rescale = flag('rescale_betas_zero_snr', false), clips = flag('clip_sample', usual.clipSample !== false), range = take('clip_sample_range', 1, (v) => typeof v === 'number' && v > 0, 'it is a number above 0');
-  const settings = {
+  const dynamic = flag('thresholding', false), threshold = {
+    ratio: take('dynamic_thresholding_ratio', 0.995, (v) => typeof v === 'number' && v >= 0 && v <= 1, 'it is a number from 0 to 1'),
+    max: take('sample_max_value', 1, (v) => typeof v === 'number' && v >= 1, 'it is a number of at least 1'),
+  };
+  const settings: SamplingFields & { prediction: Prediction; readonly variance: Variance } = {
     prediction: named('prediction_type', PREDICTIONS),
     variance: named('variance_type', VARIANCE_TYPES),
-    // The range counts where there is clipping.
-    clipSample: clips && range !== 1 ? range : clips,
+    // The range counts where there is clipping, and thresholding comes before it.
+    clipSample: dynamic ? threshold : clips && range !== 1 ? range : clips,
     spacing: oneOf<Spacing>('timestep_spacing', SPACINGS),
     stepsOffset: take('steps_offset', usual.stepsOffset, (v) => Number.isInteger(v) && (v as number) >= 0, 'it is a whole number of at least 0'),
     setAlphaToOne: flag('set_alpha_to_one', usual.setAlphaToOne),

@@ -17,10 +17,10 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 STEPS = 10
 
 
-def compute(unet, path, given):
-    """eps, and x after ten steps of DDIM from x_T, in double precision: what differs from it is the other side's rounding."""
+def compute(unet, path, given, **more):
+    """eps, and x after ten steps of DDIM from x_T, its scheduler told more, in double precision: what differs from it is the other side's rounding."""
     unet = unet.eval().double()
-    scheduler = DDIMScheduler.from_pretrained(path)
+    scheduler = DDIMScheduler.from_pretrained(path, **more)
     labels, x = given.get("labels"), given["x_T"].double()
     scheduler.set_timesteps(STEPS)
     with torch.no_grad():
@@ -45,7 +45,9 @@ def save(folder):
         rescale_betas_zero_snr=True, timestep_spacing="trailing")
     DDPMPipeline(unet, scheduler).save_pretrained(folder, safe_serialization=True)
     given = {"x": torch.randn(2, 3, 8, 6), "t": torch.tensor([0, 137]), "labels": torch.tensor([4, 1]), "x_T": torch.randn(2, 3, 8, 6)}
-    save_file({**given, **compute(unet, os.path.join(folder, "scheduler"), given)}, os.path.join(folder, "given.safetensors"), {"diffusers": diffusers.__version__, "torch": torch.__version__})
+    path = os.path.join(folder, "scheduler")
+    thresholded = compute(unet, path, given, thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=2.5)["x_0"]
+    save_file({**given, **compute(unet, path, given), "x_0 thresholded": thresholded}, os.path.join(folder, "given.safetensors"), {"diffusers": diffusers.__version__, "torch": torch.__version__})
 
 
 def load(folder, inputs, out):

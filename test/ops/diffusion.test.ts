@@ -4,10 +4,11 @@ import { threads } from '../../src/autograd.ts';
 import { type Row, ROW_SIZE, rowValues } from '../../src/diffusion/samplers/row.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
+import { clippedOutput } from '../../src/ops/clip.ts';
 import { STREAM } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
-import { clockAt, expUlps, gpuSuite, normalErrors, random, ULP, upload } from '../helpers/gpu.ts';
+import { assertError, clockAt, DIVIDE, expUlps, gpuSuite, normalErrors, random, ULP, upload } from '../helpers/gpu.ts';
 import * as twin from '../ref/diffusion.ts';
 import { coins, normals } from '../ref/random.ts';
 import { samplerStep } from '../ref/sampler.ts';
@@ -120,6 +121,30 @@ for (const [size, C] of [[1, 1], [7, 1], [130, 2], [51, 3]])
         const silent = await step(engine, size, x, outputs, own.map(() => 1e9), coef, K, { clip, C });
         for (let i = 0; i < N * size; i++) assert.is(Math.abs(silent.prev[i]) < 1e5, last[Math.floor(i / size)] === 1, `value ${i}`);
       });
+
+for (const [size, C, M, ratio, max] of [[1, 1, 1, 0.5, 3], [7, 1, 2, 0, 2], [130, 2, 2, 0.9, 2.5], [51, 3, 6, 1, 9], [770, 1, 1, 0.995, 1.8], [260, 2, 4, 0.5, 1]] as const)
+  diffusion(`dynamic thresholding of ${size} values, ${C} of ${M} channels, quantile ${ratio}, at most ${max}`, async (engine) => {
+    // Scales that leave images below 1, between, and above the most; values that come again; a zero.
+    const K = 3, x = random(N * size, 0).map((v, i) => (i % 3 === 1 ? Math.round(2 * v) / 2 : i % 11 === 5 ? 0 : v)), output = random((N * size * M) / C, 1).map((v, i) => (i % 3 === 1 ? Math.round(v) : v));
+    const coef = rows((t) => [1 + (t % 4), -0.25 - (t % 3), 9]), a = { x, output, coef: columns(coef, K, 0, 1), C, M, ratio, max };
+    const given = { coef: upload(engine, [N, K], coef), x: upload(engine, [N, size / C, C], x), output: upload(engine, [N, size / C, M], output) };
+    const { output: y, range } = clippedOutput({ ratio, max }, given), want = twin.dynamicThreshold(a), off = twin.dynamicThresholdErrors(a, { bound, ulp: ULP, divide: DIVIDE });
+    assert.is(range, 0);
+    assertClose(await y.read(), want.y, { atol: off, what: 'the output' });
+    if (size === 130) assert.ok(want.s.some((v) => v > 1 && v < max) && want.s.some((v) => v === max));
+    // One row for all images.
+    const one = rows(() => [1.7, -1.4, 9]), row = clippedOutput({ ratio, max }, { ...given, coef: upload(engine, [K], one.subarray(0, K)) }), b = { ...a, coef: columns(one, K, 0, 1) };
+    assertClose(await row.output.read(), twin.dynamicThreshold(b).y, { atol: twin.dynamicThresholdErrors(b, { bound, ulp: ULP, divide: DIVIDE }), what: 'one row for all' });
+  });
+
+diffusion('a clip that is none is refused, and one that is not dynamic leaves the output alone', async (engine) => {
+  const tensor = upload(engine, [1, 1], [0.5]), given = { coef: upload(engine, [1, 2], [1, 1]), x: tensor, output: tensor };
+  assert.equal([true, false, 2.5].map((clip) => clippedOutput(clip, given).range), [1, 0, 2.5]);
+  assert.is(clippedOutput(0.5, given).output, tensor);
+  for (const clip of [0, -1, NaN, Infinity]) await assertError(() => clippedOutput(clip, given), 'E-USAGE', /x_0 cannot be clipped to a range of/);
+  await assertError(() => clippedOutput({ ratio: 1.1, max: 2 }, given), 'E-USAGE', /to the quantile 1\.1 of its values/);
+  await assertError(() => clippedOutput({ ratio: 0.9, max: 0.5 }, given), 'E-USAGE', /at most 0\.5 by dynamic thresholding/);
+});
 
 for (const [size, C, M, clip] of [[1, 1, 1, 1], [21, 3, 6, 0], [130, 2, 2, 0.7]])
   diffusion(`self_condition of ${size} values, ${C} of ${M} channels${clip ? '' : ', not clipped'}`, async (engine) => {

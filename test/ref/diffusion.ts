@@ -126,6 +126,36 @@ export function logVariance(output: Floats, coef: Floats, C: number): Float64Arr
   });
 }
 
+/**
+ * coef (N,2) = factors of x_t and of the output → the output whose x̂₀ is dynamically thresholded, (N,…,M), and that x̂₀. s is torch.quantile of |x̂₀| over
+ * each image, by linear interpolation, kept in [1, max]; x̂₀ becomes clamp(x̂₀, -s, s) / s.
+ */
+export function dynamicThreshold(a: { x: Floats; output: Floats; coef: Floats; C: number; M: number; ratio: number; max: number }): { y: Float64Array; start: Float64Array; s: Float64Array } {
+  const { x, output, coef, C, M, ratio, max } = a, size = x.length / (coef.length / 2), at = (i: number) => Math.floor(i / C) * M + (i % C);
+  const start = eachElement(x, coef, 2, (i, k) => k(0) * x[i] + k(1) * output[at(i)]);
+  const s = map(coef.length / 2, (n) => {
+    const sorted = start.slice(n * size, (n + 1) * size).map(Math.abs).sort(), place = ratio * (size - 1), low = sorted[Math.floor(place)];
+    return Math.min(max, Math.max(1, low + (place - Math.floor(place)) * (sorted[Math.ceil(place)] - low)));
+  });
+  const within = start.map((v, i) => clipped(v, s[Math.floor(i / size)]) / s[Math.floor(i / size)]), y = Float64Array.from(output as ArrayLike<number>);
+  eachElement(x, coef, 2, (i, k) => (y[at(i)] = (within[i] - k(0) * x[i]) / k(1)));
+  return { y, start: within, s };
+}
+
+/** How far a float32 of that y may be off: x̂₀ by two products, s by the most of those over its image, as sorting moves no value further than it was moved. */
+export function dynamicThresholdErrors(a: Parameters<typeof dynamicThreshold>[0], { bound, ulp, divide }: { bound: (n: number, sizes: Floats) => Float64Array; ulp: number; divide: number }): Float64Array {
+  const { x, output, coef, C, M } = a, { y, start, s } = dynamicThreshold(a), size = x.length / s.length, at = (i: number) => Math.floor(i / C) * M + (i % C), off = new Float64Array(y.length);
+  const each = bound(2, eachElement(x, coef, 2, (i, k) => Math.abs(k(0) * x[i]) + Math.abs(k(1) * output[at(i)])));
+  for (let n = 0; n < s.length; n++) {
+    const most = each.subarray(n * size, (n + 1) * size).reduce((p, q) => Math.max(p, q), 0) + 3 * ulp * s[n];
+    for (let i = n * size; i < (n + 1) * size; i++) {
+      const said = (each[i] + most) / s[n] + divide * Math.abs(start[i]), whole = Math.abs(start[i]) + Math.abs(coef[2 * n] * x[i]);
+      off[at(i)] = (said + bound(2, [whole])[0]) / Math.abs(coef[2 * n + 1]) + divide * Math.abs(y[at(i)]);
+    }
+  }
+  return off;
+}
+
 /** coef (N,2) = factors of x_t and of the output → x̂₀, clipped to [-1, 1] where `clip`, or zero where the image's coin is 0 */
 export const selfCondition = (xt: Floats, output: Floats, coef: Floats, coins: ArrayLike<number>, clip: boolean | number = true): Float64Array =>
   eachElement(xt, coef, 2, (i, k, n) => coins[n] * clipped(k(0) * xt[i] + k(1) * output[i], clip));

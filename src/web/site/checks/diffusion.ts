@@ -69,6 +69,10 @@ export const DIFFUSION = {
     const off = bound(2, want.map((v, i) => 2 * Math.abs(v) + Math.abs(coef[2 * image(i)])));
     return { shape, grid: threads(N * size), inputs: { output, coef }, numbers: { N, size, K: 2, C, c: 0, d: 1 }, outputs: { log_variance: { want, off }, variance: { want: want.map(Math.exp), off: want.map((v, i) => Math.exp(v) * (off[i] + ULP * expUlps(v))) } } };
   } },
+  dynamic_threshold: { twin: ['diffusion', 'dynamicThreshold'], make: () => {
+    const x = values(N * size, 1), output = values(2 * N * size, 2), coef = rows(2, (n) => [1.5 - 0.2 * n, -1.2]), a = { x, output, coef, C, M, ratio: 0.83, max: 1.9 }, place = a.ratio * (size - 1), rank = Math.floor(place);
+    return { shape, grid: [N], inputs: { coef, output, x }, numbers: { size, K: 2, C, M, rank, fraction: place - rank, most: a.max }, outputs: { y: { want: twin.dynamicThreshold(a).y, off: twin.dynamicThresholdErrors(a, { bound, ulp: ULP, divide: DIVIDE }) } } };
+  } },
   self_condition: { twin: ['diffusion', 'selfCondition'], make: () => {
     const xt = values(N * size, 1), output = values(2 * N * size, 2), coef = rows(2, (n) => [Math.sqrt(1 / acp(n)), -Math.sqrt(1 / acp(n) - 1)]), mean = xt.map((_, i) => inMean(output)(i));
     const want = twin.selfCondition(xt, mean, coef, coins(draw(STREAM.self, N, 1)));
