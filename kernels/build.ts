@@ -8,8 +8,13 @@ const here = dirname(fileURLToPath(import.meta.url));
 /** What a device must have been opened with for `enable NAME;`. */
 const FEATURES: Readonly<Record<string, string>> = { subgroups: 'subgroups', f16: 'shader-f16', chromium_experimental_subgroup_matrix: 'chromium-experimental-subgroup-matrix' };
 
+/** Which import stands for which. */
+type Swaps = Readonly<Record<string, string>>;
+
 /** Permutations: a kernel that imports the one is written a second time, as NAME_suffix, with the other in its place. */
-const PERMUTATIONS = [{ of: 'values', by: 'values_vec4', suffix: 'vec4' }, { of: 'operands', by: 'operands_f16', suffix: 'f16' }] as const;
+const VEC4 = { swaps: { values: 'values_vec4' }, suffix: 'vec4' } as const, FACTORS = { swaps: { operands: 'operands_f16' }, suffix: 'f16' } as const;
+/** What imports `stored` is written once more, as the `half` of what it is else, for activations that are float16; the factors of products are so too then. */
+const STORED = { swaps: { stored: 'stored_f16' }, suffix: 'stored_f16' } as const;
 
 interface Reflection {
   bindings: Record<string, 'read' | 'read_write'>;
@@ -17,10 +22,11 @@ interface Reflection {
   optional: Record<string, string>;
   dims: Record<string, string>;
   features: string[];
+  f16: string[];
 }
 
 /** Reads a kernel's interface; throws, naming the file, where it does not follow the rules that the engine relies on. */
-export function reflect(file: string, source: string): Reflection {
+export function reflect(file: string, source: string, swaps: Swaps = {}): Reflection {
   const refuse = (why: string): never => {
     throw new Error(`kernels/${file}: ${why}`);
   };
@@ -29,7 +35,7 @@ export function reflect(file: string, source: string): Reflection {
   if (/\t| $/m.test(source)) refuse('no tabs and no trailing spaces');
   if ((source.match(/@compute/g) ?? []).length !== 1 || !/fn main\(/.test(source)) refuse('exactly one entry point, called main');
 
-  const bindings: Reflection['bindings'] = {};
+  const bindings: Reflection['bindings'] = {}, f16: string[] = [], half = swaps['stored'] ? /\b(f16|Stored\w*)\b/ : /\bf16\b/;
   let next = 0, dimsBound = false, written = false;
   for (const line of lines) {
     const m = /^@group\((\d+)\) @binding\((\d+)\) var<(.+?)> (\w+): (.+?);\s*(\/\/.*)?$/.exec(line);
@@ -37,7 +43,7 @@ export function reflect(file: string, source: string): Reflection {
       if (line.includes('@binding')) refuse(`cannot read the binding "${line}"`);
       continue;
     }
-    const [, group, index, space, name, , comment] = m as unknown as [string, string, string, string, string, string, string | undefined];
+    const [, group, index, space, name, type, comment] = m as unknown as [string, string, string, string, string, string, string | undefined];
     if (group !== '0' || Number(index) !== next++) refuse(`binding ${name}: group 0 only, numbered in order`);
     if (space === 'uniform') {
       if (name !== 'dims') refuse('the one uniform is called dims');
@@ -50,36 +56,54 @@ export function reflect(file: string, source: string): Reflection {
       if (written && access === 'read') refuse(`binding ${name}: inputs come before outputs`);
       written ||= access === 'read_write';
       bindings[name] = access;
+      if (half.test(type)) f16.push(name);
     }
   }
 
   const overrides: Record<string, string> = {}, optional: Record<string, string> = {}, dims: Record<string, string> = {};
   for (const [, name, type, value] of source.matchAll(/^override (\w+): (u32|f32|i32|bool)( = .+)?;/gm)) (value ? optional : overrides)[name!] = type!;
-  const struct = /^struct Dims \{([^}]*)\}/m.exec(expand(source));
+  const whole = expand(source, swaps), struct = /^struct Dims \{([^}]*)\}/m.exec(whole);
   if (!!struct !== dimsBound) refuse('struct Dims and the uniform dims come together');
   for (const [, name, type] of (struct?.[1] ?? '').matchAll(/(\w+): (u32|i32|f32)/g)) dims[name!] = type!;
-  const features = [...expand(source).matchAll(/^enable (\w+);/gm)].map(([, name]) => FEATURES[name!] ?? refuse(`enable ${name}: say in kernels/build.ts which feature of a device that is`));
-  return { bindings, overrides, optional, dims, features };
+  const features = [...whole.matchAll(/^enable (\w+);/gm)].map(([, name]) => FEATURES[name!] ?? refuse(`enable ${name}: say in kernels/build.ts which feature of a device that is`));
+  return { bindings, overrides, optional, dims, features, f16 };
 }
 
-/** Replaces each `#import name` line by kernels/shared/name.wgsl, once, its own imports first. */
-export function expand(source: string, seen = new Set<string>()): string {
-  return source.replace(/^#import (\w+)$/gm, (_, name: string) => {
-    if (seen.has(name)) return '';
-    seen.add(name);
-    return expand(readFileSync(join(here, 'shared', `${name}.wgsl`), 'utf8').trimEnd(), seen);
-  });
+/** Replaces each `#import name` line by kernels/shared/name.wgsl, or by what stands for it, once, its own imports first; what it enables goes before all else but the first comments. */
+export function expand(source: string, swaps: Swaps = {}): string {
+  const seen = new Set<string>();
+  const imports = (text: string): string =>
+    text.replace(/^#import (\w+)$/gm, (_, name: string) => {
+      if (seen.has(name)) return '';
+      seen.add(name);
+      return imports(readFileSync(join(here, 'shared', `${swaps[name] ?? name}.wgsl`), 'utf8').trimEnd());
+    });
+  const text = imports(source), enables = new Set(text.match(/^enable \w+;\n/gm));
+  const rest = text.replace(/^enable \w+;\n/gm, ''), head = /^(\/\/.*\n)*/.exec(rest)![0];
+  return head + [...enables].join('') + rest.slice(head.length);
 }
 
-const json = (value: object) => JSON.stringify(value).replace(/"(\w+)":/g, ' $1: ').replace(/"/g, "'").replace('}', ' }');
+const json = (value: object): string => JSON.stringify(value).replace(/"(\w+)":/g, ' $1: ').replace(/"/g, "'").replace('}', ' }');
 
-/** Every kernel's name, interface and whole text. */
-export function kernels(): { name: string; interface: Reflection; wgsl: string }[] {
+interface Written {
+  name: string;
+  interface: Reflection;
+  wgsl: string;
+  /** The name of the same kernel for float16 activations. */
+  half: string | null;
+}
+
+/** Every kernel's name, interface and whole text; one for float16 activations comes before the one that it belongs to. */
+export function kernels(): Written[] {
   return readdirSync(here).filter((f) => f.endsWith('.wgsl')).sort().flatMap((file) => {
     const source = readFileSync(join(here, file), 'utf8'), name = basename(file, '.wgsl');
-    const written = (as: string, text: string) => ({ name: as, interface: reflect(file, text), wgsl: expand(text) });
-    const more = PERMUTATIONS.filter(({ of }) => source.includes(`\n#import ${of}\n`));
-    return [written(name, source), ...more.map(({ of, by, suffix }) => written(`${name}_${suffix}`, source.replace(`\n#import ${of}\n`, `\n#import ${by}\n`)))];
+    const imports = (shared: string): boolean => source.includes(`\n#import ${shared}\n`);
+    const written = (as: string, swaps: Swaps, half: string | null = null): Written => ({ name: as, interface: reflect(file, source, swaps), wgsl: expand(source, swaps), half });
+    const both = (as: string, half: string, swaps: Swaps = {}): Written[] =>
+      imports('stored') ? [written(half, { ...swaps, ...STORED.swaps }), written(as, swaps, half)] : [written(as, swaps)];
+    const stored = `${name}_${STORED.suffix}`, vec4 = `${name}_${VEC4.suffix}`;
+    if (imports('operands')) return [written(name, {}), ...both(`${name}_${FACTORS.suffix}`, stored, FACTORS.swaps)];
+    return [...both(name, stored), ...(imports('values') ? both(vec4, `${vec4}_${STORED.suffix}`, VEC4.swaps) : [])];
   });
 }
 
@@ -87,13 +111,16 @@ export function build(): string {
   const out = [
     '// Generated by kernels/build.ts from kernels/*.wgsl; do not edit.',
     '/* eslint-disable */',
+    "import type { Kernel } from './kernel.ts';",
   ];
-  for (const { name, interface: r, wgsl } of kernels())
+  for (const { name, interface: r, wgsl, half } of kernels())
     out.push(
       '',
       `export const ${name} = {`,
       `  name: '${name}', features: ${JSON.stringify(r.features).replaceAll('"', "'")},`,
       `  bindings: ${json(r.bindings)}, overrides: ${json(r.overrides)}, optional: ${json(r.optional)}, dims: ${json(r.dims)},`,
+      ...(r.f16.length ? [`  f16: ${JSON.stringify(r.f16).replaceAll('"', "'")},`] : []),
+      ...(half ? [`  half: ${half} as Kernel,`] : []),
       `  wgsl: ${JSON.stringify(wgsl)},`,
       '} as const;',
     );

@@ -1,10 +1,11 @@
 // dx[n,h,w,c] = sum_{kh,kw,o} dy[n, (h+pad_top-kh)/stride, (w+pad_left-kw)/stride, o] * w[kh,kw,C0+c,o], where the divisions are exact
 // One invocation computes one dx. The plain kernel: any channel count.
 #import index
+#import stored
 #import conv2d
-@group(0) @binding(0) var<storage, read> dy: array<f32>;       // (N, OH, OW, O)
-@group(0) @binding(1) var<storage, read> w: array<f32>;        // (KH, KW, WC, O)
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>; // (N, H, W, C)
+@group(0) @binding(0) var<storage, read> dy: array<Stored>;       // (N, OH, OW, O)
+@group(0) @binding(1) var<storage, read> w: array<f32>;           // (KH, KW, WC, O)
+@group(0) @binding(2) var<storage, read_write> dx: array<Stored>; // (N, H, W, C)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
 @compute @workgroup_size(64)
@@ -19,9 +20,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
       let p = output_pixel(q, kh, kw);
       if (p < 0) { continue; }
       let tap = ((kh * dims.KW + kw) * dims.WC + dims.C0 + c) * dims.O;
-      for (var o = 0u; o < dims.O; o++) { sum = fma(dy[u32(p) * dims.O + o], w[tap + o], sum); }
+      for (var o = 0u; o < dims.O; o++) { sum = fma(f32(dy[u32(p) * dims.O + o]), w[tap + o], sum); }
     }
   }
-  if (dims.accumulate != 0u) { sum += dx[i]; }
-  dx[i] = sum;
+  if (dims.accumulate != 0u) { sum += f32(dx[i]); }
+  dx[i] = Stored(sum);
 }

@@ -5,9 +5,10 @@ enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 #import index
+#import stored
 #import conv2d
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
-@group(0) @binding(1) var<storage, read> dy: array<vec4f>;         // (N, OH, OW, O)
+@group(0) @binding(0) var<storage, read> x: array<Stored4>;        // (N, H, W, C)
+@group(0) @binding(1) var<storage, read> dy: array<Stored4>;       // (N, OH, OW, O)
 @group(0) @binding(2) var<storage, read_write> part: array<vec4f>; // (splits, KH, KW, C, O)
 @group(0) @binding(3) var<storage, read_write> sums: array<vec4f>; // (splits, O); anything where has_bias is not set
 @group(0) @binding(4) var<uniform> dims: Dims;
@@ -51,8 +52,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       var b = vec4f(0.0);
       if (q < end) {
         let p = input_pixel(pixel(q, dims.OH, dims.OW), tap / dims.KW, tap % dims.KW);
-        if (p >= 0 && m < rows4) { a = x[u32(p) * C4 + m % C4]; }
-        if (n < O4) { b = dy[q * O4 + n]; }
+        if (p >= 0 && m < rows4) { a = vec4f(x[u32(p) * C4 + m % C4]); }
+        if (n < O4) { b = vec4f(dy[q * O4 + n]); }
       }
       xs[k * S + li % 16u] = vec4<f16>(a);
       ys[k * S + li % 16u] = vec4<f16>(b);

@@ -6,17 +6,18 @@ enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 #import index
+#import stored
 #import conv2d
 #import conv2d_gemm
 override TRANSPOSED: bool = false;
 override TWO: bool = false;
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;         // pixels x CIN
-@group(0) @binding(1) var<storage, read> x2: array<vec4f>;        // pixels x (WC - C); anything where TWO is not set
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;         // (KH, KW, WC, O)
-@group(0) @binding(3) var<storage, read> bias: array<vec4f>;      // (COUT)
-@group(0) @binding(4) var<storage, read> per_image: array<vec4f>; // (N, COUT)
-@group(0) @binding(5) var<storage, read> residual: array<vec4f>;  // pixels x COUT
-@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;   // pixels x COUT
+@group(0) @binding(0) var<storage, read> x: array<Stored4>;        // pixels x CIN
+@group(0) @binding(1) var<storage, read> x2: array<Stored4>;       // pixels x (WC - C); anything where TWO is not set
+@group(0) @binding(2) var<storage, read> w: array<vec4f>;          // (KH, KW, WC, O)
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;       // (COUT)
+@group(0) @binding(4) var<storage, read> per_image: array<vec4f>;  // (N, COUT)
+@group(0) @binding(5) var<storage, read> residual: array<Stored4>; // pixels x COUT
+@group(0) @binding(6) var<storage, read_write> y: array<Stored4>;  // pixels x COUT
 @group(0) @binding(7) var<uniform> dims: Dims;
 
 // Rows of 16 and 128 halves, and 8 more against bank conflicts, in vec4s. All is 16 KiB, what every device has.
@@ -91,9 +92,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
           var sum = out[subgroup * 64u + r * 4u + lane % 4u];
           if (dims.has_bias != 0u) { sum += bias[c]; }
           if (dims.has_per_image != 0u) { sum += per_image[p / (height * width) * cout4 + c]; }
-          if (dims.has_residual != 0u) { sum += residual[p * cout4 + c]; }
-          if (dims.accumulate != 0u) { sum += y[p * cout4 + c]; }
-          y[p * cout4 + c] = sum;
+          if (dims.has_residual != 0u) { sum += vec4f(residual[p * cout4 + c]); }
+          if (dims.accumulate != 0u) { sum += vec4f(y[p * cout4 + c]); }
+          y[p * cout4 + c] = Stored4(sum);
         }
       }
       workgroupBarrier();

@@ -5,18 +5,19 @@
 // the names are the GEMM's: x is dy with C = O of the forward, y is dx, and H, W, OH, OW keep the forward's meaning.
 #import operands
 #import index
+#import stored
 #import conv2d
 #import conv2d_gemm
 override TRANSPOSED: bool = false;
 // Forward only: x and x2 are read as one tensor of WC channels, C of them in x.
 override TWO: bool = false;
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;         // pixels x CIN
-@group(0) @binding(1) var<storage, read> x2: array<vec4f>;        // pixels x (WC - C); anything where TWO is not set
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;         // (KH, KW, WC, O)
-@group(0) @binding(3) var<storage, read> bias: array<vec4f>;      // (COUT)
-@group(0) @binding(4) var<storage, read> per_image: array<vec4f>; // (N, COUT)
-@group(0) @binding(5) var<storage, read> residual: array<vec4f>;  // pixels x COUT
-@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;   // pixels x COUT
+@group(0) @binding(0) var<storage, read> x: array<Stored4>;        // pixels x CIN
+@group(0) @binding(1) var<storage, read> x2: array<Stored4>;       // pixels x (WC - C); anything where TWO is not set
+@group(0) @binding(2) var<storage, read> w: array<vec4f>;          // (KH, KW, WC, O)
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;       // (COUT)
+@group(0) @binding(4) var<storage, read> per_image: array<vec4f>;  // (N, COUT)
+@group(0) @binding(5) var<storage, read> residual: array<Stored4>; // pixels x COUT
+@group(0) @binding(6) var<storage, read_write> y: array<Stored4>;  // pixels x COUT
 @group(0) @binding(7) var<uniform> dims: Dims;
 
 const BM = 64u;
@@ -94,8 +95,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     if (p >= pixels) { break; }
     var sum = acc[i] + start;
     if (dims.has_per_image != 0u) { sum += per_image[p / (height * width) * cout4 + c]; }
-    if (dims.has_residual != 0u) { sum += residual[p * cout4 + c]; }
-    if (dims.accumulate != 0u) { sum += y[p * cout4 + c]; }
-    y[p * cout4 + c] = sum;
+    if (dims.has_residual != 0u) { sum += vec4f(residual[p * cout4 + c]); }
+    if (dims.accumulate != 0u) { sum += vec4f(y[p * cout4 + c]); }
+    y[p * cout4 + c] = Stored4(sum);
   }
 }

@@ -2,18 +2,19 @@
 // One workgroup does one group of one image, from the means of group_norm_backward_sums; dx and dx2 are the two inputs' gradients.
 // Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4.
 #import values
+#import stored
 #import group_norm
 override WG: u32 = 64u;
 override TWO: bool = true;
 override DROP: bool = false;
-@group(0) @binding(0) var<storage, read> x: array<Values>;         // (N, P, C0)
-@group(0) @binding(1) var<storage, read> x2: array<Values>;        // (N, P, C1)
-@group(0) @binding(2) var<storage, read> dy: array<Values>;        // (N, P, C0 + C1)
-@group(0) @binding(3) var<storage, read> gamma: array<Values>;     // (C0 + C1), or with beta (N, 2, C0 + C1)
-@group(0) @binding(4) var<storage, read> beta: array<Values>;      // (C0 + C1)
-@group(0) @binding(5) var<storage, read> means: array<vec4u>;      // (N, G), bits; behind them with DROP the clock's numbers
-@group(0) @binding(6) var<storage, read_write> dx: array<Values>;  // (N, P, C0)
-@group(0) @binding(7) var<storage, read_write> dx2: array<Values>; // (N, P, C1); anything where C1 = 0
+@group(0) @binding(0) var<storage, read> x: array<StoredValues>;         // (N, P, C0)
+@group(0) @binding(1) var<storage, read> x2: array<StoredValues>;        // (N, P, C1)
+@group(0) @binding(2) var<storage, read> dy: array<StoredValues>;        // (N, P, C0 + C1)
+@group(0) @binding(3) var<storage, read> gamma: array<Values>;           // (C0 + C1), or with beta (N, 2, C0 + C1)
+@group(0) @binding(4) var<storage, read> beta: array<Values>;            // (C0 + C1)
+@group(0) @binding(5) var<storage, read> means: array<vec4u>;            // (N, G), bits; behind them with DROP the clock's numbers
+@group(0) @binding(6) var<storage, read_write> dx: array<StoredValues>;  // (N, P, C0)
+@group(0) @binding(7) var<storage, read_write> dx2: array<StoredValues>; // (N, P, C1); anything where C1 = 0
 @group(0) @binding(8) var<uniform> dims: Dims;
 
 @compute @workgroup_size(WG)
@@ -31,18 +32,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let b = offset_of(workgroup.y, c);
     for (var p = li; p < dims.P; p += WG) {
       let xhat = (load(row + p, c) - m.x) * m.y;
-      var e = dy[(row + p) * (C0 + C1) + c];
+      var e = Values(dy[(row + p) * (C0 + C1) + c]);
       if (DROP) { e = dropped(e, workgroup.y, p, c, key); }
       let dh = through_silu(e, g * xhat + b);
       var d = m.y * (dh * g - m.z - xhat * m.w);
       if (!TWO || c < C0) {
         let i = (row + p) * C0 + c;
-        if (dims.accumulate != 0u) { d += dx[i]; }
-        dx[i] = d;
+        if (dims.accumulate != 0u) { d += Values(dx[i]); }
+        dx[i] = StoredValues(d);
       } else {
         let i = (row + p) * C1 + c - C0;
-        if (dims.accumulate2 != 0u) { d += dx2[i]; }
-        dx2[i] = d;
+        if (dims.accumulate2 != 0u) { d += Values(dx2[i]); }
+        dx2[i] = StoredValues(d);
       }
     }
   }

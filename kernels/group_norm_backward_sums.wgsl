@@ -2,13 +2,14 @@
 // One workgroup sums one group of one image, channel by channel; dh is the gradient by h = gamma xhat + beta, SiLU undone where set.
 // Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4.
 #import values
+#import stored
 #import group_norm
 override WG: u32 = 64u;
 override TWO: bool = true;
 override DROP: bool = false;
-@group(0) @binding(0) var<storage, read> x: array<Values>;          // (N, P, C0)
-@group(0) @binding(1) var<storage, read> x2: array<Values>;         // (N, P, C1)
-@group(0) @binding(2) var<storage, read> dy: array<Values>;         // (N, P, C0 + C1)
+@group(0) @binding(0) var<storage, read> x: array<StoredValues>;    // (N, P, C0)
+@group(0) @binding(1) var<storage, read> x2: array<StoredValues>;   // (N, P, C1)
+@group(0) @binding(2) var<storage, read> dy: array<StoredValues>;   // (N, P, C0 + C1)
 @group(0) @binding(3) var<storage, read> gamma: array<Values>;      // (C0 + C1), or with beta (N, 2, C0 + C1)
 @group(0) @binding(4) var<storage, read> beta: array<Values>;       // (C0 + C1)
 @group(0) @binding(5) var<storage, read> stats: array<vec2u>;       // (N, G): bits of mean, rstd; behind them with DROP the clock's numbers
@@ -39,7 +40,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     var dbeta = Values();
     for (var p = li; p < dims.P; p += WG) {
       let xhat = (load(row + p, c) - stat.x) * stat.y;
-      var d = dy[(row + p) * C + c];
+      var d = Values(dy[(row + p) * C + c]);
       if (DROP) { d = dropped(d, workgroup.y, p, c, key); }
       let dh = through_silu(d, g * xhat + b);
       dgamma = fma(dh, xhat, dgamma);

@@ -3,17 +3,18 @@
 // Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
 // TWO is off where there is no x2: CPUs run both sides of a branch.
 #import values
+#import stored
 #import group_norm
 override WG: u32 = 64u;
 override TWO: bool = true;
 override DROP: bool = false;
-@group(0) @binding(0) var<storage, read> x: array<Values>;          // (N, P, C0)
-@group(0) @binding(1) var<storage, read> x2: array<Values>;         // (N, P, C1); anything where C1 = 0
-@group(0) @binding(2) var<storage, read> gamma: array<Values>;      // (C0 + C1), or with beta (N, 2, C0 + C1)
-@group(0) @binding(3) var<storage, read> beta: array<Values>;       // (C0 + C1)
-@group(0) @binding(4) var<storage, read> clock: array<u32>;         // seed, step, first sample id; anything where DROP is not set
-@group(0) @binding(5) var<storage, read_write> y: array<Values>;    // (N, P, C0 + C1)
-@group(0) @binding(6) var<storage, read_write> stats: array<vec2u>; // (N, G): bits of mean, 1 / sqrt(var + eps); behind them with DROP (seed, step), (first, 0)
+@group(0) @binding(0) var<storage, read> x: array<StoredValues>;       // (N, P, C0)
+@group(0) @binding(1) var<storage, read> x2: array<StoredValues>;      // (N, P, C1); anything where C1 = 0
+@group(0) @binding(2) var<storage, read> gamma: array<Values>;         // (C0 + C1), or with beta (N, 2, C0 + C1)
+@group(0) @binding(3) var<storage, read> beta: array<Values>;          // (C0 + C1)
+@group(0) @binding(4) var<storage, read> clock: array<u32>;            // seed, step, first sample id; anything where DROP is not set
+@group(0) @binding(5) var<storage, read_write> y: array<StoredValues>; // (N, P, C0 + C1)
+@group(0) @binding(6) var<storage, read_write> stats: array<vec2u>;    // (N, G): bits of mean, 1 / sqrt(var + eps); behind them with DROP (seed, step), (first, 0)
 @group(0) @binding(7) var<uniform> dims: Dims;
 
 var<workgroup> sums: array<vec2f, WG>;
@@ -62,7 +63,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
       var h = fma(load(row + p, c) - mean, scale, offset);
       if (dims.silu != 0u) { h = h / (1.0 + exp(-h)); }
       if (DROP) { h = dropped(h, workgroup.y, p, c, key); }
-      y[(row + p) * C + c] = h;
+      y[(row + p) * C + c] = StoredValues(h);
     }
   }
 }

@@ -3,13 +3,14 @@
 // (images and heads), so that attention heads are read where they lie, inside (N, T, C).
 #import operands
 #import index
+#import stored
 struct Dims {
   M: u32, N: u32, K: u32, batch: u32, inner: u32, trans_a: u32, trans_b: u32, accumulate: u32, alpha: f32,
   lda: u32, ldb: u32, ldc: u32, outer_a: u32, outer_b: u32, outer_c: u32, inner_a: u32, inner_b: u32, inner_c: u32,
 }
-@group(0) @binding(0) var<storage, read> a: array<f32>;       // (batch, M, K), or (batch, K, M) where trans_a
-@group(0) @binding(1) var<storage, read> b: array<f32>;       // (batch, K, N), or (batch, N, K) where trans_b
-@group(0) @binding(2) var<storage, read_write> c: array<f32>; // (batch, M, N)
+@group(0) @binding(0) var<storage, read> a: array<Stored>;       // (batch, M, K), or (batch, K, M) where trans_a
+@group(0) @binding(1) var<storage, read> b: array<Stored>;       // (batch, K, N), or (batch, N, K) where trans_b
+@group(0) @binding(2) var<storage, read_write> c: array<Stored>; // (batch, M, N)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
 var<workgroup> ta: array<Operand, 528>; // (16, 33): k-major; a row of padding against bank conflicts
@@ -37,9 +38,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       let kb = select(s / 32u, s % 16u, dims.trans_b != 0u);
       let jb = select(s % 32u, s / 16u, dims.trans_b != 0u);
       var va = 0.0;
-      if (i0 + ia < dims.M && k0 + ka < dims.K) { va = a[a0 + select((i0 + ia) * dims.lda + k0 + ka, (k0 + ka) * dims.lda + i0 + ia, dims.trans_a != 0u)]; }
+      if (i0 + ia < dims.M && k0 + ka < dims.K) { va = f32(a[a0 + select((i0 + ia) * dims.lda + k0 + ka, (k0 + ka) * dims.lda + i0 + ia, dims.trans_a != 0u)]); }
       var vb = 0.0;
-      if (j0 + jb < dims.N && k0 + kb < dims.K) { vb = b[b0 + select((k0 + kb) * dims.ldb + j0 + jb, (j0 + jb) * dims.ldb + k0 + kb, dims.trans_b != 0u)]; }
+      if (j0 + jb < dims.N && k0 + kb < dims.K) { vb = f32(b[b0 + select((k0 + kb) * dims.ldb + j0 + jb, (j0 + jb) * dims.ldb + k0 + kb, dims.trans_b != 0u)]); }
       ta[ka * 33u + ia] = Operand(va);
       tb[kb * 33u + jb] = Operand(vb);
     }
@@ -58,8 +59,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       if (i < dims.M && j < dims.N) {
         let out = c0 + i * dims.ldc + j;
         var value = dims.alpha * acc[r][s];
-        if (dims.accumulate != 0u) { value += c[out]; }
-        c[out] = value;
+        if (dims.accumulate != 0u) { value += f32(c[out]); }
+        c[out] = Stored(value);
       }
     }
   }

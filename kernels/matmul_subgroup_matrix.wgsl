@@ -5,13 +5,14 @@ enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 #import index
+#import stored
 struct Dims {
   M: u32, N: u32, K: u32, batch: u32, inner: u32, trans_a: u32, trans_b: u32, accumulate: u32, alpha: f32,
   lda: u32, ldb: u32, ldc: u32, outer_a: u32, outer_b: u32, outer_c: u32, inner_a: u32, inner_b: u32, inner_c: u32,
 }
-@group(0) @binding(0) var<storage, read> a: array<f32>;       // (batch, M, K), or (batch, K, M) where trans_a
-@group(0) @binding(1) var<storage, read> b: array<f32>;       // (batch, K, N), or (batch, N, K) where trans_b
-@group(0) @binding(2) var<storage, read_write> c: array<f32>; // (batch, M, N)
+@group(0) @binding(0) var<storage, read> a: array<Stored>;       // (batch, M, K), or (batch, K, M) where trans_a
+@group(0) @binding(1) var<storage, read> b: array<Stored>;       // (batch, K, N), or (batch, N, K) where trans_b
+@group(0) @binding(2) var<storage, read_write> c: array<Stored>; // (batch, M, N)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
 // Rows of 32 and of 64 halves, and 8 more against bank conflicts.
@@ -45,9 +46,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       let kb = select(s / 64u, s % 32u, dims.trans_b != 0u);
       let jb = select(s % 64u, s / 32u, dims.trans_b != 0u);
       var va = 0.0;
-      if (i0 + ia < dims.M && k0 + ka < dims.K) { va = a[a0 + select((i0 + ia) * dims.lda + k0 + ka, (k0 + ka) * dims.lda + i0 + ia, dims.trans_a != 0u)]; }
+      if (i0 + ia < dims.M && k0 + ka < dims.K) { va = f32(a[a0 + select((i0 + ia) * dims.lda + k0 + ka, (k0 + ka) * dims.lda + i0 + ia, dims.trans_a != 0u)]); }
       var vb = 0.0;
-      if (j0 + jb < dims.N && k0 + kb < dims.K) { vb = b[b0 + select((k0 + kb) * dims.ldb + j0 + jb, (j0 + jb) * dims.ldb + k0 + kb, dims.trans_b != 0u)]; }
+      if (j0 + jb < dims.N && k0 + kb < dims.K) { vb = f32(b[b0 + select((k0 + kb) * dims.ldb + j0 + jb, (j0 + jb) * dims.ldb + k0 + kb, dims.trans_b != 0u)]); }
       ta[ia * AS + ka] = f16(va);
       tb[kb * BS + jb] = f16(vb);
     }
@@ -73,8 +74,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
         if (m < dims.M && n < dims.N) {
           let to = c0 + m * dims.ldc + n;
           var value = dims.alpha * out[subgroup * 256u + s];
-          if (dims.accumulate != 0u) { value += c[to]; }
-          c[to] = value;
+          if (dims.accumulate != 0u) { value += f32(c[to]); }
+          c[to] = Stored(value);
         }
       }
       workgroupBarrier();

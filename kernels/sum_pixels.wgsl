@@ -2,11 +2,12 @@
 // One workgroup sums COLUMNS columns (one channel of one image, or four: _vec4, where C is a multiple of 4), its invocations taking turns at the pixels; the partial sums meet in a fixed tree.
 // Neighbouring columns make GPUs read whole cache lines; a CPU has one column and one subgroup.
 #import index
+#import stored
 #import values
 override WG: u32 = 256u;
 override COLUMNS: u32 = 8u;
 struct Dims { N: u32, P: u32, C: u32, accumulate: u32 }
-@group(0) @binding(0) var<storage, read> x: array<Values>;       // (N, P, C)
+@group(0) @binding(0) var<storage, read> x: array<StoredValues>; // (N, P, C)
 @group(0) @binding(1) var<storage, read_write> y: array<Values>; // (N, C)
 @group(0) @binding(2) var<uniform> dims: Dims;
 
@@ -19,7 +20,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let known = min(column, dims.N * C - 1u);
   let start = known / C * dims.P * C + known % C;
   var sum = Values();
-  for (var p = li / COLUMNS; p < dims.P; p += WG / COLUMNS) { sum += x[start + p * C]; }
+  for (var p = li / COLUMNS; p < dims.P; p += WG / COLUMNS) { sum += Values(x[start + p * C]); }
   sums[li] = sum;
   workgroupBarrier();
   for (var half = WG / 2u; half >= COLUMNS; half /= 2u) {

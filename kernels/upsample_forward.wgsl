@@ -1,9 +1,10 @@
 // y[n,h,w,c] = x[n, h/2, w/2, c]: nearest neighbour, twice the size
 // One invocation copies one value of x to its four places.
 #import index
+#import stored
 struct Dims { N: u32, H: u32, W: u32, C: u32 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;       // (N, H, W, C)
-@group(0) @binding(1) var<storage, read_write> y: array<f32>; // (N, 2 H, 2 W, C)
+@group(0) @binding(0) var<storage, read> x: array<Stored>;       // (N, H, W, C)
+@group(0) @binding(1) var<storage, read_write> y: array<Stored>; // (N, 2 H, 2 W, C)
 @group(0) @binding(2) var<uniform> dims: Dims;
 
 @compute @workgroup_size(64)

@@ -196,7 +196,7 @@ export class Tape {
     const there = gradients.get(input.slice);
     if (there) return { slice: there, accumulate: 1 };
     const whole = this.wholes.get(input.slice);
-    let slice = (whole && gradients.get(whole)) ?? this.engine.allocate((whole ?? input.slice).bytes);
+    let slice = (whole && gradients.get(whole)) ?? this.engine.allocate((whole ?? input.slice).bytes, input.type);
     if (whole) {
       gradients.set(whole, slice);
       slice = rangeOf(input.slice, whole, slice);
@@ -220,7 +220,7 @@ export class Tape {
 }
 
 /** What a part of `whole` is in another slice of its size. */
-const rangeOf = (part: Slice, whole: Slice, other: Slice): Slice => ({ buffer: other.buffer, offset: other.offset + part.offset - whole.offset, bytes: part.bytes });
+const rangeOf = (part: Slice, whole: Slice, other: Slice): Slice => ({ buffer: other.buffer, offset: other.offset + part.offset - whole.offset, bytes: part.bytes, type: part.type ?? 'f32' });
 
 /** Runs fn with nothing recorded, and frees what it made but its result: no gradient flows through that. */
 export function noGrad<T>(engine: Engine, fn: () => T): T {

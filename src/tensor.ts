@@ -2,12 +2,13 @@
 import { DdpmError } from './errors.ts';
 import { USAGE } from './gpu/constants.ts';
 import type { Engine } from './gpu/engine.ts';
-import type { Slice } from './gpu/kernel.ts';
+import { narrowHalf } from './gpu/float16.ts';
+import { BYTES, type ElementType, type Slice } from './gpu/kernel.ts';
 
 /** Values in a tensor of this shape: the product of its sizes. */
 export const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
-/** float32 (or 32-bit integers, where a docstring says so), contiguous. Activations are NHWC. */
+/** float32 (or 32-bit integers, where a docstring says so; or float16, where an engine stores activations so), contiguous. Activations are NHWC. */
 export class Tensor {
   readonly engine: Engine;
   readonly shape: readonly number[];
@@ -16,23 +17,28 @@ export class Tensor {
   requiresGrad = false;
 
   constructor(engine: Engine, shape: readonly number[], slice: Slice) {
-    if (slice.bytes !== 4 * sizeOf(shape)) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}) does not fit a slice of ${slice.bytes} bytes.`);
+    if (slice.bytes !== BYTES[slice.type ?? 'f32'] * sizeOf(shape)) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}) does not fit a slice of ${slice.bytes} bytes.`);
     this.engine = engine;
     this.shape = shape;
     this.slice = slice;
   }
 
   /** Of undefined content, freed with the scope that it is made in. E-LIMIT where the device has no buffer so large. */
-  static empty(engine: Engine, shape: readonly number[]): Tensor {
-    return new Tensor(engine, shape, engine.allocate(4 * sizeOf(shape)));
+  static empty(engine: Engine, shape: readonly number[], type: ElementType = 'f32'): Tensor {
+    return new Tensor(engine, shape, engine.allocate(BYTES[type] * sizeOf(shape), type));
   }
 
-  /** With values from the host, the last index running fastest; E-SHAPE where they are not as many, E-ENGINE inside a capture. */
-  static from(engine: Engine, shape: readonly number[], data: Float32Array | Uint32Array): Tensor {
+  /** With values from the host, the last index running fastest, rounded to the nearest where the type is f16; E-SHAPE where they are not as many, E-ENGINE inside a capture. */
+  static from(engine: Engine, shape: readonly number[], data: Float32Array | Uint32Array, type: ElementType = 'f32'): Tensor {
     if (data.length !== sizeOf(shape)) throw new DdpmError('E-SHAPE', `${data.length} values for shape (${shape.join(', ')}).`);
-    const tensor = Tensor.empty(engine, shape);
-    engine.write(tensor.slice, data);
+    const tensor = Tensor.empty(engine, shape, type);
+    engine.write(tensor.slice, type === 'f16' ? narrowHalf(data) : data);
     return tensor;
+  }
+
+  /** What its values are stored as. */
+  get type(): ElementType {
+    return this.slice.type ?? 'f32';
   }
 
   /** How many values. */
@@ -53,7 +59,7 @@ export class Tensor {
   }
 
   /**
-   * Where the tensor lies, for bind groups of the caller's own. Valid until it is freed; do not destroy the buffer, which others may share. What the engine still
+   * Where the tensor lies, for bind groups of the caller's own, as numbers of its `type`. Valid until it is freed; do not destroy the buffer, which others may share. What the engine still
    * holds back of eager work is submitted first, so that a submit of the caller's comes after it.
    */
   get gpu(): { readonly buffer: GPUBuffer; readonly offset: number; readonly size: number } {

@@ -1,5 +1,6 @@
 // The table of checks that the page runs in a browser, here on the adapter of the tests: all kernels are in it, all agree, and what is wrong would be seen.
 import * as assert from 'uvu/assert';
+import type { Kernel } from '../src/gpu/kernel.ts';
 import * as kernels from '../src/gpu/kernels.gen.ts';
 import { check, CHECKS, compare, judge, whyNot } from '../src/web/site/checks.ts';
 import { functionIn } from '../src/web/site/source.ts';
@@ -23,10 +24,10 @@ for (const [name, { make }] of Object.entries(CHECKS))
     const compared = await compare(engine, name, make()), { ok, error, share } = judge(compared);
     assert.ok(ok, `off by ${error}, ${share} of what is allowed`);
     for (const { got, want, off } of compared) {
-      // Tolerances are those of roundings: what is off by a thousandth of the size of the values, anywhere, is seen.
-      const size = Math.sqrt(Array.from(want).reduce((sum, v) => sum + v * v, 0) / want.length), at = Math.floor(want.length / 2);
-      assert.ok(off[at]! < 1e-3 * size, `value ${at} may be off by ${off[at]}, of ${size}`);
-      assert.not(judge([{ got, want: Float64Array.from(want, (v, i) => (i === at ? v + 2e-3 * size : v)), off }]).ok);
+      // Tolerances are those of roundings: what is off by a thousandth of the size of the values, anywhere, is seen; of float16, four.
+      const least = (kernels as Readonly<Record<string, Kernel>>)[name].f16 ? 4e-3 : 1e-3, size = Math.sqrt(Array.from(want).reduce((sum, v) => sum + v * v, 0) / want.length), at = Math.floor(want.length / 2);
+      assert.ok(off[at]! < least * size, `value ${at} may be off by ${off[at]}, of ${size}`);
+      assert.not(judge([{ got, want: Float64Array.from(want, (v, i) => (i === at ? v + 2 * least * size : v)), off }]).ok);
       assert.not(judge([{ got: Float64Array.from(got, (v, i) => (i === at ? NaN : v)), want, off }]).ok, 'a value that nobody wrote');
     }
   });

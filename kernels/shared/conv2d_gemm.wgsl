@@ -14,7 +14,7 @@ fn gemm_pixel(q: Pixel, tap: u32) -> i32 {
 fn gemm_x(p: i32, c: u32, cin4: u32) -> vec4f {
   if (p < 0) { return vec4f(0.0); }
   let C4 = dims.C / 4u;
-  if (!TWO) { return x[u32(p) * cin4 + c]; }
-  if (c < C4) { return x[u32(p) * C4 + c]; }
-  return x2[u32(p) * (cin4 - C4) + c - C4];
+  if (!TWO) { return vec4f(x[u32(p) * cin4 + c]); }
+  if (c < C4) { return vec4f(x[u32(p) * C4 + c]); }
+  return vec4f(x2[u32(p) * (cin4 - C4) + c - C4]);
 }

@@ -4,8 +4,8 @@ struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, acc
 
 fn load(row: u32, c: u32) -> Values {
   let C0 = dims.C0 / WIDTH;
-  if (!TWO || c < C0) { return x[row * C0 + c]; }
-  return x2[row * (dims.C1 / WIDTH) + c - C0];
+  if (!TWO || c < C0) { return Values(x[row * C0 + c]); }
+  return Values(x2[row * (dims.C1 / WIDTH) + c - C0]);
 }
 
 // Scale and offset of a channel: gamma and beta (C), or, where per_image = 2 C, one of each for each image: gamma and beta are then one tensor (N, 2, C).

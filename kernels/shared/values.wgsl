@@ -1,5 +1,7 @@
 // One channel at a time, for any channel count. A kernel that imports this exists twice: kernels/build.ts writes NAME_vec4 with values_vec4 in its place.
+#import stored
 alias Values = f32;
+alias StoredValues = Stored;
 const WIDTH = 1u;
 fn channel_sum(v: Values) -> f32 { return v; }
 fn of_four(v: vec4f, element: u32) -> Values { return v[element % 4u]; }

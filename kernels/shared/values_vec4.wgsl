@@ -1,5 +1,7 @@
 // Four channels at a time, where all channel counts are multiples of four.
+#import stored
 alias Values = vec4f;
+alias StoredValues = Stored4;
 const WIDTH = 4u;
 fn channel_sum(v: Values) -> f32 { return dot(v, vec4f(1.0)); }
 fn of_four(v: vec4f, element: u32) -> Values { return v; }

@@ -5,7 +5,8 @@ import { MAP_READ, USAGE } from './constants.ts';
 import { type DeviceClass, deviceClass, subgroupWidth } from './device-class.ts';
 import { Dims } from './dims.ts';
 import { DdpmError } from '../errors.ts';
-import { type Args, type Grid, grid, type Kernel, type Slice } from './kernel.ts';
+import { HALF_NANS, widenHalf } from './float16.ts';
+import { type Args, type ElementType, forTypes, type Grid, grid, type Kernel, type Slice } from './kernel.ts';
 import { fill } from './kernels.gen.ts';
 import { type Pipeline, Pipelines } from './pipelines.ts';
 import { type Command, encode, Plan } from './plan.ts';
@@ -21,12 +22,18 @@ export interface Scope {
   readonly holds: boolean;
 }
 
+/** Of each type a number that a NaN is made of: for float16 two in one word, which together are a finite float32. */
+const POISON: Readonly<Record<ElementType, number>> = { f32: NaN, f16: HALF_NANS };
+
+/** Bytes in whole words, which is what WebGPU copies; nothing else lies behind a slice up to there. */
+const words = (bytes: number): number => Math.ceil(bytes / 4) * 4;
+
 /** Eager commands are submitted in batches: a submit costs as much as ten dispatches. */
 const EAGER_BATCH = 256;
 
 /**
  * Runs typed WGSL kernels on a borrowed GPUDevice, eagerly (`run`, in batches, submitted when something is read) or captured into plans (`capture`) that are
- * replayed. What it allocates is float32 or 32-bit integers, freed by scope or by hand.
+ * replayed. What it allocates is float32, 32-bit integers, or float16 where it stores activations so; freed by scope or by hand.
  */
 export class Engine {
   readonly device: GPUDevice;
@@ -39,6 +46,8 @@ export class Engine {
   readonly choices: Choices;
   /** Kernels that make factors float16 and were seen to be right on this device: none until `usePrecision(engine, 'f16')`. */
   readonly half = new Set<string>();
+  /** What networks store their activations as; `f16` after `usePrecision(engine, 'f16')` on a GPU whose kernels for it were seen to be right. */
+  storage: ElementType = 'f32';
   readonly #pool: Pool;
   readonly #plans = new Set<Plan>();
   readonly #scopes: Scope[] = [];
@@ -122,10 +131,10 @@ export class Engine {
   // ---- memory
 
   /** A new buffer of at least `bytes`, of undefined content, freed with the innermost scope or by `free`. E-LIMIT where the device has none so large. */
-  allocate(bytes: number): Slice {
-    const slice: Slice = { buffer: (this.#capture?.pool ?? this.#pool).take(bytes), offset: 0, bytes };
+  allocate(bytes: number, type: ElementType = 'f32'): Slice {
+    const slice: Slice = { buffer: (this.#capture?.pool ?? this.#pool).take(bytes), offset: 0, bytes, type };
     this.#scopes.at(-1)?.slices.set(slice.buffer, slice);
-    if (this.#poison) this.run(fill, grid(Math.ceil(bytes / 1024)), { y: slice, value: NaN });
+    if (this.#poison) this.run(fill, grid(Math.ceil(bytes / 1024)), { y: { ...slice, type: 'f32' }, value: POISON[type] });
     return slice;
   }
 
@@ -200,10 +209,10 @@ export class Engine {
 
   /**
    * kernel<<<grid>>>(args): records one dispatch. Names are those of the WGSL file; a missing or misspelt one is a type error. Throws E-LIMIT for a grid or a binding
-   * beyond the device's limits, or subgroups that it has not; E-ENGINE for a slice that was freed.
+   * beyond the device's limits, or subgroups that it has not; E-ENGINE for a slice that was freed. Given float16 activations it runs the kernel's form for them.
    */
-  run<K extends Kernel>(kernel: K, [x, y = 1, z = 1]: Grid, args: Args<K>): void {
-    const given = args as unknown as Record<string, number | Slice | undefined>;
+  run<K extends Kernel>(asked: K, [x, y = 1, z = 1]: Grid, args: Args<K>): void {
+    const given = args as unknown as Record<string, number | Slice | undefined>, kernel = forTypes(asked, given);
     const limit = this.device.limits.maxComputeWorkgroupsPerDimension;
     if (x > limit || y > limit || z > limit) throw new DdpmError('E-LIMIT', `${kernel.name}: a grid of ${x} x ${y} x ${z} workgroups; this device allows ${limit} a dimension.`);
     if (x * y * z === 0) return;
@@ -231,16 +240,24 @@ export class Engine {
   }
 
   /** Bytes from the host to the start of a slice, in the order of the calls. E-SHAPE where they are more than it holds, E-ENGINE inside a capture. */
-  write(to: Slice, data: Float32Array | Uint32Array | Int32Array | Uint8Array): void {
+  write(to: Slice, data: Float32Array | Uint32Array | Int32Array | Uint16Array | Uint8Array): void {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'write() inside capture(): a plan holds commands only. Write before or after, into a buffer that the plan reads.');
     if (data.byteLength > to.bytes) throw new DdpmError('E-SHAPE', `write of ${data.byteLength} bytes into ${to.bytes} bytes.`);
     this.flush();
-    this.#guard(() => this.device.queue.writeBuffer(this.bufferOf(to), to.offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength));
+    let bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+    // An odd count of float16 numbers: WebGPU writes whole words.
+    if (bytes.length % 4) {
+      const whole = new Uint8Array(words(bytes.length));
+      whole.set(bytes);
+      bytes = whole;
+    }
+    this.#guard(() => this.device.queue.writeBuffer(this.bufferOf(to), to.offset, bytes));
   }
 
-  /** The only await: brings a slice back as float32. Everything recorded before is submitted first. E-ENGINE inside a capture. */
+  /** The only await: brings a slice back as float32, which is exact for float16 too. Everything recorded before is submitted first. E-ENGINE inside a capture. */
   async read(from: Slice): Promise<Float32Array<ArrayBuffer>> {
-    return new Float32Array(await this.readBytes(from));
+    const bytes = await this.readBytes(from);
+    return from.type === 'f16' ? widenHalf(new Uint16Array(bytes)) : new Float32Array(bytes);
   }
 
   /** As `read`, for what is not float32. */
@@ -248,7 +265,7 @@ export class Engine {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'read() inside capture(): read the plan\'s result after run().');
     this.flush();
     this.check();
-    const size = Math.ceil(from.bytes / 4) * 4;
+    const size = words(from.bytes);
     const staging = this.device.createBuffer({ size, usage: USAGE.COPY_DST | USAGE.MAP_READ });
     try {
       this.#submit((encoder) => encoder.copyBufferToBuffer(this.bufferOf(from), from.offset, staging, 0, size));
@@ -406,7 +423,7 @@ export class Engine {
   }
 
   #placed(slice: Slice): Slice {
-    return { ...slice, buffer: this.bufferOf(slice) };
+    return { ...slice, buffer: this.bufferOf(slice), bytes: words(slice.bytes) };
   }
 
   #number(kernel: Kernel, name: string, value: number | Slice | undefined): number {

@@ -1,10 +1,18 @@
 // What a kernel is to the host: the interface that kernels/build.ts reads out of a WGSL file, and the arguments a call must give.
+import { DdpmError } from '../errors.ts';
 
-/** A range of a GPUBuffer in bytes; offset is a multiple of 256. */
+/** What numbers are stored as: float32, or float16 where an engine stores activations so. */
+export type ElementType = 'f32' | 'f16';
+
+/** Bytes of one number. */
+export const BYTES: Readonly<Record<ElementType, number>> = { f32: 4, f16: 2 };
+
+/** A range of a GPUBuffer in bytes; offset is a multiple of 256. Where no type is given it holds float32, or 32-bit integers. */
 export interface Slice {
   readonly buffer: GPUBuffer;
   readonly offset: number;
   readonly bytes: number;
+  readonly type?: ElementType;
 }
 
 /** One WGSL file: `overrides` specialise the pipeline, `dims` are numbers in a small uniform buffer, so that shapes share pipelines. */
@@ -17,6 +25,10 @@ export interface Kernel {
   readonly overrides: { readonly [name: string]: string };
   readonly optional: { readonly [name: string]: string };
   readonly dims: { readonly [name: string]: string };
+  /** The bindings that hold float16; all others hold 32-bit numbers. */
+  readonly f16?: readonly string[];
+  /** The same kernel for activations that are stored as float16. */
+  readonly half?: Kernel;
 }
 
 /** What a call of `engine.run` must give: names only, so that kernels with the same interface share their arguments' type. */
@@ -24,6 +36,17 @@ export type Args<K extends Kernel> = ArgsOf<K['bindings'], K['overrides'], K['op
 
 /** One flat object: a slice for every binding, a number for every override and every field of dims. */
 type ArgsOf<B, O, P, D> = { readonly [N in keyof B]: Slice } & { readonly [N in keyof O | keyof D]: number } & { readonly [N in keyof P]?: number };
+
+/** The kernel itself, or the one for float16 activations where it is given such. Throws E-KERNEL for a slice of another type than the kernel reads or writes. */
+export function forTypes(kernel: Kernel, given: Readonly<Record<string, unknown>>): Kernel {
+  const type = (name: string): ElementType => (given[name] as Slice | undefined)?.type ?? 'f32';
+  const chosen = kernel.half?.f16?.some((name) => type(name) === 'f16') ? kernel.half : kernel;
+  for (const name in chosen.bindings) {
+    const takes = chosen.f16?.includes(name) ? 'f16' : 'f32';
+    if (type(name) !== takes) throw new DdpmError('E-KERNEL', `${chosen.name}: ${name} is ${takes} there, and was given as ${type(name)}${takes === 'f32' ? `: ${kernel.name} has no form for it` : ''}. Cast one to the other first.`);
+  }
+  return chosen;
+}
 
 /** Workgroups in x, y, z. */
 export type Grid = readonly [x: number, y?: number, z?: number];

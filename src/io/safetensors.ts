@@ -1,6 +1,7 @@
 // The safetensors format (u64 header length, JSON header, raw little-endian tensors) both ways, with every bound checked and no needless copy.
 
 import { DdpmError } from '../errors.ts';
+import { widenHalf } from '../gpu/float16.ts';
 import { looksLike } from './magic.ts';
 
 /** The typed arrays that tensors are held in. The byte order is the machine's, which is little-endian wherever WebGPU runs. */
@@ -135,17 +136,6 @@ function load(bytes: Uint8Array, dtype: Dtype): TensorData {
   const data = new Array_(aligned.buffer, aligned.byteOffset, bytes.byteLength / Array_.BYTES_PER_ELEMENT);
   if (dtype === 'F16') return widenHalf(data as Uint16Array);
   return dtype === 'BF16' ? widenBfloat16(data as Uint16Array) : data;
-}
-
-/** IEEE half to single: exact for every pattern, subnormals, infinities and NaN included. */
-function widenHalf(data: Uint16Array): Float32Array {
-  const values = new Float32Array(data.length);
-  for (let i = 0; i < data.length; i++) {
-    const half = data[i]!, sign = half & 0x8000 ? -1 : 1, exponent = (half >> 10) & 31, fraction = half & 1023;
-    if (exponent === 31) values[i] = fraction ? NaN : sign * Infinity;
-    else values[i] = exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
-  }
-  return values;
 }
 
 /** A bfloat16 is the upper half of a float32. */

@@ -2,7 +2,7 @@
 import { record, threads } from '../autograd.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
-import { type Slice, grid } from '../gpu/kernel.ts';
+import { BYTES, type Slice, grid } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { DEFAULTS, type HalfVariant, type MatmulVariant } from '../variants.ts';
@@ -68,11 +68,12 @@ export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number):
   // Rows of the scores start at whole vec4s.
   const ld = 4 * Math.ceil(T / 4);
   const square = (slice: Slice): Operand => ({ slice, ld, outer: heads * T * ld, inner: T * ld });
+  const room = (): Slice => engine.allocate(BYTES[q.type] * batch * T * ld, q.type);
   const turned = (operand: Operand): Operand => ({ ...operand, transposed: true });
   const shape = { batch, inner: heads };
 
-  const scores = engine.allocate(4 * batch * T * ld), p = engine.allocate(4 * batch * T * ld);
-  const y = Tensor.empty(engine, q.shape);
+  const scores = room(), p = room();
+  const y = Tensor.empty(engine, q.shape, q.type);
   matmul(engine, T, T, D, heads_(q.slice), turned(heads_(key.slice)), square(scores), { ...shape, alpha });
   engine.run(k.softmax_forward, threads(batch * T), { x: scores, y: p, rows: batch * T, size: T, ld });
   engine.free(scores);
@@ -82,7 +83,7 @@ export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number):
     y,
     [q, key, value],
     (dy, [dq, dk, dv]) => {
-      const dp = engine.allocate(4 * batch * T * ld), ds = engine.allocate(4 * batch * T * ld);
+      const dp = room(), ds = room();
       matmul(engine, T, T, D, heads_(dy), turned(heads_(value.slice)), square(dp), shape);
       engine.run(k.softmax_backward, threads(batch * T), { y: p, dy: dp, dx: ds, rows: batch * T, size: T, ld });
       engine.free(dp);

@@ -1,7 +1,7 @@
 // Temporary copies of matrices with more or fewer columns, or rounded to float16, made where they are needed and freed together.
 import { pointwise, threads } from '../autograd.ts';
 import type { Engine } from '../gpu/engine.ts';
-import type { Slice } from '../gpu/kernel.ts';
+import { BYTES, type ElementType, type Slice } from '../gpu/kernel.ts';
 import { copy_columns, round_half } from '../gpu/kernels.gen.ts';
 
 export class Columns {
@@ -13,8 +13,8 @@ export class Columns {
   }
 
   /** Room for rows of `width` values. */
-  room(rows: number, width: number): Slice {
-    const slice = this.#engine.allocate(4 * rows * width);
+  room(rows: number, width: number, type: ElementType = 'f32'): Slice {
+    const slice = this.#engine.allocate(BYTES[type] * rows * width, type);
     this.#owned.push(slice);
     return slice;
   }
@@ -22,7 +22,7 @@ export class Columns {
   /** Rows of `width` values as rows of `wide`, zeros behind; x itself where nothing changes. A row of x starts at `first` of every `stride`. */
   widened(x: Slice, rows: number, width: number, wide: number, { stride = width, first = 0 } = {}): Slice {
     if (wide === width && stride === width) return x;
-    const y = this.room(rows, wide);
+    const y = this.room(rows, wide, x.type);
     this.#engine.run(copy_columns, threads(rows), { x, y, rows, width, x_stride: stride, x_first: first, y_stride: wide, y_first: 0, y_width: wide, accumulate: 0 });
     return y;
   }

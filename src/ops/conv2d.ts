@@ -37,7 +37,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
   for (const [what, tensor, size] of [['bias', bias, O], ['perImage', perImage, N * O], ['residual', residual, N * OH * OW * O]] as const)
     if (tensor && tensor.size !== size) throw new DdpmError('E-SHAPE', `conv2d: ${what} (${tensor.shape.join(', ')}) does not fit the result (${N}, ${OH}, ${OW}, ${O}).`);
 
-  const y = Tensor.empty(engine, [N, OH, OW, O]);
+  const y = Tensor.empty(engine, [N, OH, OW, O], xs[0]!.type);
   let C0 = 0;
   const parts = xs.map((t, i) => {
     const C = t.shape[3]!;
@@ -49,7 +49,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
     C0 += C;
     return { x: t, dims };
   });
-  const args = ({ x: t, dims }: (typeof parts)[number]) => ({ ...dims, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? t).slice, residual: (residual ?? t).slice, y: y.slice });
+  const args = ({ x: t, dims }: (typeof parts)[number]) => ({ ...dims, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? w).slice, residual: (residual ?? t).slice, y: y.slice });
   const [first, second] = parts as [(typeof parts)[number], (typeof parts)[number]?];
   const both = second ? variantOfTwo(engine, [first.dims, second.dims]) : null;
   if (second && both) forwardTwo(engine, args(first), second.x.slice, both);

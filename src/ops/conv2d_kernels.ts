@@ -42,12 +42,12 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
   } else {
     const copies = new Columns(engine), dims = even(args);
     const x = copies.widened(args.x, N * H * W, C, dims.C);
-    const y = dims.O === O ? args.y : copies.room(pixels, dims.O);
+    const y = dims.O === O ? args.y : copies.room(pixels, dims.O, args.y.type);
     forward(engine, {
       ...args, ...dims, x, y,
       w: evenWeight(copies, args, args.w),
-      bias: args.has_bias ? copies.widened(args.bias, 1, O, dims.O) : x,
-      per_image: args.has_per_image ? copies.widened(args.per_image, N, O, dims.O) : x,
+      bias: args.has_bias ? copies.widened(args.bias, 1, O, dims.O) : args.w,
+      per_image: args.has_per_image ? copies.widened(args.per_image, N, O, dims.O) : args.w,
       residual: args.has_residual ? copies.widened(args.residual, pixels, O, dims.O) : x,
       accumulate: dims.O === O ? args.accumulate : 0,
     });
@@ -72,7 +72,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
   const { N, H, W, C, OH, OW, O, stride } = dims;
   const pixels = N * H * W;
   // But for the plain kernel, the forward's GEMM, with pixels gathered and the weight read the other way round.
-  const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: dy, per_image: dy, residual: dy, TRANSPOSED: 1 };
+  const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: w, per_image: w, residual: dy, TRANSPOSED: 1 };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate });
   else if (variant === 'subgroup') {
     const Q = quads(C, pixels);
@@ -85,7 +85,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     copies.free();
   } else if (variant === 'padded') {
     const copies = new Columns(engine), wide = even(dims);
-    const out = wide.C === C ? dx : { slice: copies.room(pixels, wide.C), accumulate: 0 as const };
+    const out = wide.C === C ? dx : { slice: copies.room(pixels, wide.C, dx.slice.type), accumulate: 0 as const };
     backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
     if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
     copies.free();

@@ -32,9 +32,9 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: beta ? 0 : 2 * C, TWO: Number(b !== null), stream: dropout?.stream ?? 0, p: dropout?.p ?? 0, DROP: Number(!!dropout) };
   const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: (beta ?? gamma).slice };
   const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
-  const y = Tensor.empty(engine, [...a.shape.slice(0, -1), C]);
+  const y = Tensor.empty(engine, [...a.shape.slice(0, -1), C], a.type);
   const stats = engine.allocate(8 * N * G + 16);
-  engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, WG: workgroup('group_norm_forward'), ...inputs, clock: dropout?.clock.slice ?? a.slice, y: y.slice, stats });
+  engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, WG: workgroup('group_norm_forward'), ...inputs, clock: dropout?.clock.slice ?? gamma.slice, y: y.slice, stats });
 
   return record(
     y,
@@ -54,7 +54,7 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
       }
       if (dx || dx2) {
         // A gradient that nobody wants still needs a place: the kernel writes both.
-        const first = dx?.slice ?? engine.allocate(a.slice.bytes), second = dx2?.slice ?? engine.allocate(b?.slice.bytes ?? 16);
+        const first = dx?.slice ?? engine.allocate(a.slice.bytes, a.type), second = dx2?.slice ?? engine.allocate(b?.slice.bytes ?? 16, a.type);
         engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], {
           ...dims, WG, ...inputs, dy, means, dx: first, dx2: second, accumulate: dx?.accumulate ?? 0, accumulate2: dx2?.accumulate ?? 0,
         });

@@ -6,6 +6,7 @@ import { Clock, type Tick } from '../../src/clock.ts';
 import { DdpmError, type ErrorCode } from '../../src/errors.ts';
 import { MAP_READ, USAGE } from '../../src/gpu/constants.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
+import { HALF_NANS } from '../../src/gpu/float16.ts';
 import type { Slice } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import type { Precision } from '../../src/ops/precision.ts';
@@ -35,10 +36,10 @@ const AROUND = 256;
 /** Until the returned function is called, allocations get their surroundings; it throws where something has been written there. */
 function watch(engine: Engine): () => Promise<void> {
   const { allocate } = engine, slices = new Map<GPUBuffer, Slice>();
-  engine.allocate = (bytes) => {
-    if (engine.capturing) return allocate.call(engine, bytes); // a plan that has not run has filled nothing
-    const { buffer } = allocate.call(engine, 2 * AROUND + 16 * Math.ceil(bytes / 16)); // bindings are whole vec4s
-    const slice = { buffer, offset: AROUND, bytes };
+  engine.allocate = (bytes, type = 'f32') => {
+    if (engine.capturing) return allocate.call(engine, bytes, type); // a plan that has not run has filled nothing
+    const { buffer } = allocate.call(engine, 2 * AROUND + 16 * Math.ceil(bytes / 16), type); // bindings are whole vec4s
+    const slice = { buffer, offset: AROUND, bytes, type };
     slices.set(buffer, slice);
     return slice;
   };
@@ -60,8 +61,8 @@ async function assertInside(engine: Engine, slices: readonly Slice[]): Promise<v
     engine.submit(encoder);
     await engine.settle(staging.mapAsync(MAP_READ));
     const floats = new Float32Array(staging.getMappedRange());
-    slices.forEach(({ bytes }, i) => {
-      const at = floats.subarray((2 * AROUND * i) / 4, (2 * AROUND * (i + 1)) / 4).findIndex((v) => !Number.isNaN(v));
+    slices.forEach(({ bytes, type }, i) => {
+      const at = floats.subarray((2 * AROUND * i) / 4, (2 * AROUND * (i + 1)) / 4).findIndex((v) => (type === 'f16' ? v !== HALF_NANS : !Number.isNaN(v)));
       if (at >= 0) assert.unreachable(`a kernel wrote ${at < AROUND / 4 ? `${AROUND - 4 * at} bytes before` : `${4 * at - AROUND} bytes after`} a tensor of ${bytes} bytes`);
     });
   } finally {
@@ -129,7 +130,7 @@ export const readWords = async (tensor: Tensor): Promise<Uint32Array> => new Uin
 
 /** A loss whose gradient by y is dy: sum(dy y), of which only the backward is ever computed. */
 export function given(y: Tensor, dy: Floats): Tensor {
-  const { engine } = y, gradient = upload(engine, y.shape, dy);
+  const { engine } = y, gradient = Tensor.from(engine, y.shape, Float32Array.from(dy), y.type);
   return record(Tensor.empty(engine, [1]), [y], (_, [d]) => {
     if (d) engine.run(k.accumulate, pointwise(y.size), { x: gradient.slice, y: d.slice, copy: 1 - d.accumulate });
   });

@@ -13,5 +13,8 @@ export function roundToHalf(v: number): number {
   return Math.sign(v) * step * (steps + Number(rest > 0.5 || (rest === 0.5 && steps % 2 === 1)));
 }
 
+/** How far a number may be off once it was stored as float16: WGSL leaves open in which direction it is rounded, and that the smallest become zero. */
+export const roundedToHalf = (v: Floats): Float64Array => Float64Array.from({ length: v.length }, (_, i) => 2 ** -10 * Math.abs(v[i]!) + 2 ** -14);
+
 /** Every value rounded. */
 export const half = (x: Floats): Float32Array => Float32Array.from({ length: x.length }, (_, i) => roundToHalf(x[i]!));

@@ -2,7 +2,8 @@
 import { pointwise } from '../../autograd.ts';
 import { Clock } from '../../clock.ts';
 import type { Engine } from '../../gpu/engine.ts';
-import type { Kernel, Slice } from '../../gpu/kernel.ts';
+import { HALF_NANS } from '../../gpu/float16.ts';
+import { BYTES, type ElementType, type Kernel, type Slice } from '../../gpu/kernel.ts';
 import * as k from '../../gpu/kernels.gen.ts';
 import { Tensor } from '../../tensor.ts';
 import { type Case, type Check, type Floats, type Name, TICK, type Wanted } from './checks/case.ts';
@@ -11,10 +12,30 @@ import { LEARNING } from './checks/learning.ts';
 import { NORMS } from './checks/norms.ts';
 import { POINTWISE } from './checks/pointwise.ts';
 import { PRODUCTS } from './checks/products.ts';
+import { half, roundedToHalf } from '../../../test/ref/half.ts';
 
 /** A kernel without a check is an error of types. */
-const TABLE: { readonly [N in Name]: Check<(typeof k)[N]> } = { ...POINTWISE, ...PRODUCTS, ...NORMS, ...DIFFUSION, ...LEARNING };
-export const CHECKS: Readonly<Record<string, Check>> = TABLE as unknown as Readonly<Record<string, Check>>;
+const TABLE: { readonly [N in Exclude<Name, `${string}_stored_f16`>]: Check<(typeof k)[N]> } = { ...POINTWISE, ...PRODUCTS, ...NORMS, ...DIFFUSION, ...LEARNING };
+const KERNELS: Readonly<Record<string, Kernel>> = k;
+
+/** The same case with activations that are float16 numbers, and results that may be off by their rounding besides. */
+function storedCheck({ f16 = [] }: Kernel, { twin, make }: Check): Check {
+  const rounded = ({ want, off, ...rest }: Wanted): Wanted => ({ ...rest, want, off: roundedToHalf(want).map((v, i) => v + (off === 0 ? 0 : off[i]!)) });
+  return {
+    twin,
+    make: () => {
+      const one = make(half);
+      return { ...one, outputs: Object.fromEntries(Object.entries(one.outputs as Record<string, Wanted>).map(([name, wanted]) => [name, f16.includes(name) ? rounded(wanted) : wanted])) };
+    },
+  };
+}
+
+export const CHECKS: Readonly<Record<string, Check>> = Object.fromEntries(
+  Object.entries(TABLE as unknown as Readonly<Record<string, Check>>).flatMap(([name, one]): [string, Check][] => {
+    const stored = KERNELS[name]!.half;
+    return [[name, one], ...(stored ? [[stored.name, storedCheck(stored, one)] as [string, Check]] : [])];
+  }),
+);
 
 export interface CheckResult {
   readonly kernel: string;
@@ -40,7 +61,7 @@ export interface Compared {
 const WIDTH = 8;
 /** Why this device cannot run a kernel, or null. */
 export function whyNot(engine: Engine, name: string): string | null {
-  const { features } = (k as Readonly<Record<string, Kernel>>)[name]!, missing = features.find((feature) => feature !== 'subgroups' && !engine.device.features.has(feature));
+  const { features } = KERNELS[name]!, missing = features.find((feature) => feature !== 'subgroups' && !engine.device.features.has(feature));
   if (missing) return `needs the feature ${missing}, which this device was opened without`;
   const width = features.length > 1 ? 32 : WIDTH; // tensor cores
   if (!features.includes('subgroups') || engine.subgroupWidth === width) return null;
@@ -48,26 +69,26 @@ export function whyNot(engine: Engine, name: string): string | null {
 }
 
 /** Room for a result, full of NaN: what is not written shows. */
-function room(engine: Engine, count: number): Slice {
-  const slice = engine.allocate(4 * Math.max(4, count));
-  engine.run(k.fill, pointwise(Math.max(4, count)), { y: slice, value: NaN });
+function room(engine: Engine, count: number, type: ElementType): Slice {
+  const slice = engine.allocate(BYTES[type] * Math.max(8, count), type);
+  engine.run(k.fill, pointwise(Math.max(8, count)), { y: { ...slice, type: 'f32' }, value: type === 'f16' ? HALF_NANS : NaN });
   return slice;
 }
 
 /** Runs a kernel on a case; every output with what it should be. All that is allocated is freed. */
 export async function compare(engine: Engine, name: string, { grid, inputs, numbers, outputs, clock: tick = TICK }: Case): Promise<Compared[]> {
-  const kernel = (k as Readonly<Record<string, Kernel>>)[name]!, scope = engine.openScope(false), slices: Record<string, Slice> = {}, clock = 'clock' in kernel.bindings ? new Clock(engine) : null;
+  const kernel = KERNELS[name]!, scope = engine.openScope(false), slices: Record<string, Slice> = {}, clock = 'clock' in kernel.bindings ? new Clock(engine) : null;
   clock?.set(tick);
   try {
     for (const binding of Object.keys(kernel.bindings)) {
-      const given = inputs[binding], wanted = outputs[binding];
-      slices[binding] = binding === 'clock' ? clock!.slice : given ? Tensor.from(engine, [given.length], given).slice : room(engine, wanted ? wanted.want.length * (wanted.pick ? 2 : 1) : 0);
+      const given = inputs[binding], wanted = outputs[binding], type = kernel.f16?.includes(binding) ? 'f16' : 'f32';
+      slices[binding] = binding === 'clock' ? clock!.slice : given ? Tensor.from(engine, [given.length], given, type).slice : room(engine, wanted ? wanted.want.length * (wanted.pick ? 2 : 1) : 0, type);
     }
     engine.run(kernel, grid, { ...numbers, ...slices } as never);
     const compared: Compared[] = [];
     for (const [binding, wanted] of Object.entries(outputs) as [string, Wanted][]) {
-      const { want, off, pick = (got) => got.subarray(0, want.length) } = wanted, bytes = await engine.readBytes(slices[binding]!);
-      compared.push({ got: pick(want instanceof Uint32Array ? new Uint32Array(bytes) : new Float32Array(bytes)), want, off: off === 0 ? new Float64Array(want.length) : off });
+      const { want, off, pick = (got) => got.subarray(0, want.length) } = wanted, floats = await engine.read(slices[binding]!);
+      compared.push({ got: pick(want instanceof Uint32Array ? new Uint32Array(floats.buffer) : floats), want, off: off === 0 ? new Float64Array(want.length) : off });
     }
     return compared;
   } finally {

@@ -44,12 +44,12 @@ export function kernelsPage(client: Client): { element: HTMLElement; show(rest: 
     go.addEventListener('click', () => void busy(go, message, async () => fill(result, resultText(await run(name)))));
     const pre = (text: string) => h('pre', { tabIndex: 0 }, h('code', {}, text));
     const code = (title: string, text: string, more: HTMLElement | null = null) => h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h3', { className: 'soft' }, title), pre(text), more);
-    const file = TWIN_SOURCES[check.twin[0]]!, how = name.endsWith('_vec4') ? ', four channels at a time' : name.endsWith('_f16') ? ', with factors rounded to float16' : '';
+    const file = TWIN_SOURCES[check.twin[0]]!, how = `${name.includes('_vec4') ? ', four channels at a time' : ''}${name.endsWith('_stored_f16') ? ', with activations stored as float16' : name.endsWith('_f16') && !name.startsWith('cast') ? ', with factors rounded to float16' : ''}`;
     fill(
       article,
       h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h1', {}, name), h('p', { className: 'mathematics' }, mathematics.replace(/^\/\/ /, '')), h('div', { className: 'row' }, go), message.element, result),
       code(`Its float64 twin · test/ref/${check.twin[0]}.ts`, functionIn(file, check.twin[1]), h('details', {}, h('summary', {}, 'The whole file'), pre(file))),
-      code(`kernels/${name.replace(/_(vec4|f16)$/, '')}.wgsl, with its imports${how}`, lines.join('\n').trim()),
+      code(`kernels/${name.replace(/^(?!cast)(.*?)(_vec4)?(_stored_f16|_f16)?$/, '$1')}.wgsl, with its imports${how}`, lines.join('\n').trim()),
     );
     for (const link of list.querySelectorAll('a')) {
       if (link.textContent === name) link.setAttribute('aria-current', 'page');

@@ -29,8 +29,13 @@ export interface Case<K extends Kernel = Kernel> {
 export interface Check<K extends Kernel = Kernel> {
   /** File and name of the twin in test/ref. */
   readonly twin: readonly [file: string, name: string];
-  readonly make: () => Case<K>;
+  /** `stored` is what storage makes of activations: with float16 it rounds them. */
+  readonly make: (stored?: Stored) => Case<K>;
 }
+
+/** What storage makes of numbers. */
+export type Stored = (v: Float32Array) => Float32Array;
+export const whole: Stored = (v) => v;
 
 /** A part of the table: the check of a kernel by the kernel's name. */
 export type Checks = { readonly [N in Name]?: Check<(typeof k)[N]> };

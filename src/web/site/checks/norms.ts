@@ -3,24 +3,24 @@ import { threads } from '../../../autograd.ts';
 import { abs, bound, groupNormErrors } from '../../../../test/ref/accuracy.ts';
 import { film, filmBackward } from '../../../../test/ref/film.ts';
 import { groupNorm, groupNormBackward } from '../../../../test/ref/group_norm.ts';
-import { type Checks, type Floats, values } from './case.ts';
+import { type Checks, type Floats, type Stored, values, whole } from './case.ts';
 
 const [N, P, eps] = [2, 35, 1e-5] as const;
 
 /** Groups across both inputs. */
-function shapeOf(C0: number, C1: number, G: number) {
-  const C = C0 + C1, x = values(N * P * C0, 1), x2 = values(N * P * C1, 2).map((v) => 2 * v + 0.5), gamma = values(C, 3).map((v) => 1 + 0.3 * v), beta = values(C, 4), dy = values(N * P * C, 5);
+function shapeOf(stored: Stored, C0: number, C1: number, G: number) {
+  const C = C0 + C1, x = stored(values(N * P * C0, 1)), x2 = stored(values(N * P * C1, 2).map((v) => 2 * v + 0.5)), gamma = values(C, 3).map((v) => 1 + 0.3 * v), beta = values(C, 4), dy = stored(values(N * P * C, 5));
   return { twin: { x, x2, gamma, beta, N, P, C0, C1, G, eps, silu: true }, inputs: { x, x2, gamma, beta }, dy, C, numbers: { N, P, C0, C1, G, silu: 1, eps, accumulate: 0, accumulate2: 0, per_image: 0, stream: 0, p: 0 }, shape: `(${N}, ${P}, ${C0} + ${C1}), ${G} groups`, grid: [G, N] as const };
 }
 
-function forward(...channels: [number, number, number]) {
-  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(...channels), { y } = groupNorm(twin);
+function forward(stored: Stored = whole, ...channels: [number, number, number]) {
+  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, ...channels), { y } = groupNorm(twin);
   return { shape, grid, inputs: { ...inputs, clock: new Float32Array(4), stats: new Float32Array(2 * N * twin.G) }, numbers, outputs: { y: { want: y, off: groupNormErrors(twin, dy).y } } };
 }
 
 /** What the first backward pass leaves for the second, image by image: the sums for gamma and beta, and the means of each group. */
-function sumsOf(...channels: [number, number, number]) {
-  const { twin, dy, C } = shapeOf(...channels), { G, C0, C1, gamma } = twin, D = C / G, { stats } = groupNorm(twin);
+function sumsOf(stored: Stored = whole, ...channels: [number, number, number]) {
+  const { twin, dy, C } = shapeOf(stored, ...channels), { G, C0, C1, gamma } = twin, D = C / G, { stats } = groupNorm(twin);
   const part: number[] = [], off: number[] = [], means: number[] = [], meansOff: number[] = [];
   for (let n = 0; n < N; n++) {
     const image = (v: Float32Array, width: number) => v.subarray(n * P * width, (n + 1) * P * width), one = { ...twin, N: 1, x: image(twin.x, C0), x2: image(twin.x2, C1) };
@@ -37,14 +37,14 @@ function sumsOf(...channels: [number, number, number]) {
   return { stats: Float32Array.from(stats), part, off, means: Float32Array.from(means), meansOff };
 }
 
-function backwardSums(...channels: [number, number, number]) {
-  const { inputs, numbers, shape, grid, dy } = shapeOf(...channels), { stats, part, off, means, meansOff } = sumsOf(...channels);
+function backwardSums(stored: Stored = whole, ...channels: [number, number, number]) {
+  const { inputs, numbers, shape, grid, dy } = shapeOf(stored, ...channels), { stats, part, off, means, meansOff } = sumsOf(stored, ...channels);
   return { shape, grid, inputs: { ...inputs, dy, stats }, numbers, outputs: { part: { want: part, off }, means: { want: means, off: meansOff.map((v, i) => v + 2 ** -24 * Math.abs(means[i]) * Number(i % 4 > 1)) } } };
 }
 
-function backwardInput(...channels: [number, number, number]) {
-  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(...channels), want = groupNormBackward({ ...twin, dy }), off = groupNormErrors(twin, dy);
-  return { shape, grid, inputs: { ...inputs, dy, means: sumsOf(...channels).means }, numbers, outputs: { dx: { want: want.dx, off: off.dx }, dx2: { want: want.dx2, off: off.dx2 } } };
+function backwardInput(stored: Stored = whole, ...channels: [number, number, number]) {
+  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, ...channels), want = groupNormBackward({ ...twin, dy }), off = groupNormErrors(twin, dy);
+  return { shape, grid, inputs: { ...inputs, dy, means: sumsOf(stored, ...channels).means }, numbers, outputs: { dx: { want: want.dx, off: off.dx }, dx2: { want: want.dx2, off: off.dx2 } } };
 }
 
 /** Group norm's gamma and beta under a scale and a shift of each image's own. */
@@ -55,12 +55,12 @@ function modulation() {
 }
 
 export const NORMS = {
-  group_norm_forward: { twin: ['group_norm', 'groupNorm'], make: () => forward(5, 4, 3) },
-  group_norm_forward_vec4: { twin: ['group_norm', 'groupNorm'], make: () => forward(12, 12, 3) },
-  group_norm_backward_sums: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardSums(5, 4, 3) },
-  group_norm_backward_sums_vec4: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardSums(12, 12, 3) },
-  group_norm_backward_input: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardInput(5, 4, 3) },
-  group_norm_backward_input_vec4: { twin: ['group_norm', 'groupNormBackward'], make: () => backwardInput(12, 12, 3) },
+  group_norm_forward: { twin: ['group_norm', 'groupNorm'], make: (stored) => forward(stored, 5, 4, 3) },
+  group_norm_forward_vec4: { twin: ['group_norm', 'groupNorm'], make: (stored) => forward(stored, 12, 12, 3) },
+  group_norm_backward_sums: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardSums(stored, 5, 4, 3) },
+  group_norm_backward_sums_vec4: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardSums(stored, 12, 12, 3) },
+  group_norm_backward_input: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardInput(stored, 5, 4, 3) },
+  group_norm_backward_input_vec4: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardInput(stored, 12, 12, 3) },
   film_forward: { twin: ['film', 'film'], make: () => {
     const { a, y, shape, grid, numbers } = modulation();
     return { shape, grid, inputs: { gamma: a.gamma, beta: a.beta, s: a.s }, numbers, outputs: { y } };

@@ -5,14 +5,14 @@ import { abs, bound } from '../../../../test/ref/accuracy.ts';
 import * as conv from '../../../../test/ref/conv2d.ts';
 import { half } from '../../../../test/ref/half.ts';
 import { matmul } from '../../../../test/ref/matmul.ts';
-import { type Checks, type Floats, values } from './case.ts';
+import { type Checks, type Floats, type Stored, values, whole } from './case.ts';
 
 /** What a kernel takes of a factor. */
 type Rounding = (v: Floats) => Floats;
 const all: Rounding = (v) => v;
 
-function product(tile: readonly [number, number], of: Rounding = all) {
-  const [M, N, K] = [33, 50, 72] as const, a = values(M * K, 1), b = values(K * N, 2), twin = (f: (v: Floats) => Floats) => matmul({ a: f(of(a)), b: f(of(b)), M, N, K });
+function product(tile: readonly [number, number], stored: Stored = whole, of: Rounding = all) {
+  const [M, N, K] = [33, 50, 72] as const, a = stored(values(M * K, 1)), b = stored(values(K * N, 2)), twin = (f: (v: Floats) => Floats) => matmul({ a: f(of(a)), b: f(of(b)), M, N, K });
   const strides = { outer_a: 0, outer_b: 0, outer_c: 0, inner_a: 0, inner_b: 0, inner_c: 0 };
   return {
     shape: `(${M}, ${K}) (${K}, ${N})`, grid: grid(Math.ceil(M / tile[0]) * Math.ceil(N / tile[1])), inputs: { a, b },
@@ -34,8 +34,8 @@ const tiles = (rows: number, columns: number, height: number, width: number) => 
 /** Tiles of 7 rows by 16 columns, counted through the images, and 16 channels. */
 const rows3x3 = (channels: number) => tiles(H, N * W, 7, 16) * Math.ceil(channels / 16);
 
-function forward(C: number, O: number, workgroups: Tiles, of: Rounding = all) {
-  const s = shapeOf(C, O), x = values(pixels * C, 1), w = values(s.weights, 2), bias = values(O, 3), per_image = values(N * O, 4), residual = values(pixels * O, 5);
+function forward(C: number, O: number, workgroups: Tiles, stored: Stored = whole, of: Rounding = all) {
+  const s = shapeOf(C, O), x = stored(values(pixels * C, 1)), w = values(s.weights, 2), bias = values(O, 3), per_image = values(N * O, 4), residual = stored(values(pixels * O, 5));
   const twin = (f: (v: Floats) => Floats) => conv.conv2d({ ...s.twin, x: f(of(x)), w: f(of(w)), bias: f(bias), perImage: f(per_image), residual: f(residual) });
   return {
     shape: `(${N}, ${H}, ${W}, ${C}) * (3, 3, ${C}, ${O})`, grid: grid(workgroups(C, O)), inputs: { x, w, bias, per_image, residual },
@@ -43,45 +43,45 @@ function forward(C: number, O: number, workgroups: Tiles, of: Rounding = all) {
   };
 }
 
-function backwardInput(C: number, O: number, workgroups: Tiles) {
-  const s = shapeOf(C, O), dy = values(pixels * O, 1), w = values(s.weights, 2), twin = (f: (v: Floats) => Floats) => conv.conv2dBackwardInput({ ...s.twin, dy: f(dy), w: f(w) });
+function backwardInput(C: number, O: number, workgroups: Tiles, stored: Stored = whole) {
+  const s = shapeOf(C, O), dy = stored(values(pixels * O, 1)), w = values(s.weights, 2), twin = (f: (v: Floats) => Floats) => conv.conv2dBackwardInput({ ...s.twin, dy: f(dy), w: f(w) });
   return { shape: `(${N}, ${H}, ${W}, ${O}) to (${N}, ${H}, ${W}, ${C})`, grid: grid(workgroups(C, O)), inputs: { dy, w }, numbers: s.numbers, outputs: { dx: { want: twin((v) => v), off: bound(9 * O, twin(abs)) } } };
 }
 
-function backwardWeight(C: number, O: number, workgroups: Tiles, of: Rounding = all) {
-  const s = shapeOf(C, O), x = values(pixels * C, 1), dy = values(pixels * O, 2), twin = (f: (v: Floats) => Floats) => conv.conv2dBackwardWeight({ ...s.twin, x: f(of(x)), dy: f(of(dy)) });
+function backwardWeight(C: number, O: number, workgroups: Tiles, stored: Stored = whole, of: Rounding = all) {
+  const s = shapeOf(C, O), x = stored(values(pixels * C, 1)), dy = stored(values(pixels * O, 2)), twin = (f: (v: Floats) => Floats) => conv.conv2dBackwardWeight({ ...s.twin, x: f(of(x)), dy: f(of(dy)) });
   return { shape: `(3, 3, ${C}, ${O}) from ${pixels} pixels`, grid: grid(workgroups(C, O)), inputs: { x, dy }, numbers: s.numbers, outputs: { part: { want: twin((v) => v), off: bound(pixels, twin(abs)) } } };
 }
 
 /** The same with the bias's gradient, which the fast kernels sum from the same reading of dy. */
-function backwardBoth(C: number, O: number, workgroups: Tiles, of: Rounding = all) {
-  const weight = backwardWeight(C, O, workgroups, of), dy = of(weight.inputs.dy);
+function backwardBoth(C: number, O: number, workgroups: Tiles, stored: Stored = whole, of: Rounding = all) {
+  const weight = backwardWeight(C, O, workgroups, stored, of), dy = of(weight.inputs.dy);
   return { ...weight, numbers: { ...weight.numbers, has_bias: 1 }, outputs: { ...weight.outputs, sums: { want: conv.sumRows(dy, pixels, O), off: bound(pixels, conv.sumRows(abs(dy), pixels, O)) } } };
 }
 
 export const PRODUCTS = {
   matmul: { twin: ['matmul', 'matmul'], make: () => product([32, 32]) },
-  matmul_f16: { twin: ['matmul', 'matmul'], make: () => product([32, 32], half) },
+  matmul_f16: { twin: ['matmul', 'matmul'], make: (stored) => product([32, 32], stored, half) },
   round_half: { twin: ['half', 'half'], make: () => {
     // Of every size that float16 has and below, with what is halfway between two of its numbers.
     const x = values(1000, 1).map((v, i) => (i % 5 ? v : Math.trunc(2048 * v) + 0.5) * 2 ** ((i % 25) - 21)), want = half(x);
     return { shape: `(${x.length})`, grid: pointwise(x.length), inputs: { x }, numbers: {}, outputs: { y: { want, off: 0 } } };
   } },
-  matmul_subgroup_matrix: { twin: ['matmul', 'matmul'], make: () => product([64, 64], half) },
+  matmul_subgroup_matrix: { twin: ['matmul', 'matmul'], make: (stored) => product([64, 64], stored, half) },
   matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => product([32, 16]) },
-  conv2d_forward: { twin: ['conv2d', 'conv2d'], make: () => forward(3, 5, (_, O) => threads(pixels * O)[0]) },
+  conv2d_forward: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(3, 5, (_, O) => threads(pixels * O)[0], stored) },
   conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 64, 16)) },
   conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => rows3x3(O)) },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64)) },
-  conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 128, 128), half) },
-  conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64), half) },
-  conv2d_backward_input: { twin: ['conv2d', 'conv2dBackwardInput'], make: () => backwardInput(3, 5, (C) => threads(pixels * C)[0]) },
-  conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0]) },
+  conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 128), stored, half) },
+  conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64), stored, half) },
+  conv2d_backward_input: { twin: ['conv2d', 'conv2dBackwardInput'], make: (stored) => backwardInput(3, 5, (C) => threads(pixels * C)[0], stored) },
+  conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0], stored) },
   conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 16)) },
   conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => 3 * tiles(C, O, 16, 16)) },
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64)) },
-  conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), half) },
-  conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), half) },
+  conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), stored, half) },
+  conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), stored, half) },
   fold: { twin: ['conv2d', 'sumRows'], make: () => {
     // Two sums in one dispatch, as a weight's and a bias's gradient: 335 values of 6 terms, and behind them 5 of 6.
     const [weights, O, terms] = [335, 5, 6] as const, part = values(terms * (weights + O), 1), first = Math.ceil(weights / 256);

@@ -1,0 +1,18 @@
+// From float32 to float16 and back: the edges of a network whose activations are stored as float16.
+import { pointwise, record } from '../autograd.ts';
+import type { Engine } from '../gpu/engine.ts';
+import type { ElementType, Slice } from '../gpu/kernel.ts';
+import * as k from '../gpu/kernels.gen.ts';
+import { Tensor } from '../tensor.ts';
+
+/** x stored as float16, rounded, or as float32, any shape; x itself where it is that already. Its gradient is cast the other way. */
+export function cast(x: Tensor, type: ElementType): Tensor {
+  if (x.type === type) return x;
+  const y = Tensor.empty(x.engine, x.shape, type);
+  launch(x.engine, x.size, x.slice, y.slice, 0);
+  return record(y, [x], (dy, [dx]) => dx && launch(x.engine, x.size, dy, dx.slice, dx.accumulate));
+}
+
+function launch(engine: Engine, values: number, x: Slice, y: Slice, accumulate: 0 | 1): void {
+  engine.run(y.type === 'f16' ? k.cast_f16 : k.cast_f32, pointwise(values), { x, y, accumulate });
+}
