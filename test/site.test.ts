@@ -4,6 +4,7 @@ import { request } from 'node:http';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { logTicks, nearestIndex, smoothed, ticks } from '../src/web/axes.ts';
+import { readClassNames } from '../src/io/model.ts';
 import { readSafetensors, writeSafetensors } from '../src/io/safetensors.ts';
 import { openWeb } from '../src/cli/web.ts';
 import { functionIn } from '../src/web/site/source.ts';
@@ -155,6 +156,10 @@ drawing('a model with classes draws the one that is asked for, and guidance coun
   const weights = writeSafetensors([...tensors].flatMap(([name, tensor]) => (name.startsWith('weights.') ? [[name.slice(8), tensor] as const] : [])));
   const model = new Model(engine, { name: 'golden', weights, config: JSON.stringify({ ...(JSON.parse(metadata['config']!) as object), sample_size: 16 }), scheduler: null }), { classes } = model.facts;
   assert.ok(classes > 2);
+  assert.is(model.facts.classNames, null);
+  // As weights of `train` carry them; of another program's metadata nothing is known.
+  const { tensors: read } = readSafetensors(weights, 'weights');
+  for (const [class_names, names] of [['["cat","dog"]', ['cat', 'dog']], ['cat, dog', null], ['{"0":"cat"}', null]] as const) assert.equal(readClassNames(writeSafetensors(read, { class_names }), 'x'), names);
   const draw = (label: string, guidance = 1) => model.draw({ method: 'ddim', steps: 2, eta: 0, seed: 5, n: 2, interpolate: false, label, guidance, inpaint: null }, () => {});
   const [all, second, none] = [await draw('all'), await draw('1'), await draw(String(classes - 1))], half = all.length / 2;
   // In turn: 0, then 1.

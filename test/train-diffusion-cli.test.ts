@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { decodePng } from '../src/io/png.ts';
+import { readSafetensors } from '../src/io/safetensors.ts';
 
 const root = resolve(import.meta.dirname, '..'), out = mkdtempSync(join(tmpdir(), 'ddpm-diffusion-'));
 
@@ -15,7 +16,7 @@ interface Ended {
   readonly stderr: string;
 }
 
-function start(command: 'train' | 'eval', line: string): Promise<Ended> {
+function start(command: 'train' | 'eval' | 'sample', line: string): Promise<Ended> {
   const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ').filter(Boolean)], { cwd: root, env: { ...process.env, NO_COLOR: '1' }, stdio: ['ignore', 'pipe', 'pipe'] });
   let stdout = '', stderr = '';
   child.stdout.on('data', (text) => (stdout += text));
@@ -73,6 +74,19 @@ cli('eval --nll: the bound of real images, the same whatever the batch, with its
 
 cli('eval draws from a model with classes, each in turn', async () => {
   ended(await start('eval', `${run('a')} --n 7 --features pixels --sample-steps 2 --limit 50 --batch-size 4 --statistics ${run('statistics')}`), 0, /^Fréchet distance +\d/m);
+});
+
+cli('the classes are known by their names wherever the weights go', async () => {
+  for (const file_ of ['diffusion_pytorch_model.safetensors', 'model.safetensors']) {
+    const { metadata } = readSafetensors(readFileSync(join(last, file_)), file_);
+    assert.equal([metadata['format'], JSON.parse(metadata['class_names']!)], ['pt', ['disc', 'square', 'triangle', 'cross', 'ring']]);
+  }
+  const draw = (label: string): Promise<Ended> => start('sample', `${last} --n 2 --sample-steps 2 --label ${label} --out ${run(`${label}.png`)}`);
+  const [named, numbered, wrong] = await Promise.all([draw('ring'), draw('4'), draw('rings')]);
+  ended(named, 0, 'class 4');
+  ended(numbered, 0, 'class 4');
+  assert.ok(readFileSync(run('ring.png')).equals(readFileSync(run('4.png'))));
+  ended(wrong, 2, 'E-USAGE --label is "rings"', 'a class from 0 to 4');
 });
 
 cli('what does not go together is refused with what to type', async () => {

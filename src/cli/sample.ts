@@ -42,7 +42,8 @@ async function sample(): Promise<number> {
   // The chain as it was trained is what the figures and RePaint are about.
   const sampler = (task === 'figure' || task === 'inpaint') && !given.has('sampler') ? 'ddpm' : settings.sampler;
   // Given images are of no class that is known.
-  const label = settings.label ?? (task !== null && task !== 'figure' && unet.conditional ? 'none' : null);
+  const named = settings.label === null || /^(\d+|all|none)$/.test(settings.label) ? -1 : (model.classes ?? []).indexOf(settings.label);
+  const label = named >= 0 ? String(named) : settings.label ?? (task !== null && task !== 'figure' && unet.conditional ? 'none' : null);
   const asked = { ...settings, sampler, label, ...(task === 'inpaint' && !given.has('sampleSteps') && settings.spacing === null && settings.timesteps === null && { sampleSteps: Math.min(100, schedule.T) }) };
   const ready: Ready = { placed, settings: asked, given, image: () => imageShape(unet, model), options: samplerOptions(asked, given, model.scheduler) };
   const files = await run(task, ready), tuned = describeTuning(opened.engine.choices, tuning);

@@ -266,7 +266,7 @@ const SAMPLING = {
 export const SAMPLE = {
   n: { ...COUNT, default: 64, group: 'sampling', help: 'number of images' },
   ...SAMPLING,
-  label: { type: 'string', default: null, value: 'K|all|none', unset: 'all; none for given images', group: 'sampling', help: 'class to draw, or each in turn; for models with classes' },
+  label: { type: 'string', default: null, value: 'K|NAME|all|none', unset: 'all; none for given images', group: 'sampling', help: 'class to draw, or each in turn; for models with classes' },
   guidance: { type: 'float', default: 1, value: 'W', group: 'sampling', help: 'classifier-free guidance: 1 is the class itself, more exaggerates it' },
 
   figure: { type: 'choice', choices: FIGURES, default: null, unset: 'none', group: 'figures', help: 'how the model works, on the chain it was trained on' },

@@ -158,7 +158,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
 
   const save = async (step: number): Promise<void> => {
     const start = performance.now();
-    const content = { unet, parameters, schedule, scheduler: { prediction, variance, ...sampling }, training, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
+    const content = { unet, parameters, schedule, scheduler: { prediction, variance, ...sampling }, training, classes: data.classes, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
     saved = await run.saveCheckpoint(step, (folder) => saveCheckpoint(folder, content), { keep: settings.keep });
     progress.event(`  checkpoint → ${relative(run.path, saved.path)} (${seconds(start)})`);
   };

@@ -9,7 +9,7 @@ import { configFields, type UNetFields } from '../nn/config.ts';
 import type { NamedTensors, Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
 import { readFileOr, writeAtomic } from './files.ts';
-import { modelFile, type ModelTensor, parseConfig, readModel } from './model.ts';
+import { modelFile, type ModelTensor, parseConfig, readClassNames, readModel } from './model.ts';
 import { safetensorsChunks, type TensorToWrite } from './safetensors.ts';
 import { readScheduler, type Scheduler, SCHEDULER, schedulerConfig, type SchedulerFields } from './scheduler.ts';
 
@@ -46,6 +46,8 @@ export interface CheckpointContent {
   readonly scheduler?: SchedulerFields;
   /** What else its steps depend on goes with the moments: how many were good, the loss scale, the losses by t where t is drawn by importance. */
   readonly training?: Training;
+  /** The names of the classes that a model with classes knows; they go into the metadata of its weights. */
+  readonly classes?: readonly string[] | null;
   readonly state: Omit<TrainingState, 'parameters'>;
 }
 
@@ -58,14 +60,14 @@ type Tensors = Map<string, { readonly shape: readonly number[]; readonly data: F
  * @throws DdpmError E-NONFINITE if a tensor holds a value that is not finite, naming it; such a checkpoint would be of no use
  * @throws DdpmError E-FILE if a file cannot be written
  */
-export async function saveCheckpoint(folder: string, { unet, parameters, schedule, scheduler, state, training }: CheckpointContent): Promise<void> {
+export async function saveCheckpoint(folder: string, { unet, parameters, schedule, scheduler, state, training, classes = null }: CheckpointContent): Promise<void> {
   const finite = (tensors: Tensors, what: string): Tensors => {
     const bad = [...tensors].find(([, { data }]) => !data.every(Number.isFinite));
     if (bad) throw new DdpmError('E-NONFINITE', `the ${what} of ${bad[0]} are not finite after step ${state.step}, so no checkpoint was saved.`);
     return tensors;
   };
   const write = async (file: string, tensors: Map<string, TensorToWrite>): Promise<void> => {
-    const { metadata } = modelFile(tensors);
+    const { metadata } = modelFile(tensors, unet.conditional && file !== OPTIMIZER ? classes : null);
     await writeAtomic(join(folder, file), safetensorsChunks(tensors, metadata));
   };
   // One buffer after another: the copies of a large model need not be in memory together.
@@ -135,6 +137,8 @@ export interface ModelFolder {
   readonly file: string;
   readonly config: UNetFields;
   readonly tensors: ReadonlyMap<string, ModelTensor>;
+  /** The names of its classes, where the file tells them. */
+  readonly classes: readonly string[] | null;
   readonly scheduler: Scheduler;
   /** Where the scheduler was described; null where nothing was, and DDPM's own schedule of 1,000 steps is taken. */
   readonly schedulerFile: string | null;
@@ -160,11 +164,13 @@ export async function loadModelFolder(path: string, { weights = 'ema' as 'ema' |
     throw new DdpmError('E-FILE', `${folder} has a ${CONFIG} and no weights that can be read (${weights === 'ema' ? `${EMA} or ` : ''}${MODEL}).${other}`);
   }
   const schedulerFile = [join(folder, SCHEDULER), join(folder, 'scheduler', SCHEDULER), join(folder, '..', 'scheduler', SCHEDULER)].find((each) => existsSync(each)) ?? null;
+  const bytes = await readFileOr(join(folder, file));
   return {
     folder,
     file: join(folder, file),
     config: await readModelConfig(folder),
-    tensors: readModel(await readFileOr(join(folder, file)), join(folder, file)),
+    tensors: readModel(bytes, join(folder, file)),
+    classes: readClassNames(bytes, join(folder, file)),
     scheduler: readScheduler(schedulerFile ? await readJson(schedulerFile) : {}, schedulerFile ?? SCHEDULER),
     schedulerFile,
   };

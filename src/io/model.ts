@@ -49,5 +49,21 @@ export function parseConfig(text: string, name: string): UNetFields {
   return value as UNetFields;
 }
 
-/** What to write as a safetensors file, with the metadata that PyTorch's loaders expect. */
-export const modelFile = (tensors: Map<string, TensorToWrite>): { tensors: Map<string, TensorToWrite>; metadata: Record<string, string> } => ({ tensors, metadata: { format: 'pt' } });
+/** In the metadata of weights: the names of the classes that a model knows, which no other program asks for. */
+const CLASSES = 'class_names';
+
+/** What to write as a safetensors file, with the metadata that PyTorch's loaders expect, and the names of the model's classes where they have names. */
+export const modelFile = (tensors: Map<string, TensorToWrite>, classes: readonly string[] | null = null): { tensors: Map<string, TensorToWrite>; metadata: Record<string, string> } => ({
+  tensors, metadata: { format: 'pt', ...(classes && { [CLASSES]: JSON.stringify(classes) }) },
+});
+
+/** The names of classes in a file of weights; null where it has none. */
+export function readClassNames(bytes: Uint8Array, name: string): readonly string[] | null {
+  const text = readSafetensors(bytes, name).metadata[CLASSES];
+  try {
+    const names = JSON.parse(text ?? 'null') as unknown;
+    return Array.isArray(names) && names.every((each) => typeof each === 'string') ? names : null;
+  } catch {
+    return null; // of another program, whatever it means by it
+  }
+}

@@ -7,7 +7,7 @@ import { inpaint } from '../../diffusion/uses/inpaint.ts';
 import { slerp } from '../../diffusion/uses/interpolate.ts';
 import { DdpmError } from '../../errors.ts';
 import type { Engine } from '../../gpu/engine.ts';
-import { parseConfig, readModel } from '../../io/model.ts';
+import { parseConfig, readClassNames, readModel } from '../../io/model.ts';
 import { readSafetensors } from '../../io/safetensors.ts';
 import { readScheduler, type Scheduler, withSampling } from '../../io/scheduler.ts';
 import { type NamedTensors, Parameters } from '../../nn/parameters.ts';
@@ -41,7 +41,7 @@ export class Model {
     this.#diffusion = new GaussianDiffusion(engine, schedule, this.scheduler);
     const { sample_size: size } = unet.config, channels = imageChannels(unet, this.scheduler);
     if (size === null) throw new DdpmError('E-MODEL', 'config.json has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32.');
-    this.facts = { name, parameters: this.#parameters.count, shape: typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels], T: schedule.T, classes: classRows(unet), classNames: run?.data.classes ?? null };
+    this.facts = { name, parameters: this.#parameters.count, shape: typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels], T: schedule.T, classes: classRows(unet), classNames: run ? run.data.classes : readClassNames(weights, name) };
   }
 
   /** Draws images, (n, H, W, C); `onStep` gets x_t and x_0 after every step and ends the drawing by throwing. */

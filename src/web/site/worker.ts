@@ -2,6 +2,7 @@
 import { classRows } from '../../cli/network.ts';
 import { DdpmError } from '../../errors.ts';
 import { schedulerConfig } from '../../io/scheduler.ts';
+import { modelFile } from '../../io/model.ts';
 import { writeSafetensors } from '../../io/safetensors.ts';
 import { check } from './checks.ts';
 import { measure } from './measure.ts';
@@ -148,9 +149,9 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
   },
   save: async () => needRun().encode(),
   export: async () => {
-    const { parameters, config, settings } = needRun();
+    const { parameters, unet, data, config, settings } = needRun(), { tensors, metadata } = modelFile(await parameters.read('ema'), unet.conditional ? data.classes : null);
     const json = (value: object): string => `${JSON.stringify(value, null, 2)}\n`;
-    return { weights: writeSafetensors(await parameters.read('ema'), { format: 'pt' }), config: json(config), scheduler: json(schedulerConfig({ name: 'linear', T: settings.timesteps })) };
+    return { weights: writeSafetensors(tensors, metadata), config: json(config), scheduler: json(schedulerConfig({ name: 'linear', T: settings.timesteps })) };
   },
   lose: async () => {
     (await device()).device.destroy();
