@@ -131,6 +131,43 @@ pages('a run from a file goes on in the tab, and its learning rate is changed wh
   await done();
 });
 
+pages('a run that is stopped is kept, gives way to a new one or goes on; its weights keep the names of its classes', async () => {
+  const { page, done } = await open('train');
+  await page.selectOption('#size', '16');
+  await page.selectOption('#model', 'mini');
+  for (const [id, value] of [['steps', '5000'], ['batch', '1']] as const) await page.fill(`#${id}`, value);
+  await page.check('#by-class');
+  await page.click('#start');
+  await until(page, `${step} >= 2`);
+  assert.ok(await page.isDisabled('#steps'));
+  await page.click('#stop');
+  const stopped = '!document.querySelector("#resume").hidden && document.querySelector("#stop").disabled && !document.querySelector("#start").disabled && !document.querySelector("#steps").disabled';
+  await until(page, stopped);
+  const at = Number(await page.evaluate(step));
+  assert.ok(at >= 2 && at < 5000, `stopped after ${at} steps`);
+  assert.is(await page.innerText('#start'), 'Train');
+
+  const files: string[] = [], all = new Promise<void>((found) => page.on('download', (download) => {
+    const path = join(folder, `stopped-${download.suggestedFilename()}`);
+    void download.saveAs(path).then(() => files.push(path) === 3 && found());
+  }));
+  await page.click('#export');
+  await all;
+  await page.click('#resume');
+  await until(page, `${step} > ${at}`);
+  await page.click('#pause');
+  await until(page, 'document.querySelector("#start").textContent === "Go on"');
+  // Who has paused may stop as well.
+  await page.click('#stop');
+  await until(page, stopped);
+
+  await page.click('nav a[href="#sample"]');
+  await page.setInputFiles('#model-files', files);
+  await until(page, '!document.querySelector("#draw").disabled');
+  assert.equal(await page.locator('#label option').allInnerTexts(), ['each in turn', 'disc', 'square', 'triangle', 'cross', 'ring', 'none']);
+  await done();
+});
+
 pages('weights, config and schedule that are dropped in give the samples of Node', async () => {
   const { tensors, metadata } = readSafetensors(readFileSync(new URL('golden/unet-dev-gray28.safetensors', import.meta.url)), 'golden');
   const weights = writeSafetensors([...tensors].flatMap(([name, tensor]) => (name.startsWith('weights.') ? [[name.slice(8), tensor] as const] : [])));
