@@ -121,7 +121,7 @@ test('no pipeline is promised that could not draw', (engine) =>
     }
   }));
 
-test('names from before diffusers 0.18, in a pipeline with its scheduler beside', (engine) =>
+test('names from before diffusers 0.17, in a pipeline with its scheduler beside', (engine) =>
   inFolder(async (folder) => {
     const { unet, parameters, training, save } = setUp(engine);
     await save(folder);
@@ -142,6 +142,17 @@ test('names from before diffusers 0.18, in a pipeline with its scheduler beside'
       assert.equal(model.scheduler.schedule.betas, makeBetas('linear', 30, { betaEnd: 0.1, scale: false }));
     }
     await training.plan.destroy();
+  }));
+
+test('a norm in the middle that no field speaks of, as in folders from before diffusers 0.17', (engine) =>
+  inFolder(async (folder) => {
+    const fields = { ...CONFIG, block_out_channels: [4, 4], resnet_time_scale_shift: 'scale_shift' }, unet = new UNet({ ...fields, attn_norm_num_groups: 4 }), parameters = Parameters.place(engine, unet);
+    await saveCheckpoint(folder, { unet, parameters, schedule: SCHEDULE, state: STATE });
+    writeFileSync(join(folder, 'config.json'), JSON.stringify(fields));
+    const model = await loadModelFolder(folder), again = Parameters.place(engine, new UNet(model.config), { training: false });
+    again.write('values', model.tensors, model.file);
+    assert.equal(again.names, parameters.names);
+    assert.is(readConfig(model.config).attn_norm_num_groups, 4);
   }));
 
 test('a checkpoint of another model: the first three tensors that differ, with both shapes, and nothing is written', (engine) =>

@@ -164,14 +164,23 @@ export async function loadModelFolder(path: string, { weights = 'ema' as 'ema' |
     throw new DdpmError('E-FILE', `${folder} has a ${CONFIG} and no weights that can be read (${weights === 'ema' ? `${EMA} or ` : ''}${MODEL}).${other}`);
   }
   const schedulerFile = [join(folder, SCHEDULER), join(folder, 'scheduler', SCHEDULER), join(folder, '..', 'scheduler', SCHEDULER)].find((each) => existsSync(each)) ?? null;
-  const bytes = await readFileOr(join(folder, file));
+  const bytes = await readFileOr(join(folder, file)), tensors = readModel(bytes, join(folder, file));
   return {
     folder,
     file: join(folder, file),
-    config: await readModelConfig(folder),
-    tensors: readModel(bytes, join(folder, file)),
+    config: withOldNorm(await readModelConfig(folder), tensors),
+    tensors,
     classes: readClassNames(bytes, join(folder, file)),
     scheduler: readScheduler(schedulerFile ? await readJson(schedulerFile) : {}, schedulerFile ?? SCHEDULER),
     schedulerFile,
   };
+}
+
+/**
+ * The attention in the middle had a norm whatever the time embedding did until diffusers 0.17, and no field said so: where the file has one that today's
+ * config would not, the field is filled in.
+ */
+function withOldNorm(config: UNetFields, tensors: ReadonlyMap<string, ModelTensor>): UNetFields {
+  const { resnet_time_scale_shift: shift, attn_norm_num_groups: own, norm_num_groups: groups = 32 } = config;
+  return shift === 'scale_shift' && (own ?? null) === null && tensors.has('mid_block.attentions.0.group_norm.weight') ? { ...config, attn_norm_num_groups: groups } : config;
 }

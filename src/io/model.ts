@@ -3,7 +3,7 @@ import { DdpmError } from '../errors.ts';
 import type { UNetFields } from '../nn/config.ts';
 import { type Dtype, readSafetensors, type TensorToWrite } from './safetensors.ts';
 
-/** The names that attention tensors had before diffusers 0.18; google/ddpm-cifar10-32 still has them. */
+/** The names that attention tensors had before diffusers 0.17; google/ddpm-cifar10-32 still has them. */
 const LEGACY: readonly [RegExp, string][] = [
   [/\.query\./, '.to_q.'],
   [/\.key\./, '.to_k.'],
