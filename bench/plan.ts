@@ -4,6 +4,7 @@ import { Sampler } from '../src/diffusion/sampler.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import type { Plan } from '../src/gpu/plan.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
+import { assumePrecision, type Precision } from '../src/ops/precision.ts';
 import { place, trainingOf } from './model.ts';
 
 const MiB = 2 ** 20;
@@ -16,10 +17,11 @@ function byKernel(plan: Plan<unknown>): [string, number][] {
 }
 
 /** Prints the counts of each preset's plans as a GPU and as a CPU (8-wide subgroups) would run them. */
-export function plans(presets: readonly PresetName[], batch: number | null, each: boolean, checkpointBlocks = false): void {
+export function plans(presets: readonly PresetName[], batch: number | null, each: boolean, { checkpointBlocks = false, precision = 'f32' }: { checkpointBlocks?: boolean; precision?: Precision } = {}): void {
   for (const preset of presets)
     for (const [kind, width] of [['GPU', 32], ['CPU', 8]] as const) {
-      const engine = new Engine(paperDevice(width)), N = batch ?? PRESETS[preset].batchSize;
+      const engine = new Engine(paperDevice(width, {}, ['subgroups', 'shader-f16'])), N = batch ?? PRESETS[preset].batchSize;
+      assumePrecision(engine, precision);
       const { training } = trainingOf(engine, preset, N, false, checkpointBlocks);
       const { unet, diffusion, size, channels } = place(engine, preset, false);
       const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [N, size, size, channels], { method: 'ddim', steps: 50 });

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { PRESET_NAMES, PRESETS, type PresetName } from '../src/cli/presets.ts';
 import { DdpmError } from '../src/errors.ts';
 import { openEngine } from '../src/node.ts';
+import { type Precision, PRECISIONS } from '../src/ops/precision.ts';
 import { conv2dCases } from './conv2d.ts';
 import { attentionCases, groupNormCases } from './group_norm.ts';
 import { type Case, measure, type Row } from './harness.ts';
@@ -33,6 +34,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
   --seconds N     how long a step is timed (default 3)
   --profile       time by kernel within a step
   --checkpoint-blocks   of step and plan: backward runs each block again instead of keeping what it computed
+  --precision P   of plan: f32, or f16 as on a device whose kernels for it are all right
   --json FILE     results in Google Benchmark's schema
   --compare FILE  against such a file: the change of each row
 `;
@@ -41,7 +43,7 @@ async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
-      preset: { type: 'string' }, 'batch-size': { type: 'string' }, all: { type: 'boolean' }, seconds: { type: 'string' }, profile: { type: 'boolean' }, 'checkpoint-blocks': { type: 'boolean' },
+      preset: { type: 'string' }, 'batch-size': { type: 'string' }, all: { type: 'boolean' }, seconds: { type: 'string' }, profile: { type: 'boolean' }, 'checkpoint-blocks': { type: 'boolean' }, precision: { type: 'string' },
       json: { type: 'string' }, compare: { type: 'string' }, help: { type: 'boolean' },
     },
   });
@@ -53,9 +55,12 @@ async function main(): Promise<void> {
     return text === undefined ? null : value;
   };
   const [mode] = positionals, named = values.preset as PresetName | undefined, batchSize = number('batch-size'), duration = number('seconds');
+  const precision = (values.precision ?? 'f32') as Precision;
+  if (!PRECISIONS.includes(precision)) throw new DdpmError('E-USAGE', `there is no precision "${values.precision}"; it is ${PRECISIONS.join(' or ')}.`);
+  if (values.precision && mode !== 'plan') throw new DdpmError('E-USAGE', `--precision is a flag of plan, not of ${mode ?? 'kernels'}. Leave it out.`);
   const small = named ?? 'tiny', smallBatch = batchSize ?? PRESETS[small].batchSize;
   if (values.json && ['plan', 'host', 'startup', 'toggles'].includes(mode!)) throw new DdpmError('E-USAGE', `--json does not go with ${mode}, which only prints. Leave it out.`);
-  if (mode === 'plan') return plans(named ? [named] : PRESET_NAMES, batchSize, values.profile ?? false, values['checkpoint-blocks']);
+  if (mode === 'plan') return plans(named ? [named] : PRESET_NAMES, batchSize, values.profile ?? false, { checkpointBlocks: values['checkpoint-blocks'], precision });
   if (mode === 'host') return host(small, smallBatch);
   if (mode === 'toggles') return toggles(small, smallBatch, duration ?? 9);
   const opened = await openEngine({ timestamps: true });

@@ -5,7 +5,7 @@ export { DdpmError, type ErrorCode } from './errors.ts';
 export type { Choice, Choices, ChoiceTable, Made } from './gpu/choices.ts';
 export type { DeviceClass } from './gpu/device-class.ts';
 export { Engine, type Scope } from './gpu/engine.ts';
-export { type Args, type Grid, grid, type Kernel, type Slice } from './gpu/kernel.ts';
+export { type Args, type ElementType, type Grid, grid, type Kernel, type Slice } from './gpu/kernel.ts';
 export type { Command, Plan } from './gpu/plan.ts';
 export type { KernelTime } from './gpu/profile.ts';
 export { engineRequirements } from './gpu/requirements.ts';
@@ -20,6 +20,7 @@ export { nchwToNhwc, nhwcToNchw, ParameterTensor, sizeOf, Tensor } from './tenso
 
 export { attention, matmul, type Operand } from './ops/attention.ts';
 export type { Clip, DynamicThreshold } from './ops/clip.ts';
+export { cast } from './ops/cast.ts';
 export { conv2d, type Conv2dOptions, linear } from './ops/conv2d.ts';
 export { type EmbeddingOptions, placeFrequencies, timestepEmbedding } from './ops/embedding.ts';
 export { groupNorm, type GroupNormOptions } from './ops/group_norm.ts';

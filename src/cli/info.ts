@@ -12,6 +12,7 @@ import { parametersOf } from '../nn/parameter.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { mse } from '../ops/loss.ts';
+import { assumePrecision, PRECISIONS } from '../ops/precision.ts';
 import { sizeOf, Tensor } from '../tensor.ts';
 import { mebibytes, runCommand } from './command.ts';
 import { type Command, helpText, parseFlags } from './flags.ts';
@@ -37,6 +38,8 @@ interface Memory {
   readonly activations: number;
   readonly activationsCheckpointed: number;
   readonly sampling: number;
+  /** Where activations are stored as float16 (--precision f16 on a GPU whose kernels for it are right). */
+  readonly float16: { readonly activations: number; readonly activationsCheckpointed: number; readonly sampling: number };
   /** The images that a run trains on, which lie on the device; null where none are named. */
   readonly data: number | null;
   readonly leftOut: readonly string[];
@@ -114,12 +117,24 @@ function dataBytes(run: RunFolder): number | null {
 
 /** Counted by capturing the passes on an engine that allocates nothing and chooses the kernels of a GPU. Needs none. */
 function memoryOf(config: ConstructorParameters<typeof UNet>[0], batchSize: number, data: number | null): Memory {
-  const engine = new Engine(paperDevice());
-  const [plain, again] = [false, true].map((checkpointBlocks) => passes(engine, new UNet(config, { checkpointBlocks }), batchSize));
-  return { batchSize, data, leftOut: [...(data === null ? ['the images to train on'] : []), ...LEFT_OUT], weights: plain!.weights, trainingState: 5 * plain!.weights, activations: plain!.training, activationsCheckpointed: again!.training, sampling: plain!.sampling };
+  const [[plain, again], [half, halfAgain]] = PRECISIONS.map((precision) => {
+    const engine = new Engine(paperDevice(0, {}, ['shader-f16']));
+    assumePrecision(engine, precision);
+    return [false, true].map((checkpointBlocks) => passes(engine, new UNet(config, { checkpointBlocks }), batchSize));
+  }) as [Passes[], Passes[]];
+  return {
+    batchSize, data, leftOut: [...(data === null ? ['the images to train on'] : []), ...LEFT_OUT], weights: plain!.weights, trainingState: 5 * plain!.weights, activations: plain!.training, activationsCheckpointed: again!.training, sampling: plain!.sampling,
+    float16: { activations: half!.training, activationsCheckpointed: halfAgain!.training, sampling: half!.sampling },
+  };
 }
 
-function passes(engine: Engine, unet: UNet, N: number): { weights: number; training: number; sampling: number } {
+interface Passes {
+  readonly weights: number;
+  readonly training: number;
+  readonly sampling: number;
+}
+
+function passes(engine: Engine, unet: UNet, N: number): Passes {
   const { sample_size: size, in_channels, out_channels, class_embed_type, block_out_channels } = unet.config;
   const [H, W] = typeof size === 'number' ? [size, size] : (size as readonly [number, number]);
   const parameters = Parameters.place(engine, unet, { initial: false });
@@ -144,11 +159,12 @@ function asText({ path, kind, settings, checkpoints, config, metadata, tensors, 
   lines.push('', 'tensors', ...tensors.map(({ name, dtype, shape, count: n }) => `  ${name.padEnd(wide)}  ${dtype.padEnd(4)} ${number(n)}  (${shape.join(', ')})`));
   lines.push('', 'modules', ...Object.entries(modules).map(([name, n]) => `  ${name.padEnd(wide)}       ${number(n)}`), `  ${'all'.padEnd(wide)}       ${number(count)}  in ${tensors.length} tensors`);
   if (memory) {
-    const { batchSize, data, leftOut, weights, trainingState, activations, activationsCheckpointed, sampling } = memory, mib = (bytes: number): string => `${mebibytes(bytes)} MiB`, images = data === null ? '' : ` + images ${mib(data)}`;
+    const { batchSize, data, leftOut, weights, trainingState, activations, activationsCheckpointed, sampling, float16 } = memory, mib = (bytes: number): string => `${mebibytes(bytes)} MiB`, images = data === null ? '' : ` + images ${mib(data)}`;
     fields(`memory of a GPU at batch size ${batchSize}`, {
       training: `${mib(trainingState + activations + (data ?? 0))} = weights, gradients, Adam and EMA ${mib(trainingState)} + activations ${mib(activations)}${images}`,
       'with --checkpoint-blocks': `${mib(trainingState + activationsCheckpointed + (data ?? 0))} = ${mib(trainingState)} + ${mib(activationsCheckpointed)}${images}`,
       sampling: `${mib(weights + sampling)} = weights ${mib(weights)} + activations ${mib(sampling)}`,
+      'with --precision f16': `activations ${mib(float16.activations)}, with both ${mib(float16.activationsCheckpointed)}, sampling ${mib(float16.sampling)}`,
       'not counted': leftOut.join('; '),
     });
   }

@@ -16,6 +16,7 @@ import { paperDevice } from '../gpu/paper.ts';
 import { listAdapters, type OpenedEngine } from '../node.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
+import { takePrecision } from '../ops/precision.ts';
 import { DeviceImages } from '../ops/random.ts';
 import { typedAs } from '../typed.ts';
 import { mebibytes, quoted, runCommand, say } from './command.ts';
@@ -84,7 +85,8 @@ interface Start {
 async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, betas, resumed, initial, tuning }: Start): Promise<number> {
   const { software } = opened;
   // What a dry run says is counted; nothing is allocated, however large the model and the batch.
-  const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth, opened.info), { choices: tuning.choices }) : opened.engine;
+  const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth, opened.info, opened.device.features), { choices: tuning.choices }) : opened.engine;
+  if (asked.dryRun) takePrecision(engine, opened.engine);
   for (const kernel of opened.engine.half) engine.half.add(kernel);
   const data = await loadDataset(asked.data, { ...(asked.limit !== null && { limit: asked.limit }), ...readingOptions(asked), say: (text) => say('data', text) });
   const settings = resolveSettings(asked, { software, flip: data.flip });
@@ -114,7 +116,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   const tuned = describeTuning(engine.choices, tuning), refused = describeRefused(engine.choices);
   if (tuned) say('tuned', tuned);
   if (refused) say('warning', refused);
-  if (engine.precision === 'f16') say('f16', `factors of ${[...engine.half].join(', ')}; the loss is scaled by what they can hold`);
+  if (engine.precision === 'f16') say('f16', `factors of ${[...engine.half].join(', ')}${engine.storage === 'f16' ? ', and activations' : '; activations are float32 here'}; the loss is scaled by what they can hold`);
   const memory = memoryParts(parameters, training.plan.pool.totalBytes, data.pixels.length);
   say('memory', memoryLine(memory));
 
@@ -185,7 +187,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
     if (done > from) await save(done);
   } catch (error) {
     progress.finish();
-    throw withAdvice(error, { run, lastGood, lr });
+    throw withAdvice(error, { run, lastGood, lr, storage: engine.storage });
   }
   if (done === steps) {
     const final = run.file('samples', 'final.png');
@@ -264,7 +266,7 @@ async function writeReport(run: RunFolder, event: (text: string) => void): Promi
 const resumeCommand = (path: string): string => `${typedAs('train')} --resume ${quoted(path)}`;
 
 /** The error of a run that was under way, with what is left of the run and what to type. */
-function withAdvice(error: unknown, { run, lastGood, lr }: { run: RunFolder; lastGood: number; lr: number }): unknown {
+function withAdvice(error: unknown, { run, lastGood, lr, storage }: { run: RunFolder; lastGood: number; lr: number; storage: Engine['storage'] }): unknown {
   if (!(error instanceof DdpmError)) return error;
   const diverged = error.code === 'E-NONFINITE';
   // Weights whose every next step failed are finite and of no use: only a checkpoint from before the last step that worked will go on.
@@ -272,7 +274,8 @@ function withAdvice(error: unknown, { run, lastGood, lr }: { run: RunFolder; las
   const path = good && (good.step === run.latest()?.step ? run.path : good.path);
   const lower = diverged ? ` --lr ${Number((lr / 3).toPrecision(1))}` : '';
   const next = path ? `Go on from it${lower && ' at a lower rate'}: ${resumeCommand(path)}${lower}` : `Start again${lower && ` at a lower rate:${lower}`}, with --overwrite or another --name.`;
-  return new DdpmError(error.code, `${error.message}\n${good ? `The last good checkpoint is ${good.path}.` : 'There is no good checkpoint yet.'} ${next}`, { cause: error });
+  const wider = diverged && storage === 'f16' ? ' Where activations exceed 65,504, --precision f32 is what helps.' : '';
+  return new DdpmError(error.code, `${error.message}\n${good ? `The last good checkpoint is ${good.path}.` : 'There is no good checkpoint yet.'} ${next}${wider}`, { cause: error });
 }
 
 function adapterFacts({ device, info, software }: OpenedEngine): object {

@@ -28,6 +28,9 @@ const POISON: Readonly<Record<ElementType, number>> = { f32: NaN, f16: HALF_NANS
 /** Bytes in whole words, which is what WebGPU copies; nothing else lies behind a slice up to there. */
 const words = (bytes: number): number => Math.ceil(bytes / 4) * 4;
 
+/** A kernel's arguments by name. */
+type Given = Readonly<Record<string, number | Slice | undefined>>;
+
 /** Eager commands are submitted in batches: a submit costs as much as ten dispatches. */
 const EAGER_BATCH = 256;
 
@@ -87,7 +90,7 @@ export class Engine {
     });
   }
 
-  /** What products take their factors in; sums, and all that is stored, are float32. */
+  /** What products take their factors in; sums are float32. */
   get precision(): 'f32' | 'f16' {
     return this.half.size ? 'f16' : 'f32';
   }
@@ -211,8 +214,12 @@ export class Engine {
    * kernel<<<grid>>>(args): records one dispatch. Names are those of the WGSL file; a missing or misspelt one is a type error. Throws E-LIMIT for a grid or a binding
    * beyond the device's limits, or subgroups that it has not; E-ENGINE for a slice that was freed. Given float16 activations it runs the kernel's form for them.
    */
-  run<K extends Kernel>(asked: K, [x, y = 1, z = 1]: Grid, args: Args<K>): void {
-    const given = args as unknown as Record<string, number | Slice | undefined>, kernel = forTypes(asked, given);
+  run<K extends Kernel>(kernel: K, grid: Grid, args: Args<K>): void {
+    const given = args as unknown as Given;
+    this.#dispatch(forTypes(kernel, given), grid, given);
+  }
+
+  #dispatch(kernel: Kernel, [x, y = 1, z = 1]: Grid, given: Given): void {
     const limit = this.device.limits.maxComputeWorkgroupsPerDimension;
     if (x > limit || y > limit || z > limit) throw new DdpmError('E-LIMIT', `${kernel.name}: a grid of ${x} x ${y} x ${z} workgroups; this device allows ${limit} a dimension.`);
     if (x * y * z === 0) return;

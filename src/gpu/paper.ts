@@ -6,12 +6,12 @@ const LIMITS = {
   minUniformBufferOffsetAlignment: 256,
 };
 
-/** What an engine asks of a device until it computes. Memory has no limit; with a subgroup width and an adapter's names it chooses the kernels of a device that has them. */
-export function paperDevice(subgroupWidth = 0, info: Partial<GPUAdapterInfo> = {}): GPUDevice {
+/** What an engine asks of a device until it computes. Memory has no limit; with a subgroup width, an adapter's names and features it chooses the kernels of a device that has them. */
+export function paperDevice(subgroupWidth = 0, info: Partial<GPUAdapterInfo> = {}, features: Iterable<string> = subgroupWidth ? ['subgroups'] : []): GPUDevice {
   const nothing = () => ({});
   const paper = {
     limits: LIMITS,
-    features: new Set(subgroupWidth ? ['subgroups'] : []),
+    features: new Set(features),
     adapterInfo: { vendor: info.vendor, architecture: info.architecture, device: info.device, description: info.description, isFallbackAdapter: info.isFallbackAdapter ?? false, subgroupMinSize: subgroupWidth, subgroupMaxSize: subgroupWidth },
     lost: new Promise(() => {}),
     queue: { writeBuffer: nothing, submit: nothing, onSubmittedWorkDone: async () => {} },

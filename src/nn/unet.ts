@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { fill } from '../gpu/kernels.gen.ts';
+import { cast } from '../ops/cast.ts';
 import { placeFrequencies, timestepEmbedding } from '../ops/embedding.ts';
 import { linears } from '../ops/linears.ts';
 import { add, silu } from '../ops/pointwise.ts';
@@ -193,7 +194,7 @@ export class UNet extends Module {
    */
   forward(x: Tensor | readonly [Tensor, Tensor | null], t: Tensor, { clock = null, labels = null }: ForwardOptions = {}): Tensor {
     const [image, start] = x instanceof Tensor ? [x, null] : x;
-    const { engine } = image;
+    const { engine } = image, { storage } = engine;
     const [N, H, W, C] = image.shape as [number, number, number, number];
     const { in_channels: wanted, block_out_channels: widths } = this.#config;
     const factor = 2 ** (widths.length - 1);
@@ -209,7 +210,11 @@ export class UNet extends Module {
       // Every block applies SiLU to the same embedding: once is enough.
       const temb = engine.scope(() => silu(this.#embed(t, labels, frequencies)));
       const mode: Mode = { clock, again: this.#again, projected: this.#project(temb) };
-      let h = engine.scope(() => this.conv_in.forward(conditioned ? [image, start ?? zerosLike(image)] : image));
+      // Between the first convolution and the last, activations are what the engine stores; the embedding of t stays float32.
+      let h = engine.scope(() => {
+        const first = cast(image, storage);
+        return this.conv_in.forward(conditioned ? [first, start ? cast(start, storage) : zerosLike(first)] : first);
+      });
       const skips = [h];
       for (const block of this.down_blocks) {
         skips.push(...block.forward(h, temb, mode));
@@ -218,7 +223,7 @@ export class UNet extends Module {
       const bottom = h;
       h = engine.scope(() => this.mid_block.forward(bottom, temb, mode));
       for (const block of this.up_blocks) h = block.forward(h, skips, temb, mode);
-      return this.conv_out.forward(this.conv_norm_out.forward(h, true));
+      return cast(this.conv_out.forward(this.conv_norm_out.forward(h, true)), 'f32');
     });
   }
 
@@ -250,7 +255,8 @@ export class UNet extends Module {
 }
 
 function zerosLike(x: Tensor): Tensor {
-  const zeros = Tensor.empty(x.engine, x.shape);
-  x.engine.run(fill, pointwise(x.size), { y: zeros.slice, value: 0 });
+  const zeros = Tensor.empty(x.engine, x.shape, x.type);
+  // No bit of a zero is set, whatever its type.
+  x.engine.run(fill, pointwise(x.size), { y: { ...zeros.slice, type: 'f32' }, value: 0 });
   return zeros;
 }

@@ -4,7 +4,6 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
-import { cast } from './cast.ts';
 import { sumPixels } from './sum.ts';
 
 /** x / (1 + exp(-x)), any shape (Hendrycks & Gimpel, 2016). */
@@ -15,10 +14,9 @@ export function silu(x: Tensor): Tensor {
   return record(y, [x], (dy, [dx]) => dx && engine.run(k.silu_backward, pointwise(x.size), { x: x.slice, dy, dx: dx.slice, accumulate: dx.accumulate }));
 }
 
-/** a + b, where b has a's shape, or is (N, C) and is added to every pixel of its image. */
+/** a + b, where b has a's shape, or is (N, C), both float32, and is added to every pixel of its image. */
 export function add(a: Tensor, b: Tensor): Tensor {
   const { engine } = a;
-  b = cast(b, a.type);
   const perImage = !sameShape(a, b);
   const [N, C] = perImage ? [a.shape[0]!, a.shape.at(-1)!] : [1, a.size], P = a.size / (N * C);
   if (perImage && (b.shape.length !== 2 || b.shape[0] !== N || b.shape[1] !== C)) throw new DdpmError('E-SHAPE', `add: (${b.shape.join(', ')}) cannot be added to (${a.shape.join(', ')}).`);

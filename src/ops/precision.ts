@@ -1,4 +1,4 @@
-// Half precision: products whose factors are rounded to float16, on devices where a self-test has seen that their kernels are right.
+// Half precision: products whose factors are rounded to float16 and activations that are stored so, on devices where a self-test has seen that their kernels are right.
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Kernel, Slice } from '../gpu/kernel.ts';
@@ -11,8 +11,9 @@ import { matmul } from './attention.ts';
 import { Columns } from './columns.ts';
 import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo } from './conv2d_kernels.ts';
 import { HALF } from './half.ts';
+import { storageFailure } from './storage.ts';
 
-/** What the products of a model take their factors in. Sums, and all that is stored, are float32 in any case. */
+/** What the products of a model take their factors in, and on GPUs what its activations are stored as. Arithmetic, sums, weights and their gradients are float32 in any case. */
 export const PRECISIONS = ['f32', 'f16'] as const;
 /** One of PRECISIONS. */
 export type Precision = (typeof PRECISIONS)[number];
@@ -79,12 +80,14 @@ function candidates({ deviceClass, device, subgroupWidth }: Engine): readonly Ca
 /**
  * Sets what products take their factors in, from here on; what was captured before stays as it was. For `f16` every kernel is tried on this device first, against
  * the float32 one; one that is wrong is not used, and the result says which and by how much: tensor cores give way to plain float16, that to float32. Conv2d, linear layers and attention
- * round their factors to float16; sums, norms, softmax, losses, weights and moments are float32. Train with it under AdamW's loss scaling, as Training does.
+ * round their factors to float16; sums, norms, softmax, losses, weights and moments are float32. On a GPU whose kernels for it are all right, networks also store their activations
+ * and the gradients of these as float16 (`engine.storage`). Train with it under AdamW's loss scaling, as Training does.
  *
  * @throws DdpmError E-LIMIT where the device was opened without the feature shader-f16
  */
 export async function usePrecision(engine: Engine, precision: Precision): Promise<string[]> {
   engine.half.clear();
+  engine.storage = 'f32';
   if (precision === 'f32') return [];
   if (!engine.device.features.has('shader-f16'))
     throw new DdpmError('E-LIMIT', 'float16 needs the device feature "shader-f16", which was not requested or does not exist on this adapter: requestDevice(engineRequirements(adapter, { precision: "f16" })), or stay with float32.');
@@ -96,7 +99,26 @@ export async function usePrecision(engine: Engine, precision: Precision): Promis
     else warnings.push(`${kernel.name} is not right on this device (${wrong}): it is not used`);
   }
   for (const name of right) engine.half.add(name);
+  // On CPUs the kernels that compute fast have no form for float16 activations.
+  if (engine.deviceClass !== 'gpu') return warnings;
+  const failure = await storageFailure(engine);
+  if (failure) warnings.push(`activations stay float32: float16 ones are not right on this device (${failure})`);
+  else engine.storage = 'f16';
   return warnings;
+}
+
+/** Sets what `usePrecision` sets where every kernel is right, but for those of tensor cores: for a device of paper, on which nothing can be tried. */
+export function assumePrecision(engine: Engine, precision: Precision): void {
+  engine.half.clear();
+  if (precision === 'f16') for (const { kernel } of candidates(engine)) engine.half.add(kernel.name);
+  engine.storage = precision === 'f16' && engine.deviceClass === 'gpu' ? 'f16' : 'f32';
+}
+
+/** As `of` is set: for another engine on the same device, or on one of paper. */
+export function takePrecision(engine: Engine, of: Pick<Engine, 'half' | 'storage'>): void {
+  engine.half.clear();
+  for (const name of of.half) engine.half.add(name);
+  engine.storage = of.storage;
 }
 
 /** What is wrong with a trial's result, or null. */

@@ -5,11 +5,12 @@ import { pointwise, record, Tape } from '../../src/autograd.ts';
 import { Clock, type Tick } from '../../src/clock.ts';
 import { DdpmError, type ErrorCode } from '../../src/errors.ts';
 import { MAP_READ, USAGE } from '../../src/gpu/constants.ts';
+import type { DeviceClass } from '../../src/gpu/device-class.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import { HALF_NANS } from '../../src/gpu/float16.ts';
 import type { Slice } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
-import type { Precision } from '../../src/ops/precision.ts';
+import { type Precision, usePrecision } from '../../src/ops/precision.ts';
 import { type OpenedEngine, type OpenOptions, openEngine } from '../../src/node.ts';
 import { STREAM } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
@@ -21,12 +22,22 @@ type Floats = ArrayLike<number>;
 
 export const openOptions: OpenOptions = { poison: true };
 
-const opened = new Map<Precision, Promise<OpenedEngine>>();
+const opened = new Map<string, Promise<OpenedEngine>>();
+/** Which engine: with `as` it chooses kernels as one on a device of another class does. */
+type Which = { readonly precision?: Precision; readonly as?: DeviceClass | null };
+const keyOf = ({ precision = 'f32', as = null }: Which): string => `${precision} ${as}`;
 
-/** The engine of this process, one for each precision. It is opened by the first test that asks, and never closed: test/run.ts ends the process. */
-export function gpu(precision: Precision = 'f32'): Promise<OpenedEngine> {
-  if (!opened.has(precision)) opened.set(precision, openEngine({ ...openOptions, precision }));
-  return opened.get(precision)!;
+/** The engine of this process, one for each precision and class. It is opened by the first test that asks, and never closed: test/run.ts ends the process. */
+export function gpu(precision: Precision = 'f32', as: DeviceClass | null = null): Promise<OpenedEngine> {
+  const key = keyOf({ precision, as });
+  if (!opened.has(key)) opened.set(key, as ? openAs(precision, as) : openEngine({ ...openOptions, precision }));
+  return opened.get(key)!;
+}
+
+async function openAs(precision: Precision, deviceClass: DeviceClass): Promise<OpenedEngine> {
+  const there = await openEngine({ ...openOptions, precision });
+  Object.assign(there.engine, { deviceClass });
+  return { ...there, warnings: await usePrecision(there.engine, precision) };
 }
 
 // openEngine turns Dawn's bounds checks off. In their place, tests have every allocation lie between two stretches of NaN: a kernel that reads there computes NaN,
@@ -80,19 +91,19 @@ function succeeds(fn: () => void): boolean {
 }
 
 /** An error of the device is final: the tests after it get another engine. */
-function replaceBroken(engine: Engine, precision: Precision): void {
-  if (!succeeds(() => engine.check())) opened.delete(precision);
+function replaceBroken(engine: Engine, which: Which): void {
+  if (!succeeds(() => engine.check())) opened.delete(keyOf(which));
 }
 
 /**
  * A suite whose tests get the shared engine, and whose tensors are freed after each test. Any error that the device reports fails the test, and so does a kernel that
  * writes outside a tensor, unless `watched` is false: for tests that count bytes.
  */
-export function gpuSuite(name: string, { watched = true, precision = 'f32' as Precision } = {}): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
+export function gpuSuite(name: string, { watched = true, precision = 'f32', as = null }: Which & { watched?: boolean } = {}): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
   const tests = suite(name);
   const add = (what: string, test: (engine: Engine) => void | Promise<void>): void =>
     tests(what, async () => {
-      const { engine } = await gpu(precision);
+      const { engine } = await gpu(precision, as);
       const scope = engine.openScope(false);
       const close = () => engine.closeScope(scope);
       const inside = watched ? watch(engine) : async () => {};
@@ -102,7 +113,7 @@ export function gpuSuite(name: string, { watched = true, precision = 'f32' as Pr
         await inside();
       } catch (error) {
         void inside().catch(() => {});
-        replaceBroken(engine, precision);
+        replaceBroken(engine, { precision, as });
         // The test may have left scopes of its own open; they go first, or every later test would fail too.
         for (let tries = 10, closed = false; !closed && tries > 0; tries--) closed = succeeds(close);
         throw error;

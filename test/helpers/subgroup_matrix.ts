@@ -38,7 +38,7 @@ fn store(offset: u32, m: array<f32, 8>, stride: u32, lane: u32) {
   }
 }
 `;
-  return { ...kernel, name: `${kernel.name}_emulated`, features: ['shader-f16'], wgsl: source.replace('@compute', `${functions}@compute`) };
+  return { ...kernel, ...(kernel.half && { half: emulated(kernel.half) }), name: `${kernel.name}_emulated`, features: ['shader-f16'], wgsl: source.replace('@compute', `${functions}@compute`) };
 }
 
 /** Runs fn with the engine's tensor-core kernels emulated. */
