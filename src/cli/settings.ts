@@ -82,7 +82,7 @@ const TUNING = {
   group: 'device', help: 'which kernels: as tune measured here, as by default, or as in a run',
 } as const;
 const PRECISION = {
-  type: 'choice', choices: PRECISIONS, default: 'f32', group: 'device', help: 'what products take their factors in and GPUs store activations as; f16 after a self-test, sums and weights stay f32',
+  type: 'choice', choices: PRECISIONS, default: 'f32', group: 'device', help: 'factors of products, and on GPUs activations as stored; f16 after a self-test',
 } as const;
 const HELP = { type: 'bool', default: false, once: true, group: 'other', help: 'show this text' } as const;
 

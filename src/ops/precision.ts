@@ -102,7 +102,7 @@ export async function usePrecision(engine: Engine, precision: Precision): Promis
   // On CPUs the kernels that compute fast have no form for float16 activations.
   if (engine.deviceClass !== 'gpu') return warnings;
   const failure = await storageFailure(engine);
-  if (failure) warnings.push(`activations stay float32: float16 ones are not right on this device (${failure})`);
+  if (failure) warnings.push(`activations stay float32 on this device: ${failure}`);
   else engine.storage = 'f16';
   return warnings;
 }

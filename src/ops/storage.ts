@@ -10,6 +10,7 @@ import { matmul } from './attention.ts';
 import { cast } from './cast.ts';
 import { conv2d, type Conv2dOptions } from './conv2d.ts';
 import { groupNorm } from './group_norm.ts';
+import { halfVariant } from './half.ts';
 import { add, upsample } from './pointwise.ts';
 
 /** What is run twice: on `activations` that are float16 numbers, stored as such and as float32, and on float32 `weights`. It gives results that are rounded once. */
@@ -88,11 +89,12 @@ const TRIALS: readonly Trial[] = [
 
 /** What keeps this device from storing activations as float16, or null. */
 export async function storageFailure(engine: Engine): Promise<string | null> {
+  if ((['conv', 'weight', 'matmul'] as const).some((product) => halfVariant(engine, product) === null)) return 'not every product has a kernel with float16 factors that is right';
   try {
     if (!(await overflows(engine))) return 'what is too large for float16 becomes a number, and dynamic loss scaling would not see it';
     for (const trial of TRIALS) {
       const wrong = await differs(engine, trial);
-      if (wrong) return `${trial.what}: ${wrong}`;
+      if (wrong) return `${trial.what} on float16 is not right (${wrong})`;
     }
     return null;
   } catch (error) {
