@@ -349,8 +349,22 @@ pages('the view of a run grows with it; runs lie over one another, live and as a
     await until(page, 'document.querySelector("#title").textContent === "two"');
     assert.ok((await charts.count()) >= 2);
   }
-  await page.close();
   await both.close();
+  rmSync(join(folder, 'runs'), { recursive: true });
+
+  // A run that begins later appears by itself, also where there was none.
+  mkdirSync(join(folder, 'runs'));
+  const later = await openView(join(folder, 'runs'), 0);
+  await page.goto(later.url);
+  await until(page, 'document.querySelector("main").innerText.includes("There is no run here yet")');
+  for (const name of ['first', 'second']) {
+    mkdirSync(join(folder, 'runs', name));
+    writeFileSync(join(folder, 'runs', name, 'config.json'), JSON.stringify({ 'ddpm.wgsl': 1, steps: 50, batch_size: 4 }));
+    writeFileSync(join(folder, 'runs', name, 'metrics.jsonl'), line(7));
+    await until(page, `[...document.querySelectorAll(".numbers")].filter((n) => n.innerText.includes("7 / 50")).length === ${name === 'first' ? 1 : 2}`);
+  }
+  await page.close();
+  await later.close();
 });
 
 pages.run();

@@ -86,7 +86,7 @@ cli('the classes are known by their names wherever the weights go', async () => 
   ended(named, 0, 'class 4');
   ended(numbered, 0, 'class 4');
   assert.ok(readFileSync(run('ring.png')).equals(readFileSync(run('4.png'))));
-  ended(wrong, 2, 'E-USAGE --label is "rings"', 'a class from 0 to 4');
+  ended(wrong, 2, 'E-USAGE --label is "rings"', 'classes are disc, square, triangle, cross, ring');
 });
 
 cli('what does not go together is refused with what to type', async () => {

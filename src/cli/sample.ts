@@ -42,7 +42,8 @@ async function sample(): Promise<number> {
   // The chain as it was trained is what the figures and RePaint are about.
   const sampler = (task === 'figure' || task === 'inpaint') && !given.has('sampler') ? 'ddpm' : settings.sampler;
   // Given images are of no class that is known.
-  const named = settings.label === null || /^(\d+|all|none)$/.test(settings.label) ? -1 : (model.classes ?? []).indexOf(settings.label);
+  const byName = settings.label !== null && !/^(\d+|all|none)$/.test(settings.label) && model.classes, named = byName ? byName.indexOf(settings.label!) : -1;
+  if (byName && named < 0) throw new DdpmError('E-USAGE', `--label is "${settings.label}"; this model's classes are ${byName.join(', ')}. A number, all or none will do as well.`);
   const label = named >= 0 ? String(named) : settings.label ?? (task !== null && task !== 'figure' && unet.conditional ? 'none' : null);
   const asked = { ...settings, sampler, label, ...(task === 'inpaint' && !given.has('sampleSteps') && settings.spacing === null && settings.timesteps === null && { sampleSteps: Math.min(100, schedule.T) }) };
   const ready: Ready = { placed, settings: asked, given, image: () => imageShape(unet, model), options: samplerOptions(asked, given, model.scheduler) };

@@ -33,6 +33,7 @@ const numbers = h('div', { className: 'stack' });
 const samples = h('section', { className: 'card stack', hidden: true });
 const settings = h('section', { className: 'card', hidden: true });
 const picker = h('section', { className: 'card row', hidden: true, role: 'group', aria: { label: 'runs to show' } });
+const none = h('p', { className: 'message note' }, 'There is no run here yet; one that starts appears by itself. Start one with npm run train in a clone, or with ddpm-wgsl train where the package is installed.');
 let smoothing = 0.9;
 
 const smooth = h('input', { type: 'range', min: '0', max: '0.995', step: '0.005', value: String(smoothing), id: 'smoothing' });
@@ -41,15 +42,14 @@ smooth.addEventListener('input', () => {
   redraw();
 });
 
-fill(
-  page,
+const content = [
   picker,
   numbers,
   h('div', { className: 'row' }, h('label', { className: 'slider', style: 'max-width: 340px' }, 'Smoothing', smooth)),
   h('div', { className: 'grid' }, ...charts.map(({ chart }) => h('section', { className: 'card' }, chart.element)), levelsCard),
   samples,
   settings,
-);
+];
 
 const visible = (): Shown[] => shown.filter((s) => s.on);
 
@@ -237,12 +237,25 @@ async function open(): Promise<void> {
     }
     byId('status').textContent = 'report';
   } else {
-    const runs = (await (await fetch('api/runs')).json()) as Run[];
-    runs.forEach((run, i) => add(run, i < FIRST));
-    // Whether a run still trains shows in that nothing came for a while.
-    setInterval(redraw, 5000);
+    await look();
+    // Whether a run still trains shows in that nothing came for a while; others may have begun.
+    setInterval(() => {
+      redraw();
+      look().then((began) => began && show(), () => {}); // the stream says where the server is gone
+    }, 5000);
   }
-  if (shown.length === 0) fill(page, h('p', { className: 'message note' }, 'There is no run here yet. Start one with npm run train in a clone, or with ddpm-wgsl train where the package is installed.'));
+  show();
+}
+
+/** Adds the runs that are not here yet; false where there are none. */
+async function look(): Promise<boolean> {
+  const runs = ((await (await fetch('api/runs')).json()) as Run[]).filter(({ id }) => !shown.some(({ run }) => run.id === id));
+  for (const run of runs) add(run, visible().length < FIRST);
+  return runs.length > 0;
+}
+
+function show(): void {
+  fill(page, ...(shown.length > 0 ? content : [none]));
   showPicker();
   showAll();
   listen();
