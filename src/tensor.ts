@@ -59,12 +59,12 @@ export class Tensor {
   }
 
   /**
-   * Where the tensor lies, for bind groups of the caller's own, as numbers of its `type`. Valid until it is freed; do not destroy the buffer, which others may share. What the engine still
-   * holds back of eager work is submitted first, so that a submit of the caller's comes after it.
+   * Where the tensor lies, for bind groups of the caller's own, as numbers of its `type`; `size` is in whole words, as bindings are. Valid until it is freed; do
+   * not destroy the buffer, which others may share. What the engine still holds back of eager work is submitted first, so that a submit of the caller's comes after it.
    */
   get gpu(): { readonly buffer: GPUBuffer; readonly offset: number; readonly size: number } {
     if (!this.engine.capturing) this.engine.flush();
-    return { buffer: this.engine.bufferOf(this.slice), offset: this.slice.offset, size: this.slice.bytes };
+    return { buffer: this.engine.bufferOf(this.slice), offset: this.slice.offset, size: 4 * Math.ceil(this.slice.bytes / 4) };
   }
 
   /** Gives the memory back before its scope ends. E-ENGINE where that was done already. */

@@ -8,10 +8,11 @@ import { cast } from '../../src/ops/cast.ts';
 import { conv2d } from '../../src/ops/conv2d.ts';
 import { groupNorm } from '../../src/ops/group_norm.ts';
 import { add, dropout, silu, upsample } from '../../src/ops/pointwise.ts';
-import { usePrecision } from '../../src/ops/precision.ts';
+import { takePrecision, usePrecision } from '../../src/ops/precision.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, clockAt, differentiate, gpu, gpuSuite, random, upload } from '../helpers/gpu.ts';
+import { emulating } from '../helpers/subgroup_matrix.ts';
 import { groupNormErrors } from '../ref/accuracy.ts';
 import * as attend from '../ref/attention.ts';
 import * as conv from '../ref/conv2d.ts';
@@ -22,6 +23,22 @@ import { words } from '../ref/random.ts';
 
 type Floats = ArrayLike<number>;
 const stored = gpuSuite('activations as float16', { precision: 'f16', as: 'gpu' });
+
+// DDPM_TEST_TENSOR_CORES=1 npm test -- test/ops/storage: also the kernels for tensor cores, with their matrices emulated. llvmpipe takes a minute to compile them.
+const CORES = process.env['DDPM_TEST_TENSOR_CORES'] === '1' ? [false, true] : [false];
+if (CORES.length < 2) console.log('  SKIPPED  emulated tensor cores: they take a minute to compile (DDPM_TEST_TENSOR_CORES=1)');
+
+/** Runs fn with products on tensor cores, or on what the engine takes. */
+async function on(cores: boolean, engine: Engine, fn: () => Promise<void>): Promise<void> {
+  if (!cores) return fn();
+  const names = [...engine.half], { storage } = engine;
+  takePrecision(engine, { half: new Set(['conv2d_subgroup_matrix', 'conv2d_backward_weight_subgroup_matrix', 'matmul_subgroup_matrix']), storage });
+  try {
+    await emulating(engine, fn);
+  } finally {
+    takePrecision(engine, { half: new Set(names), storage });
+  }
+}
 
 /** Numbers that float16 has, and a tensor of them. */
 const halves = (n: number, id: number): Float32Array => half(random(n, id));
@@ -39,7 +56,7 @@ stored('every float16 pattern is read as its number, and numbers are rounded to 
 
 stored('tensors of an odd count are written, read, copied and cleared, in two bytes a value', async (engine) => {
   const data = random(7, 0), x = put(engine, [7], data), y = Tensor.empty(engine, [7], 'f16');
-  assert.equal([x.type, x.slice.bytes, x.gpu.size, x.view([7, 1]).type], ['f16', 14, 14, 'f16']);
+  assert.equal([x.type, x.slice.bytes, x.gpu.size, x.view([7, 1]).type], ['f16', 14, 16, 'f16'], 'bindings are whole words');
   engine.copy(x.slice, y.slice);
   assert.equal([...(await y.read())], [...half(data)]);
   engine.clear(y.slice);
@@ -72,7 +89,7 @@ for (const [what, N, H, W, C, O, K, { stride = 1, residual = false } = {}] of [
   ['1 to 5 channels, plain', 2, 5, 7, [1], 5, 3], ['12 to 3, plain', 1, 6, 5, [12], 3, 3], ['two inputs of odd channels, one added to the other', 1, 5, 3, [3, 2], 5, 3], ['tiled, ragged', 2, 9, 7, [36], 68, 3],
   ['tiled, stride 2', 2, 9, 8, [8], 12, 3, { stride: 2 }], ['tiled, two inputs', 2, 5, 6, [12, 8], 20, 3, { residual: true }], ['a linear layer, split', 1, 24, 25, [8], 20, 1, { residual: true }],
 ] as const satisfies readonly (readonly [string, number, number, number, readonly number[], number, number, { stride?: number; residual?: boolean }?])[])
-  stored(`conv2d: ${what}`, async (engine) => {
+  for (const cores of CORES) stored(`conv2d: ${what}${cores ? ', on tensor cores' : ''}`, (engine) => on(cores, engine, async () => {
     const WC = C.reduce((a, b) => a + b, 0), pad = K === 3 && stride === 1 ? 1 : 0, OH = stride === 2 ? Math.floor((H - 2) / 2) + 1 : H, OW = stride === 2 ? Math.floor((W - 2) / 2) + 1 : W, P = OH * OW;
     const xs = C.map((c, i) => halves(N * H * W * c, i)), w = random(K * K * WC * O, 3), bias = random(O, 4), perImage = random(N * O, 5), dy = halves(N * P * O, 6), added = halves(dy.length, 7);
     const tx = xs.map((x, i) => put(engine, [N, H, W, C[i]], x)), rest = [upload(engine, [K, K, WC, O], w), upload(engine, [O], bias), upload(engine, [N, O], perImage)], tr = residual ? [put(engine, [N, OH, OW, O], added)] : [];
@@ -97,7 +114,7 @@ for (const [what, N, H, W, C, O, K, { stride = 1, residual = false } = {}] of [
     assertClose(db, conv.sumRows(dy, N * P, O), { atol: bound(N * P, conv.sumRows(abs(dy), N * P, O)), what: 'db' });
     assertClose(dPerImage, conv.sumPixels(dy, N, P, O), { atol: bound(P, conv.sumPixels(abs(dy), N, P, O)), what: 'the gradient by the embedding' });
     if (residual) assert.equal([...dResidual], [...dy], 'handed over');
-  });
+  }));
 
 for (const [what, N, P, C0, C1, G, p] of [['scalar', 2, 15, 6, 0, 3, 0], ['scalar, two inputs', 2, 11, 5, 4, 3, 0], ['vec4, two inputs, dropout', 2, 35, 12, 12, 3, 0.3], ['vec4', 1, 300, 8, 0, 2, 0]] as const)
   stored(`group norm with SiLU: ${what}`, async (engine) => {
@@ -153,7 +170,7 @@ function attentionErrors({ q, k: key, v, N, T, C, heads }: attend.Attention, dy:
 }
 
 for (const [N, T, C, heads] of [[2, 7, 8, 2], [1, 33, 12, 1]] as const)
-  stored(`attention over ${T} pixels, ${heads} head${heads > 1 ? 's' : ''}`, async (engine) => {
+  for (const cores of CORES) stored(`attention over ${T} pixels, ${heads} head${heads > 1 ? 's' : ''}${cores ? ', on tensor cores' : ''}`, (engine) => on(cores, engine, async () => {
     const [q, key, v, dy] = [0, 1, 2, 3].map((id) => halves(N * T * C, id)), t = [q, key, v].map((data) => put(engine, [N, T, C], data)), a = { q, k: key, v, N, T, C, heads };
     const { y, gradients } = await differentiate(t, () => attention(t[0], t[1], t[2], heads), dy), want = attend.attentionBackward({ ...a, dy }), { o } = attend.attention(a), off = attentionErrors(a, dy);
     assertClose(y, o, { atol: also(off.o, o), what: 'o' });
@@ -161,7 +178,7 @@ for (const [N, T, C, heads] of [[2, 7, 8, 2], [1, 33, 12, 1]] as const)
     // A tenth more or less of any result would be found.
     const size = Math.sqrt(o.reduce((sum, x) => sum + x * x, 0) / o.length);
     assert.ok(off.o.every((x) => x < 0.1 * size), 'the tolerance is one of roundings');
-  });
+  }));
 
 stored('it is used on a GPU alone, after a self-test that finds a kernel that is wrong', async (engine) => {
   assert.is(engine.storage, 'f16');
