@@ -262,6 +262,10 @@ presets('what the user left open comes from the preset, the adapter and the data
   assert.is(resolveSettings(parse('--steps 100').settings, { software: true, flip: false }).warmup, 10);
   assert.is(resolveSettings(parse('--steps 100 --warmup 50').settings, { software: true, flip: false }).warmup, 50);
   assert.is(resolveSettings(parse('--timesteps 30').settings, { software: true, flip: false }).sampleSteps, 30);
+  // What is predicted, and the weights of its squared error, which no other loss has.
+  const learnt = (line: string): unknown[] => (({ predict, snrGamma }) => [predict, snrGamma])(resolveSettings(parse(line).settings, { software: true, flip: false }));
+  assert.equal([learnt(''), learnt('--preset small'), learnt('--predict eps --snr-gamma 0')], [['v', 5], ['eps', 0], ['eps', 0]]);
+  assert.equal([learnt('--loss l1'), learnt('--loss l1 --snr-gamma 5'), learnt('--loss hybrid')], [['v', 0], ['v', 5], ['v', 5]]);
 });
 
 presets.run();
@@ -365,6 +369,9 @@ runs('create writes config.json and env.json; nothing is written over without be
     assert.not.ok(existsSync(again.file('precious')));
     await again.describe({ config: { steps: 20 }, environment: {} });
     assert.is(RunFolder.open(again.path).config()['steps'], 20);
+    // Before a preset decided on the weights of the loss, null said that there were none.
+    await again.describe({ config: { snr_gamma: null }, environment: {} });
+    assert.is(again.config()['snr_gamma'], 0);
   }));
 
 runs('--overwrite deletes only runs', () =>

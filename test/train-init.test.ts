@@ -76,6 +76,8 @@ test('what the weights mean is not for a flag to change', async () => {
   const silent = settled('--predict v --variance fixed_large --timesteps 7', null);
   assert.equal([silent.settings.predict, silent.settings.variance, silent.settings.timesteps], ['v', 'fixed_large', 7]);
   assert.match(silent.words, /^folder has no scheduler_config\.json: .* those of the flags$/);
+  // What a preset would teach a network from nothing is not what weights without a file were taught.
+  assert.is(settled('', null).settings.predict, 'eps');
 });
 
 test('channels and classes of the model that do not fit', async () => {

@@ -60,6 +60,6 @@ export function classesOf({ name, labels, classes }: Pick<Dataset, 'name' | 'lab
 
 /** For the header of train: what is diffused how, and what is learnt of it. */
 export function diffusionLine(s: ResolvedSettings, loss: string): string {
-  const gamma = s.snrGamma === null ? '' : ` min-SNR ${s.snrGamma}`;
+  const gamma = s.snrGamma === 0 ? '' : ` min-SNR ${s.snrGamma}`;
   return `${s.betas ?? s.schedule}${s.rescaleBetasZeroSnr ? ' rescaled to end at zero' : ''} T ${s.timesteps}, predicts ${s.predict}, variance ${s.variance}, loss ${loss}${gamma}, t ${s.timeSampling}`;
 }

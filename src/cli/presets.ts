@@ -33,7 +33,7 @@ export interface ModelConfig extends PresetModel {
 }
 
 /** The settings whose default is the preset's. */
-type PresetKey = 'steps' | 'batchSize' | 'lr' | 'lrSchedule' | 'warmup' | 'weightDecay' | 'gradClip' | 'ema' | 'dropout' | 'sampleEvery' | 'saveEvery';
+type PresetKey = 'predict' | 'snrGamma' | 'steps' | 'batchSize' | 'lr' | 'lrSchedule' | 'warmup' | 'weightDecay' | 'gradClip' | 'ema' | 'dropout' | 'sampleEvery' | 'saveEvery';
 
 export type Preset = { readonly model: PresetModel } & { readonly [K in PresetKey]: NonNullable<TrainSettings[K]> };
 
@@ -51,6 +51,8 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
       norm_num_groups: 4,
       add_attention: false,
     },
+    predict: 'v',
+    snrGamma: 5,
     steps: 7000,
     batchSize: 8,
     lr: 2e-3,
@@ -72,6 +74,8 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
       layers_per_block: 2,
       norm_num_groups: 16,
     },
+    predict: 'eps',
+    snrGamma: 0,
     steps: 20_000,
     batchSize: 128,
     lr: 4e-4,
@@ -93,6 +97,8 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
       layers_per_block: 2,
       norm_num_groups: 32,
     },
+    predict: 'eps',
+    snrGamma: 0,
     steps: 800_000,
     batchSize: 128,
     lr: 2e-4,
@@ -123,6 +129,8 @@ export function resolveSettings(settings: TrainSettings, from: { readonly softwa
   const resolved = { ...settings, ...defaults, flip: from.flip, ...given, preset } as ResolvedSettings;
   // A short trial with --steps should still leave the warm-up of its preset behind.
   if (settings.warmup === null) resolved.warmup = Math.min(resolved.warmup, Math.floor(resolved.steps / 10));
+  // Another loss has weights of its own.
+  if (settings.snrGamma === null && ![null, 'mse', 'hybrid'].includes(settings.loss)) resolved.snrGamma = 0;
   resolved.sampleSteps = Math.min(resolved.sampleSteps, resolved.timesteps);
   return resolved;
 }

@@ -14,12 +14,13 @@ import type { TrainSettings } from './settings.ts';
  * @throws DdpmError E-MODEL for a flag that the weights contradict
  */
 export function withScheduler(settings: TrainSettings, given: ReadonlySet<string>, { scheduler, schedulerFile: file }: Pick<ModelFolder, 'scheduler' | 'schedulerFile'>): TrainSettings {
-  if (file === null) return settings;
+  // A preset speaks of a network that it trains from nothing; weights without a file are DDPM's unless a flag says otherwise.
+  if (file === null) return { ...settings, predict: settings.predict ?? 'eps' };
   const { source, schedule, prediction, variance, clipSample, spacing, stepsOffset, setAlphaToOne } = scheduler;
   const fixed = (flag: string, asked: string, has: string): never => {
     throw new DdpmError('E-MODEL', `--${flag} is ${asked}, and the weights were trained with ${has} (${file}): what they give means nothing else. Leave the flag out, or --init.`);
   };
-  if (given.has('predict') && settings.predict !== prediction) fixed('predict', settings.predict, prediction);
+  if (given.has('predict') && settings.predict !== prediction) fixed('predict', settings.predict!, prediction);
   // Between two fixed variances the network has no say, so a flag may choose.
   if (given.has('variance') && settings.variance !== variance && (isLearned(settings.variance) || isLearned(variance))) fixed('variance', settings.variance, variance);
 

@@ -106,7 +106,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   const schedule = scheduleOf(settings, betas), { predict: prediction, variance, timestepSpacing: spacing, stepsOffset, setAlphaToOne } = settings;
   const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance }), clipSample = clipOf(settings), sampling = { clipSample, spacing, stepsOffset, setAlphaToOne };
   const { steps, lr, seed } = settings;
-  const training = new Training(unet, parameters, diffusion, images, { ...settings, clipSample });
+  const training = new Training(unet, parameters, diffusion, images, { ...settings, clipSample, snrGamma: settings.snrGamma || null });
 
   say('data', `${data.name}  ${data.count} × ${data.height}×${data.width}×${data.channels}  flip ${settings.flip ? 'on' : 'off'}  ${data.path}`);
   say('model', modelLine(settings, unet, { source: settings.init ?? settings.preset, classes, count: parameters.count }));

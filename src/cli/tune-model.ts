@@ -76,7 +76,7 @@ export class Placed {
 
   steps(): Steps {
     const { settings, image, samples } = this.#model;
-    const training = new Training(this.#unet, this.#parameters, this.#diffusion, this.#images, settings);
+    const training = new Training(this.#unet, this.#parameters, this.#diffusion, this.#images, { ...settings, snrGamma: settings.snrGamma || null });
     const network = new Network({ unet: this.#unet, diffusion: this.#diffusion }, image, samples, { label: null, guidance: 1 });
     return { training, sampler: new Sampler(network.model, this.#diffusion, [samples, ...image], { method: 'ddim', steps: 2 }) };
   }
