@@ -140,7 +140,7 @@ export const TRAIN = {
   variance: { type: 'choice', choices: VARIANCES, default: 'fixed_small', group: 'diffusion', help: 'of the reverse step; a learned one doubles the output channels' },
   'clip-sample': { type: 'bool', default: true, group: 'diffusion', help: 'samplers clip the predicted x_0; off for data of another range' },
   'clip-sample-range': { type: 'float', min: 0, default: 1, group: 'diffusion', help: 'to [-X, X]' },
-  thresholding: { type: 'bool', default: false, group: 'diffusion', help: 'samplers clip it dynamically instead (Saharia et al. 2022): to a quantile, and divided by that' },
+  thresholding: { type: 'bool', default: false, group: 'diffusion', help: 'samplers clip it to a quantile instead, and divide by that (Saharia et al. 2022)' },
   'dynamic-thresholding-ratio': { type: 'float', min: 0, max: 1, default: 0.995, group: 'diffusion', help: 'thresholding: which quantile of the absolute values' },
   'sample-max-value': { type: 'float', min: 1, default: 1, group: 'diffusion', help: 'thresholding: the most that the quantile counts as' },
   'timestep-spacing': { type: 'choice', choices: SPACINGS, default: 'leading', group: 'diffusion', help: 'timesteps that ddpm and ddim visit, unless told otherwise' },
