@@ -34,7 +34,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
   --seconds N     how long a step is timed (default 3)
   --profile       time by kernel within a step
   --checkpoint-blocks   of step and plan: backward runs each block again instead of keeping what it computed
-  --precision P   of plan: f32, or f16 as on a device whose kernels for it are all right
+  --precision P   of step, scale and plan: f32 or f16; plan counts f16 as on a device whose kernels for it are all right
   --json FILE     results in Google Benchmark's schema
   --compare FILE  against such a file: the change of each row
 `;
@@ -57,16 +57,17 @@ async function main(): Promise<void> {
   const [mode] = positionals, named = values.preset as PresetName | undefined, batchSize = number('batch-size'), duration = number('seconds');
   const precision = (values.precision ?? 'f32') as Precision;
   if (!PRECISIONS.includes(precision)) throw new DdpmError('E-USAGE', `there is no precision "${values.precision}"; it is ${PRECISIONS.join(' or ')}.`);
-  if (values.precision && mode !== 'plan') throw new DdpmError('E-USAGE', `--precision is a flag of plan, not of ${mode ?? 'kernels'}. Leave it out.`);
+  if (values.precision && !['step', 'scale', 'plan'].includes(mode!)) throw new DdpmError('E-USAGE', `--precision is a flag of step, scale and plan, not of ${mode ?? 'kernels'}. Leave it out.`);
   const small = named ?? 'tiny', smallBatch = batchSize ?? PRESETS[small].batchSize;
   if (values.json && ['plan', 'host', 'startup', 'toggles'].includes(mode!)) throw new DdpmError('E-USAGE', `--json does not go with ${mode}, which only prints. Leave it out.`);
   if (mode === 'plan') return plans(named ? [named] : PRESET_NAMES, batchSize, values.profile ?? false, { checkpointBlocks: values['checkpoint-blocks'], precision });
   if (mode === 'host') return host(small, smallBatch);
   if (mode === 'toggles') return toggles(small, smallBatch, duration ?? 9);
-  const opened = await openEngine({ timestamps: true });
+  const opened = await openEngine({ timestamps: true, precision });
   const { engine, info, software } = opened;
+  for (const warning of opened.warnings) console.log(`warning: ${warning}`);
   const preset = named ?? (software ? 'tiny' : 'ddpm-cifar10'), batch = batchSize ?? PRESETS[preset].batchSize, seconds = duration ?? 3;
-  console.log(`${info.description || info.device || info.vendor} · ${info.architecture} · ${engine.device.features.has('timestamp-query') ? 'device timestamps' : 'wall clock'} · ${preset}, batch ${batch}`);
+  console.log(`${info.description || info.device || info.vendor} · ${info.architecture} · ${engine.device.features.has('timestamp-query') ? 'device timestamps' : 'wall clock'} · ${preset}, batch ${batch}${precision === 'f16' ? `, float16 factors, ${engine.storage === 'f16' ? 'float16' : 'float32'} activations` : ''}`);
   const benchmarks: object[] = [];
   if (mode === 'step' || mode === 'scale') {
     const report = (r: StepResult) => {

@@ -15,6 +15,7 @@ import { UNet } from '../src/nn/unet.ts';
 import { mse } from '../src/ops/loss.ts';
 import { assumePrecision, takePrecision } from '../src/ops/precision.ts';
 import { DeviceImages } from '../src/ops/random.ts';
+import { overflowed, type StepLog } from '../src/optim/adamw.ts';
 import { trainingOf } from '../bench/model.ts';
 import { relativeL2 } from './helpers/close.ts';
 import { gpuSuite, random, upload } from './helpers/gpu.ts';
@@ -92,11 +93,15 @@ stored('blocks that backward runs again give the same bits', async (engine) => {
   for (const [name, { data }] of kept.gradients) assert.equal([...again.gradients.get(name)!.data], [...data], name);
 });
 
+const STEPS = 12;
+function start(engine: Engine) {
+  const unet = new UNet(CONFIG), parameters = Parameters.place(engine, unet, { seed: 1 }), diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 1000 })), images = new DeviceImages(engine, makeShapes({ count: 20, size: 8 }), false);
+  return { unet, parameters, diffusion, images, training: new Training(unet, parameters, diffusion, images, { batchSize: 6, microBatch: 4, steps: STEPS, lr: 2e-3, ema: 0.9, gradClip: 1, seed: 5 }) };
+}
+
 stored('training steps give the losses of float32 within a thousandth, and sampling its images', async (engine) => {
-  const STEPS = 12;
   const losses = async (): Promise<{ losses: number[]; scale: number | null | undefined; images: Float32Array }> => {
-    const unet = new UNet(CONFIG), parameters = Parameters.place(engine, unet, { seed: 1 }), diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 1000 })), images = new DeviceImages(engine, makeShapes({ count: 20, size: 8 }), false);
-    const training = new Training(unet, parameters, diffusion, images, { batchSize: 6, microBatch: 4, steps: STEPS, lr: 2e-3, ema: 0.9, gradClip: 1, seed: 5 });
+    const { unet, diffusion, images, training } = start(engine);
     await training.plan.compile();
     for (let step = 0; step < STEPS; step++) training.run(step);
     const logs = await training.read(0, STEPS), sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [2, 8, 8, 1], { method: 'ddim', steps: 3 });
@@ -110,6 +115,20 @@ stored('training steps give the losses of float32 within a thousandth, and sampl
   got.losses.forEach((loss, i) => assert.ok(Math.abs(loss - want.losses[i]) < 1e-3 * want.losses[i], `step ${i}: ${loss}, and ${want.losses[i]} in float32`));
   assert.is(got.scale, 65536, 'no step overflowed');
   assert.ok(relativeL2(got.images, want.images) < 0.01, `images are off by ${relativeL2(got.images, want.images)}`);
+});
+
+stored('gradients of activations that are too large for float16 make a step that changes nothing, until the loss is scaled by less', async (engine) => {
+  const { training, parameters } = start(engine), weights = async (): Promise<string> => [...(await parameters.read('values')).values()].map(({ data }) => data.join()).join(), before = await weights();
+  training.optimizer.lossScale!.write(new Map([['loss_scale', { shape: [2], data: [2 ** 26, 0] }]]), 'test');
+  let step = 0, log: StepLog;
+  do {
+    training.run(step);
+    [log] = (await training.read(step, step + 1)) as [StepLog];
+    if (overflowed(log)) assert.equal([log.lossScale, await weights()], [2 ** (26 - step), before]);
+  } while (overflowed(log) && ++step < STEPS);
+  assert.ok(step > 2 && step < STEPS && log.bad === null, `${step} overflows, then ${log.bad}`);
+  assert.is.not(await weights(), before);
+  await training.destroy();
 });
 
 stored('it halves what the plans of ddpm-cifar10 hold, with and without --checkpoint-blocks', () => {
