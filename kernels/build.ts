@@ -121,7 +121,7 @@ export function build(): string {
       `  bindings: ${json(r.bindings)}, overrides: ${json(r.overrides)}, optional: ${json(r.optional)}, dims: ${json(r.dims)},`,
       ...(r.f16.length ? [`  f16: ${JSON.stringify(r.f16).replaceAll('"', "'")},`] : []),
       ...(half ? [`  half: ${half} as Kernel,`] : []),
-      `  wgsl: ${JSON.stringify(wgsl)},`,
+      `  wgsl: ${JSON.stringify(wgsl)} as string,`,
       '} as const;',
     );
   return out.join('\n') + '\n';
