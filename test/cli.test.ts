@@ -369,9 +369,11 @@ runs('create writes config.json and env.json; nothing is written over without be
     assert.not.ok(existsSync(again.file('precious')));
     await again.describe({ config: { steps: 20 }, environment: {} });
     assert.is(RunFolder.open(again.path).config()['steps'], 20);
-    // Before a preset decided on the weights of the loss, null said that there were none.
-    await again.describe({ config: { snr_gamma: null }, environment: {} });
-    assert.is(again.config()['snr_gamma'], 0);
+    // Before a preset decided on the weights of the loss, null said that there were none, and before there was a choice eps was predicted: to go on and to repeat are the same in that.
+    await again.describe({ config: { preset: 'tiny', snr_gamma: null }, environment: {} });
+    const base = { json: again.config(), source: 'config.json' }, old = [parseFlags(TRAIN, train, [], { base }), parseFlags(TRAIN, train, ['--config', again.file('config.json')])];
+    for (const { settings } of old) assert.equal([settings.snrGamma, settings.predict], [0, 'eps']);
+    assert.equal([parseFlags(TRAIN, train, ['--snr-gamma', '3', '--predict', 'v'], { base })].map(({ settings }) => [settings.snrGamma, settings.predict]), [[3, 'v']]);
   }));
 
 runs('--overwrite deletes only runs', () =>

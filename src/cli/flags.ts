@@ -87,7 +87,7 @@ export function settingsToJson<T extends Table>(table: T, settings: Settings<T>)
 
 /**
  * Checked settings, by camelCase key, from a parsed config file; keys may be snake_case, kebab-case or camelCase.
- * The key "ddpm.wgsl", which marks the config.json of a run, is passed over.
+ * The key "ddpm.wgsl" marks the config.json of a run: what it leaves open is as it was then, not as a preset has it now.
  */
 export function settingsFromJson(table: Table, json: unknown, source: string): Record<string, Value> {
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
@@ -108,6 +108,7 @@ export function settingsFromJson(table: Table, json: unknown, source: string): R
     else if (typeof raw === 'boolean' && setting.type === 'bool') result[camel(name)] = raw;
     else throw usage(`${where} must be ${kindOf(setting)}, not ${JSON.stringify(raw)}.`);
   }
+  if ('ddpm.wgsl' in json) for (const [name, { before }] of Object.entries<Setting>(table)) if (before !== undefined) result[camel(name)] ??= before;
   return result;
 }
 

@@ -122,9 +122,7 @@ export class RunFolder {
 
   /** config.json, parsed. */
   config(): Record<string, unknown> {
-    const config = JSON.parse(readFileSync(this.file('config.json'), 'utf8')) as Record<string, unknown>;
-    // A run of before presets had a gamma: null said that there were no weights.
-    return config['snr_gamma'] === null ? { ...config, snr_gamma: 0 } : config;
+    return JSON.parse(readFileSync(this.file('config.json'), 'utf8')) as Record<string, unknown>;
   }
 
   /** samples/step-0001000.png. */

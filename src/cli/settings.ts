@@ -21,6 +21,8 @@ interface Common {
   readonly value?: string;
   /** Belongs to one start only: not accepted in a config file, not written to config.json. */
   readonly once?: true;
+  /** What a run was trained with whose config.json has no value for it: one of before the preset had a say. */
+  readonly before?: string | number;
 }
 
 export interface NumberSetting extends Common {
@@ -136,7 +138,7 @@ export const TRAIN = {
     type: 'path', default: null, value: 'FILE.json', unset: 'by schedule',
     group: 'diffusion', help: 'a list of betas in place of --schedule and --timesteps',
   },
-  predict: { type: 'choice', choices: PREDICTIONS, ...PRESET, group: 'diffusion', help: 'what the network predicts; mu is the posterior mean' },
+  predict: { type: 'choice', choices: PREDICTIONS, ...PRESET, before: 'eps', group: 'diffusion', help: 'what the network predicts; mu is the posterior mean' },
   variance: { type: 'choice', choices: VARIANCES, default: 'fixed_small', group: 'diffusion', help: 'of the reverse step; a learned one doubles the output channels' },
   'clip-sample': { type: 'bool', default: true, group: 'diffusion', help: 'samplers clip the predicted x_0; off for data of another range' },
   'clip-sample-range': { type: 'float', min: 0, default: 1, group: 'diffusion', help: 'to [-X, X]' },
@@ -147,7 +149,7 @@ export const TRAIN = {
   'steps-offset': { type: 'int', min: 0, default: 0, group: 'diffusion', help: 'added to the timesteps of leading spacing' },
   'set-alpha-to-one': { type: 'bool', default: true, group: 'diffusion', help: 'the last step of ddim leads to x_0, not to the noise of t = 0' },
   loss: { type: 'choice', choices: LOSSES, default: null, unset: 'mse, or hybrid where the variance is learned', group: 'diffusion', help: 'what training minimises' },
-  'snr-gamma': { type: 'float', min: 0, ...PRESET, group: 'diffusion', help: 'min-SNR weights of mse and hybrid; 5 is usual, 0 is off' },
+  'snr-gamma': { type: 'float', min: 0, ...PRESET, before: 0, group: 'diffusion', help: 'min-SNR weights of mse and hybrid; 5 is usual, 0 is off' },
   'huber-delta': { type: 'float', min: 0, default: 1, group: 'diffusion', help: 'where the loss huber passes from squares to absolute values' },
   'time-sampling': { type: 'choice', choices: TIME_SAMPLINGS, default: 'uniform', group: 'diffusion', help: 'how t is drawn; importance: more often where the loss is large' },
 

@@ -27,7 +27,7 @@ export function withScheduler(settings: TrainSettings, given: ReadonlySet<string
   const taken: Partial<TrainSettings> = { predict: prediction, variance, timesteps: schedule.T, ...clipSettings(clipSample), timestepSpacing: spacing, stepsOffset, setAlphaToOne };
   if (!('name' in source)) {
     if (!given.has('schedule')) taken.betas = file;
-  } else if (!given.has('schedule')) {
+  } else if (!given.has('schedule') && settings.betas === null) {
     const { name, T, betaStart = 1e-4, betaEnd = 0.02, rescaleBetasZeroSnr = false } = source;
     // The file has the betas as they are; a flag that changes them or T speaks of 1,000 steps, unless it says that it does not.
     const scale = given.has('scaleBetas') ? settings.scaleBetas : ['timesteps', 'betaStart', 'betaEnd'].some((flag) => given.has(flag));
