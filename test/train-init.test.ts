@@ -51,6 +51,8 @@ test('a flag has the last word', () => {
   const other = settled('--schedule cosine', { trained_betas: [0.1, 0.2, 0.5] }).settings;
   assert.equal([other.schedule, other.betas, other.timesteps], ['cosine', null, 3]);
   assert.is(settled('--betas mine.json', { trained_betas: [0.1, 0.2] }).settings.betas, 'mine.json');
+  // Such betas are taken as they are: that the folder's were rescaled says nothing of them.
+  assert.not(settled('--betas mine.json', { prediction_type: 'v_prediction', rescale_betas_zero_snr: true }).settings.rescaleBetasZeroSnr);
 });
 
 test('how to sample is the folder\'s too, unless a flag says otherwise', () => {
