@@ -60,9 +60,10 @@ async function train(): Promise<number> {
   // A run that goes on has its model, and the settings that came with it, already.
   const initial = resumed || settings.init === null ? null : await loadModelFolder(modelPath(settings.init));
   if (initial) settings = withScheduler(settings, given, initial);
-  if (settings.betas !== null && given.has('timesteps')) throw new DdpmError('E-USAGE', `--timesteps does not go with --betas: there are as many as ${settings.betas} has betas.`);
   // A run that goes on has its betas in the checkpoint, wherever the file of its first start is now.
   const betas = settings.betas === null ? null : await readBetas(resumed && !given.has('betas') ? join(resumed.checkpoint.path, 'scheduler_config.json') : settings.betas);
+  // The config.json of a run with betas has both.
+  if (betas && given.has('timesteps') && settings.timesteps !== betas.length) throw new DdpmError('E-USAGE', `--timesteps does not go with --betas: there are as many as ${settings.betas} has betas.`);
   process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
   const { opened, tuning } = await openTuned(settings, resumed && !given.has('tuning') ? resumed.run.path : null);
   const code = await trainOn(opened, betas ? { ...settings, timesteps: betas.length } : settings, { given, betas, resumed, initial, tuning });
