@@ -2,6 +2,7 @@
 import * as assert from 'uvu/assert';
 import type { Kernel } from '../src/gpu/kernel.ts';
 import * as kernels from '../src/gpu/kernels.gen.ts';
+import { Tensor } from '../src/tensor.ts';
 import { check, CHECKS, compare, judge, whyNot } from '../src/web/site/checks.ts';
 import { functionIn } from '../src/web/site/source.ts';
 import { readFileSync } from 'node:fs';
@@ -31,5 +32,13 @@ for (const [name, { make }] of Object.entries(CHECKS))
       assert.not(judge([{ got: Float64Array.from(got, (v, i) => (i === at ? NaN : v)), want, off }]).ok, 'a value that nobody wrote');
     }
   });
+
+checks('what is allocated while checks wait for the device is not freed with them', async (engine) => {
+  const before = engine.memory().live, waiting = ['silu_forward', 'add_forward'].map((name) => check(engine, name)), mine = Tensor.from(engine, [3], Float32Array.of(1, 2, 3));
+  assert.equal((await Promise.all(waiting)).map(({ ok }) => ok), [true, true]);
+  assert.ok(engine.memory().live > before);
+  mine.free(); // throws where it was freed before
+  assert.is(engine.memory().live, before);
+});
 
 checks.run();

@@ -75,25 +75,25 @@ function room(engine: Engine, count: number, type: ElementType): Slice {
   return slice;
 }
 
-/** Runs a kernel on a case; every output with what it should be. All that is allocated is freed. */
+/** Runs a kernel on a case; every output with what it should be. All that is allocated is freed, before anything is waited for: what others allocate meanwhile is theirs. */
 export async function compare(engine: Engine, name: string, { grid, inputs, numbers, outputs, clock: tick = TICK }: Case): Promise<Compared[]> {
-  const kernel = KERNELS[name]!, scope = engine.openScope(false), slices: Record<string, Slice> = {}, clock = 'clock' in kernel.bindings ? new Clock(engine) : null;
-  clock?.set(tick);
+  const kernel = KERNELS[name]!, wanted = Object.entries(outputs) as [string, Wanted][], scope = engine.openScope(false), slices: Record<string, Slice> = {}, clock = 'clock' in kernel.bindings ? new Clock(engine) : null;
+  let reading: readonly Promise<Float32Array>[];
   try {
+    clock?.set(tick);
     for (const binding of Object.keys(kernel.bindings)) {
-      const given = inputs[binding], wanted = outputs[binding], type = kernel.f16?.includes(binding) ? 'f16' : 'f32';
-      slices[binding] = binding === 'clock' ? clock!.slice : given ? Tensor.from(engine, [given.length], given, type).slice : room(engine, wanted ? wanted.want.length * (wanted.pick ? 2 : 1) : 0, type);
+      const given = inputs[binding], result = outputs[binding], type = kernel.f16?.includes(binding) ? 'f16' : 'f32';
+      slices[binding] = binding === 'clock' ? clock!.slice : given ? Tensor.from(engine, [given.length], given, type).slice : room(engine, result ? result.want.length * (result.pick ? 2 : 1) : 0, type);
     }
     engine.run(kernel, grid, { ...numbers, ...slices } as never);
-    const compared: Compared[] = [];
-    for (const [binding, wanted] of Object.entries(outputs) as [string, Wanted][]) {
-      const { want, off, pick = (got) => got.subarray(0, want.length) } = wanted, floats = await engine.read(slices[binding]!);
-      compared.push({ got: pick(want instanceof Uint32Array ? new Uint32Array(floats.buffer) : floats), want, off: off === 0 ? new Float64Array(want.length) : off });
-    }
-    return compared;
+    reading = wanted.map(([binding]) => engine.read(slices[binding]!));
   } finally {
     engine.closeScope(scope);
   }
+  const read = await Promise.all(reading);
+  return wanted.map(([, { want, off, pick = (got: Float32Array | Uint32Array) => got.subarray(0, want.length) }], i) => ({
+    got: pick(want instanceof Uint32Array ? new Uint32Array(read[i]!.buffer) : read[i]!), want, off: off === 0 ? new Float64Array(want.length) : off,
+  }));
 }
 
 /** Runs one check, where the device can. */

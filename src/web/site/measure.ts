@@ -31,37 +31,26 @@ async function median(engine: Engine, run: () => void): Promise<number> {
   return times.sort((a, b) => a - b)[Math.floor(times.length / 2)]!;
 }
 
-/** Frees all that it allocates on the way. */
-async function line(engine: Engine, name: string, work: number, unit: string, make: () => () => void): Promise<BenchLine> {
-  const scope = engine.openScope(false);
+/** Times `run` on zeros of these shapes, and frees all of it. No scope is open while it waits: what others allocate meanwhile is theirs. */
+async function line(engine: Engine, name: string, work: number, unit: string, shapes: readonly (readonly number[])[], run: (...tensors: Tensor[]) => void): Promise<BenchLine> {
+  const tensors = shapes.map((shape) => Tensor.empty(engine, shape));
+  for (const { slice } of tensors) engine.clear(slice);
   try {
-    const ms = await median(engine, make());
+    const ms = await median(engine, () => engine.scope(() => run(...tensors)));
     return { name, ms, rate: `${Number((work / 1e6 / ms).toPrecision(3))} ${unit}` };
   } finally {
-    engine.closeScope(scope);
+    for (const tensor of tensors) tensor.free();
   }
 }
 
 export async function measure(engine: Engine): Promise<BenchLine[]> {
   const values = 1 << 22, M = 512, N = 4, H = 28, C = 64;
-  const empty = (shape: readonly number[]): Tensor => {
-    const tensor = Tensor.empty(engine, shape);
-    engine.clear(tensor.slice);
-    return tensor;
-  };
+  const operand = ({ slice }: Tensor) => ({ slice, ld: M, outer: 0, inner: 0 });
   const lines = [
-    await line(engine, 'add, 4 M values', 12 * values, 'GB/s', () => {
-      const [a, b, y] = [empty([values]), empty([values]), empty([values])];
-      return () => engine.run(k.add_forward, threads(values), { a: a.slice, b: b.slice, y: y.slice, N: 1, P: values, C: 1, per_image: 0 });
-    }),
-    await line(engine, `matmul ${M} × ${M} × ${M}`, 2 * M ** 3, 'GFLOP/s', () => {
-      const operand = () => ({ slice: empty([M * M]).slice, ld: M, outer: 0, inner: 0 }), [a, b, c] = [operand(), operand(), operand()];
-      return () => matmul(engine, M, M, M, a, b, c);
-    }),
-    await line(engine, `conv2d 3 × 3, ${N} × ${H} × ${H}, ${C} channels`, 2 * N * H * H * C * C * 9, 'GFLOP/s', () => {
-      const x = empty([N, H, H, C]), w = empty([3, 3, C, C]);
-      return () => engine.scope(() => void conv2d(x, w, null));
-    }),
+    await line(engine, 'add, 4 M values', 12 * values, 'GB/s', [[values], [values], [values]], (a, b, y) =>
+      engine.run(k.add_forward, threads(values), { a: a!.slice, b: b!.slice, y: y!.slice, N: 1, P: values, C: 1, per_image: 0 })),
+    await line(engine, `matmul ${M} × ${M} × ${M}`, 2 * M ** 3, 'GFLOP/s', [[M, M], [M, M], [M, M]], (a, b, c) => matmul(engine, M, M, M, operand(a!), operand(b!), operand(c!))),
+    await line(engine, `conv2d 3 × 3, ${N} × ${H} × ${H}, ${C} channels`, 2 * N * H * H * C * C * 9, 'GFLOP/s', [[N, H, H, C], [3, 3, C, C]], (x, w) => void conv2d(x!, w!, null)),
   ];
   const { pixels, count, height, width, channels } = makeShapes({ count: 64 }), steps = 8, batchSize = 8;
   const data = { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels), labels: null, classes: null };
