@@ -119,6 +119,8 @@ pages('a run from a file goes on in the tab, and its learning rate is changed wh
   await until(page, 'document.querySelector("#numbers dd").textContent === "0 / 400" && document.querySelector("#start").textContent === "Go on" && !document.querySelector("#start").disabled');
   await page.click('#start');
   await until(page, `${step} >= 2`);
+  await page.setInputFiles('#run-file', join(folder, 'run.safetensors'));
+  await until(page, '/E-USAGE.*a run is training/.test(document.body.innerText)');
   await page.click('summary:has-text("While it trains")');
   await page.fill('#rate', '0.00001');
   await page.click('#set-rate');
@@ -128,6 +130,7 @@ pages('a run from a file goes on in the tab, and its learning rate is changed wh
   const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]), saved = decodeRun(readFileSync(await download.path()), 'the run that was loaded');
   assert.equal([saved.lr, saved.settings.steps], [0.00001, 400]);
   assert.ok(saved.step >= 2 && saved.step < 400 && saved.losses.length === saved.step);
+  assert.is(download.suggestedFilename(), `run-step-${saved.step}.safetensors`);
   await done();
 });
 
@@ -296,6 +299,7 @@ pages('kernels are checked on the GPU of the browser, beside their twins', async
   await until(page, `document.querySelector("#checked").textContent === "${rest} of ${rest} agree with their float64 twins on this GPU; ${more} need what it does not have" || document.querySelector("[role=alert]")?.checkVisibility()`);
   assert.match(await page.innerText('#checked'), new RegExp(`^${rest} of ${rest} agree`));
   await page.click('a[href="#kernels/matmul_subgroup"]');
+  assert.equal(await page.locator('a[aria-current]').allInnerTexts(), ['Kernels', 'matmul_subgroup']);
   await page.click('#run-check');
   await until(page, 'document.querySelector("#result").innerText.startsWith("not run: needs subgroups of 8")');
   await page.click('nav a[href="#doctor"]');

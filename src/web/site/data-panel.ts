@@ -29,7 +29,7 @@ export class DataPanel {
   /** What was dropped or drawn, by source. */
   readonly #files = new Map<Source, TrainData>();
   #drawings: { readonly pixels: Uint8Array; readonly of: string }[] = [];
-  #onData: (data: TrainData | null) => void;
+  readonly #onData: (data: TrainData | null) => void;
   data: TrainData | null = null;
 
   constructor(message: Message, onData: (data: TrainData | null) => void) {
@@ -44,14 +44,21 @@ export class DataPanel {
           this.#files.delete('images');
           this.#files.delete('drawings');
         }
-        void this.#open();
+        this.#show();
       });
-    queueMicrotask(() => void this.#open()); // its owner is not ready before it has been made
+    queueMicrotask(() => this.#show()); // its owner is not ready before it has been made
   }
 
   get #image() {
     const side = Number(this.#size.value);
     return { height: side, width: side, channels: Number(this.#channels.value) };
+  }
+
+  #show(): void {
+    this.#open().catch((error) => {
+      this.#about.textContent = '';
+      this.#message.error(error);
+    });
   }
 
   async #open(): Promise<void> {
@@ -104,7 +111,7 @@ export class DataPanel {
     const [answer, labels] = await Promise.all([FASHION, FASHION_LABELS].map((file) => fetch(`data/${file}.gz`).catch(() => null)));
     if (this.#source.value !== 'fashion-mnist') return;
     if (!answer?.ok) {
-      this.#about.textContent = 'This server does not have it. Drop the file in.';
+      this.#about.textContent = 'This server does not have it. Drop its files in.';
       return;
     }
     let set = { ...((await readIdx(new Uint8Array(await answer.arrayBuffer()), FASHION)) as TrainData), name: 'fashion-mnist' };

@@ -16,7 +16,7 @@ export function doctorPage(client: Client): { element: HTMLElement } {
     ['features', device.features.join(', ')], ...Object.entries(device.limits).map(([name, value]): [string, string] => [name, value >= 2 ** 20 ? `${short(value / 2 ** 20)} Mi` : short(value)]),
   ];
   const bad = (): string[] => results.filter(({ ok, skipped }) => !ok && !skipped).map(({ kernel }) => kernel);
-  const verdict = (): string => (results.length === 0 ? '' : bad().length === 0 ? `${results.filter(({ skipped }) => !skipped).length} kernels agree with their float64 twins${results.some(({ skipped }) => skipped) ? `; ${results.filter(({ skipped }) => skipped).length} need subgroups of 8` : ''}` : `${bad().join(', ')} differ from their float64 twins: do not trust this device`);
+  const verdict = (): string => (results.length === 0 ? '' : bad().length === 0 ? `${results.filter(({ skipped }) => !skipped).length} kernels agree with their float64 twins${results.some(({ skipped }) => skipped) ? `; ${results.filter(({ skipped }) => skipped).length} need what this device was opened without` : ''}` : `${bad().join(', ')} differ from their float64 twins: do not trust this device`);
   const report = (): string => ['ddpm.wgsl doctor', new Date().toISOString().slice(0, 10), '', ...rows().map(([a, b]) => `${a}: ${b}`), '', verdict(), ...lines.map(({ name, ms, rate }) => `${name}: ${ms.toPrecision(3)} ms, ${rate}`)].join('\n');
 
   test.addEventListener('click', () => void busy(test, message, async () => {

@@ -26,7 +26,7 @@ function route(): void {
   fill(byId('page'), made.get(page)!.element);
   made.get(page)!.show?.(decodeURIComponent(rest));
   document.title = `${page[0]!.toUpperCase()}${page.slice(1)} · ddpm.wgsl`;
-  for (const link of document.querySelectorAll('nav a')) {
+  for (const link of document.querySelectorAll('.bar nav a')) {
     if (link.getAttribute('href') === `#${page}`) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }

@@ -9,12 +9,13 @@ export class Pad {
   readonly element: HTMLCanvasElement;
   readonly #ctx: CanvasRenderingContext2D;
   readonly #size: number;
+  readonly #background: string | null;
   #cursor = { x: 0.5, y: 0.5 };
 
   /** `background` is painted first; null is transparent, for a mask. */
   constructor(size: number, label: string, { width = 2.2, colour = '#fff', background = '#000' as string | null } = {}) {
     this.#size = size;
-    this.element = h('canvas', { width: size * FINER, height: size * FINER, tabIndex: 0, className: 'pad', role: 'img', aria: { label: `${label}; arrow keys move the pen, space draws` } });
+    this.element = h('canvas', { width: size * FINER, height: size * FINER, tabIndex: 0, className: 'pad', role: 'img', aria: { label: `${label}; arrow keys draw, with shift they move the pen alone, and space draws a point` } });
     this.#ctx = this.element.getContext('2d', { willReadFrequently: true })!;
     this.#background = background;
     this.clear();
@@ -41,8 +42,6 @@ export class Pad {
     this.element.addEventListener('keydown', (event) => this.#key(event));
   }
 
-  readonly #background: string | null;
-
   #key(event: KeyboardEvent): void {
     const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], ' ': [0, 0] }[event.key];
     if (!move) return;
@@ -59,7 +58,6 @@ export class Pad {
     this.#ctx.moveTo(from.x * width, from.y * height);
     this.#ctx.lineTo(to.x * width + 0.01, to.y * height);
     this.#ctx.stroke();
-    this.element.dispatchEvent(new Event('change'));
   }
 
   clear(): void {

@@ -15,6 +15,8 @@ const STEPS: Readonly<Record<SamplerName, number>> = { ddpm: 1000, ddim: 50, 'dp
 const KEPT = 120;
 
 interface Link {
+  /** Steps of the chain that lead to it. */
+  readonly done: number;
   readonly t: number;
   readonly x: Floats;
   readonly x0: Floats;
@@ -36,7 +38,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   const inpaint = h('div', { className: 'stack', style: 'gap: .5rem' });
 
   let model: ModelFacts | null = null, drawing = false;
-  let chain: Link[] = [], result: Floats | null = null, columns = 4;
+  let chain: Link[] = [], length = 0, result: Floats | null = null, columns = 4;
   /** An image of the last draw and a mask over it: what is brushed is drawn anew. */
   let brush: { readonly known: Floats; readonly pad: Pad } | null = null;
 
@@ -55,7 +57,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
     if (!link || !model) return;
     show(shownX, grid(link.x, size(), columns));
     show(shownX0, grid(link.x0, size(), columns));
-    at.textContent = `after step ${Number(scrub.value) + 1} of ${chain.length}, at t = ${short(link.t)}`;
+    at.textContent = `after step ${short(link.done)} of ${short(length)}, at t = ${short(link.t)}`;
   }
 
   async function load(name: string, weights: Uint8Array, config: string | null, scheduler: string | null): Promise<void> {
@@ -105,8 +107,8 @@ export function samplePage(client: Client): { element: HTMLElement } {
 
   function offerBrush(): void {
     const { height, width } = size();
-    if (height !== width) return;
-    const pick = h('button', { type: 'button', id: 'inpaint' }, brush ? 'Take the first image again' : 'Inpaint the first image');
+    if (height !== width || brush) return;
+    const pick = h('button', { type: 'button', id: 'inpaint' }, 'Inpaint the first image');
     pick.addEventListener('click', () => {
       const each = height * width * model!.shape[2], pad = new Pad(height, 'mask over the image', { width: 4, colour: 'rgba(255, 90, 60, 0.85)', background: null });
       brush = { known: result!.slice(0, each), pad };
@@ -119,7 +121,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
       clear.addEventListener('click', () => pad.clear());
       fill(inpaint, h('p', {}, 'Brush over what shall be drawn anew, then press Draw.'), h('div', { className: 'over', style: 'max-width: 280px' }, under, pad.element), field('Times over', resamples), h('div', { className: 'row' }, clear, off));
     });
-    if (!brush) fill(inpaint, pick);
+    fill(inpaint, pick);
   }
 
   draw.addEventListener('click', () => void busy(draw, message, drawNow).then(buttons));
@@ -134,7 +136,8 @@ export function samplePage(client: Client): { element: HTMLElement } {
     const every = Math.ceil(of / KEPT);
     if (done % every !== 0 && done !== of) return;
     const follow = Number(scrub.value) >= chain.length - 1;
-    chain.push({ t, x, x0 });
+    chain.push({ done, t, x, x0 });
+    length = of;
     scrub.max = String(chain.length - 1);
     if (follow) scrub.value = scrub.max;
     look();

@@ -1,7 +1,8 @@
 // Train in the tab: data and settings on the left, the run on the right.
 import type { Metrics } from '../../cli/train-loop.ts';
+import { DdpmError } from '../../errors.ts';
 import { Chart } from '../chart.ts';
-import { byId, fill, h, short } from '../dom.ts';
+import { fill, h, short } from '../dom.ts';
 import type { Client } from './client.ts';
 import { DataPanel } from './data-panel.ts';
 import type { RunFacts } from './messages.ts';
@@ -33,6 +34,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
   const samples = picture('samples', 'samples of the averaged weights'), seen = picture('xt', 'noisy images'), predicted = picture('x0', 'the images predicted from them');
   const drawn = h('select', { id: 'samples-class' }), guidance = number('samples-guidance', 1, { min: 0, max: 20, step: 0.5 });
   const sampling = h('div', { className: 'row', hidden: true }, h('label', {}, 'Class', drawn), h('label', {}, 'Guidance', guidance)), drawnOf = h('p', { className: 'faint', id: 'drawn-of' });
+  const levels = h('p', { className: 'faint', id: 'levels' }, 'Noisy images, and what the network sees in them');
   const rate = number('rate', 2e-3, { min: 0, step: 'any' }), setRate = button('set-rate', 'Set');
   const settingsCard = h(
     'section', { className: 'card' }, h('h2', {}, 'Settings'),
@@ -91,7 +93,8 @@ export function trainPage(client: Client): { element: HTMLElement } {
     savedAt = facts_.step;
     rate.value = String(facts_.lr);
     model.value = facts_.settings.model;
-    for (const [control, value] of [[steps, facts_.settings.steps], [batch, facts_.settings.batchSize], [lr, facts_.settings.lr], [T, facts_.settings.timesteps], [seed, facts_.settings.seed]] as const) control.value = String(value);
+    for (const [control, value] of [[steps, facts_.settings.steps], [batch, facts_.settings.batchSize], [lr, facts_.settings.lr], [T, facts_.settings.timesteps], [seed, facts_.settings.seed], [preview, facts_.settings.previewEvery]] as const) control.value = String(value);
+    flip.checked = facts_.settings.flip;
     byClass.checked = facts_.classes > 0;
     labelDropout.value = String(facts_.settings.labelDropout ?? 0.1);
     sampling.hidden = facts_.classes === 0;
@@ -150,7 +153,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
     }).then(buttons));
   drawNow.addEventListener('click', () => void busy(drawNow, message, () => client.call('samples', null)).then(buttons));
   lose.addEventListener('click', () => void client.call('lose', null));
-  saveFile.addEventListener('click', () => void busy(saveFile, message, async () => download(`run-step-${run!.step && x.at(-1)}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>)).then(buttons));
+  saveFile.addEventListener('click', () => void busy(saveFile, message, async () => download(`run-step-${x.at(-1) ?? 0}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>)).then(buttons));
   toDiffusers.addEventListener('click', () => void busy(toDiffusers, message, async () => {
     const { weights, config, scheduler } = await client.call('export', null);
     download('diffusion_pytorch_model.safetensors', weights as Uint8Array<ArrayBuffer>);
@@ -158,7 +161,8 @@ export function trainPage(client: Client): { element: HTMLElement } {
     download('scheduler_config.json', scheduler, 'application/json');
   }).then(buttons));
   const load = dropZone('run-file', 'Drop a saved run here to go on with it', '.safetensors', ([file]) => {
-    if (file)
+    if (phase === 'training') message.error(new DdpmError('E-USAGE', 'a run is training. Pause or stop it, then load the other.'));
+    else if (file)
       void busy(start, message, async () => {
         adopt(await client.call('start', { file: new Uint8Array(await file.arrayBuffer()), name: file.name, data: data.data as TrainData | null }));
         phase = run!.step >= run!.settings.steps ? 'done' : 'paused';
@@ -198,7 +202,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
     if (!run) return;
     show(seen, grid(p.xt, run.data, p.levels.length));
     show(predicted, grid(p.x0, run.data, p.levels.length));
-    byId('levels').textContent = `t = ${p.levels.join(', ')} of ${run.settings.timesteps}`;
+    levels.textContent = `t = ${p.levels.join(', ')} of ${run.settings.timesteps}`;
   });
 
   const element = h(
@@ -211,7 +215,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
       h(
         'div', { className: 'columns half' },
         h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'Samples'), samples, sampling, h('div', { className: 'row' }, drawNow), drawnOf, h('p', { className: 'faint' }, 'DDIM, 20 steps, averaged weights, always the same noise')),
-        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, predicted from x', h('sub', {}, 't')), h('div', { className: 'columns half' }, seen, predicted), h('p', { className: 'faint', id: 'levels' }, 'Noisy images, and what the network sees in them')),
+        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, predicted from x', h('sub', {}, 't')), h('div', { className: 'columns half' }, seen, predicted), levels),
       ),
       h('details', { className: 'card' }, h('summary', {}, 'While it trains'), h('div', { className: 'stack', style: 'margin-top: .6rem' },
         h('div', { className: 'row' }, h('label', {}, 'Learning rate', rate), setRate),

@@ -30,11 +30,11 @@ function tell<K extends keyof Events>(event: K, value: Events[K], transfer: Tran
 
 /** The device, opened when it is first needed and again after it was lost. */
 function device(): Promise<Opened> {
-  const opening = (opened ??= openDevice());
+  if (opened) return opened;
+  const opening = (opened = openDevice());
   opening.then(
     ({ device: it }) => void it.lost.then(() => {
-      if (opened === opening) opened = null;
-      run = model = null;
+      opened = run = model = null;
     }),
     () => (opened = null),
   );

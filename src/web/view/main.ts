@@ -14,7 +14,7 @@ interface Shown {
 }
 
 const CHARTS: readonly { column: Column; title: string; unit?: string; log?: boolean; exact?: boolean }[] = [
-  { column: 'loss', title: 'Loss', unit: 'mean squared error', log: true },
+  { column: 'loss', title: 'Loss', log: true },
   { column: 'grad_norm', title: 'Gradient norm', unit: 'before clipping', log: true },
   { column: 'images_per_s', title: 'Speed', unit: 'images a second' },
   { column: 'lr', title: 'Learning rate', exact: true },
@@ -247,7 +247,7 @@ async function open(): Promise<void> {
   show();
 }
 
-/** Adds the runs that are not here yet; false where there are none. */
+/** Adds the runs that are not here yet; whether there were any. */
 async function look(): Promise<boolean> {
   const runs = ((await (await fetch('api/runs')).json()) as Run[]).filter(({ id }) => !shown.some(({ run }) => run.id === id));
   for (const run of runs) add(run, visible().length < FIRST);
