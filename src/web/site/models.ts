@@ -1,4 +1,4 @@
-// The models that the page offers: two presets of the command line, and one that trains within a minute wherever WebGPU runs.
+// The models that the page offers: the networks of two presets of the command line, and one that trains within a minute wherever WebGPU runs.
 import { modelConfig } from '../../cli/presets.ts';
 import type { UNetFields } from '../../nn/config.ts';
 
