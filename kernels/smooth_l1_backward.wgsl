@@ -1,6 +1,6 @@
 // dpred[n,i] = deach[n] l'(pred[n,i] - goal[n,i]) / size in the first C of M channels, 0 in the rest; l'(d) = d / delta where |d| < delta, else the sign of d
-// One invocation computes the channels of one pixel, or of several, 64 workgroups.x apart: workgroups are counted in x over the pixels of an image, in y over the images.
-struct Dims { P: u32, C: u32, M: u32, delta: f32, accumulate: u32 }
+// One invocation computes the channels of one pixel, or of several, 64 workgroups.x and workgroups.y apart: workgroups are counted in x over the pixels of an image, in y over the images.
+struct Dims { N: u32, P: u32, C: u32, M: u32, delta: f32, accumulate: u32 }
 #import error_gradient
 @group(0) @binding(0) var<storage, read> pred: array<f32>;        // (N, P, M)
 @group(0) @binding(1) var<storage, read> goal: array<f32>;        // (N, P, C)
@@ -15,5 +15,5 @@ fn slope_of(d: f32) -> f32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count: vec3u) {
-  error_gradient(id.y, id.x, 64u * count.x);
+  for (var n = id.y; n < dims.N; n += count.y) { error_gradient(n, id.x, 64u * count.x); }
 }

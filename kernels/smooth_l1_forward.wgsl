@@ -1,6 +1,7 @@
 // each[n] = mean_i l(pred[n,i] - goal[n,i]), l(d) = d^2 / (2 delta) where |d| < delta, else |d| - delta / 2; delta = 0 is the absolute error (Girshick, 2015)
 // One workgroup sums one image's error over the first C of pred's M channels; the rest is for the variance.
-struct Dims { P: u32, C: u32, M: u32, delta: f32 }
+#import index
+struct Dims { N: u32, P: u32, C: u32, M: u32, delta: f32 }
 #import mean_error
 @group(0) @binding(0) var<storage, read> pred: array<f32>;       // (N, P, M)
 @group(0) @binding(1) var<storage, read> goal: array<f32>;       // (N, P, C)
@@ -14,7 +15,9 @@ fn error_of(d: f32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) li: u32) {
-  let mean = mean_error(workgroup.x, li);
-  if (li == 0u) { each[workgroup.x] = mean; }
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32) {
+  let n = workgroup_index(workgroup, count);
+  if (n >= dims.N) { return; }
+  let mean = mean_error(n, li);
+  if (li == 0u) { each[n] = mean; }
 }

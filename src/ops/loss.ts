@@ -1,5 +1,6 @@
 // Losses: of every image, (N), and their weighted mean. Where the prediction has more channels than the goal, the first ones count.
 import { record, threads } from '../autograd.ts';
+import { type Grid, grid } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { type Clip, clippedOutput } from './clip.ts';
@@ -12,14 +13,14 @@ function dimsOf(op: string, pred: Tensor, goal: Tensor): { N: number; P: number;
   return { N, P: goal.size / N / C, C, M };
 }
 
-/** Workgroups for the pixels of every image; where there are more than a dimension of the grid holds, an invocation takes several. */
-export const overPixels = ({ N, P }: { readonly N: number; readonly P: number }): readonly [number, number] => [Math.min(Math.ceil(P / 64), 65535), N];
+/** Workgroups for the pixels of every image, and for every image; where there are more than a dimension of the grid holds, an invocation takes several. */
+export const overPixels = ({ N, P }: { readonly N: number; readonly P: number }): Grid => [Math.min(Math.ceil(P / 64), 65535), Math.min(N, 65535)];
 
 /** mean((pred - goal)^2) of every image, (N). No gradient flows to goal. */
 export function squaredError(pred: Tensor, goal: Tensor): Tensor {
   const { engine } = pred, dims = dimsOf('squaredError', pred, goal);
   const each = Tensor.empty(engine, [dims.N]);
-  engine.run(k.mse_forward, [dims.N], { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
+  engine.run(k.mse_forward, grid(dims.N), { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
   return record(each, [pred], (deach, [dpred]) => {
     if (dpred) engine.run(k.mse_backward, overPixels(dims), { pred: pred.slice, goal: goal.slice, deach, dpred: dpred.slice, ...dims, accumulate: dpred.accumulate });
   });
@@ -29,7 +30,7 @@ export function squaredError(pred: Tensor, goal: Tensor): Tensor {
 export function smoothL1(pred: Tensor, goal: Tensor, delta: number): Tensor {
   const { engine } = pred, dims = { ...dimsOf('smoothL1', pred, goal), delta };
   const each = Tensor.empty(engine, [dims.N]);
-  engine.run(k.smooth_l1_forward, [dims.N], { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
+  engine.run(k.smooth_l1_forward, grid(dims.N), { pred: pred.slice, goal: goal.slice, each: each.slice, ...dims });
   return record(each, [pred], (deach, [dpred]) => {
     if (dpred) engine.run(k.smooth_l1_backward, overPixels(dims), { pred: pred.slice, goal: goal.slice, deach, dpred: dpred.slice, ...dims, accumulate: dpred.accumulate });
   });

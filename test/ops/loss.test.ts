@@ -21,7 +21,7 @@ function pair(N: number, P: number, C: number, M: number) {
   return { pred, goal, d: Float64Array.from(goal, (g, i) => pred[Math.floor(i / C) * M + (i % C)] - g) };
 }
 
-for (const [N, P, C, M] of [[1, 1, 1, 1], [3, 7, 1, 1], [5, 13, 3, 6], [70, 65, 1, 2], [2, 131, 2, 2]])
+for (const [N, P, C, M] of [[1, 1, 1, 1], [3, 7, 1, 1], [5, 13, 3, 6], [70, 65, 1, 2], [2, 131, 2, 2], [65_537, 1, 1, 1]])
   for (const [name, op, value, derivative] of [
     ['mse', squaredError, (d: number) => d * d, (d: number) => 2 * d],
     ['l1', (p: Tensor, g: Tensor) => smoothL1(p, g, 0), Math.abs, Math.sign],
@@ -41,14 +41,14 @@ for (const [N, P, C, M] of [[1, 1, 1, 1], [3, 7, 1, 1], [5, 13, 3, 6], [70, 65, 
       assertClose(gradients[0], want, { atol: bound(5, want.map(Math.abs)), what: 'dpred' });
     });
 
-simple('the gradients add where asked, and an invocation takes several pixels where workgroups are few', async (engine) => {
+simple('the gradients add where asked, and an invocation takes several pixels, and images, where workgroups are few', async (engine) => {
   const [N, P, C, M] = [2, 133, 1, 2], { pred, goal, d } = pair(N, P, C, M), before = random(N * P * M, 5), deach = Float32Array.of(3, -2);
   const inputs = { pred: upload(engine, [N, P, M], pred).slice, goal: upload(engine, [N, P, C], goal).slice, deach: upload(engine, [N], deach).slice };
-  const dims = { P, C, M, accumulate: 1 };
+  const dims = { N, P, C, M, accumulate: 1 };
   for (const name of ['mse', 'huber']) {
     const out = destination(engine, [N, P, M], before);
-    if (name === 'mse') engine.run(k.mse_backward, [1, N], { ...inputs, dpred: out.slice, ...dims });
-    else engine.run(k.smooth_l1_backward, [1, N], { ...inputs, dpred: out.slice, ...dims, delta: 0.7 });
+    if (name === 'mse') engine.run(k.mse_backward, [1, 1], { ...inputs, dpred: out.slice, ...dims });
+    else engine.run(k.smooth_l1_backward, [1, 1], { ...inputs, dpred: out.slice, ...dims, delta: 0.7 });
     const added = before.map((_, i) => (i % M ? 0 : (deach[Math.floor(i / M / P)] * (name === 'mse' ? 2 * d[i / M] : twin.smoothL1Derivative(d[i / M], 0.7))) / P));
     assertClose(await out.read(), before.map((v, i) => v + added[i]), { atol: bound(5, before.map((v, i) => Math.abs(v) + Math.abs(added[i]))), what: name });
   }

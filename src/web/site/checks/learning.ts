@@ -17,11 +17,11 @@ function pair() {
 function errorOf(f: (d: number) => number) {
   const { pred, goal } = pair(), want = loss.errorOfEach(pred, goal, N, C, M, f);
   // A difference rounds by half a unit of itself; nothing cancels in the sum.
-  return { shape: `(${N}, ${P}, ${C} of ${M})`, grid: [N] as const, inputs: { pred, goal }, numbers: { P, C, M, delta: DELTA }, outputs: { each: { want, off: bound(P * C + 3, want) } } };
+  return { shape: `(${N}, ${P}, ${C} of ${M})`, grid: [N] as const, inputs: { pred, goal }, numbers: { N, P, C, M, delta: DELTA }, outputs: { each: { want, off: bound(P * C + 3, want) } } };
 }
 function gradientOf(derivative: (d: number) => number) {
   const { pred, goal, deach } = pair(), want = loss.errorGradient(pred, goal, deach, C, M, derivative);
-  return { shape: `(${N}, ${P}, ${C} of ${M})`, grid: overPixels({ N, P }), inputs: { pred, goal, deach }, numbers: { P, C, M, delta: DELTA, accumulate: 0 }, outputs: { dpred: { want, off: bound(5, abs(want)) } } };
+  return { shape: `(${N}, ${P}, ${C} of ${M})`, grid: overPixels({ N, P }), inputs: { pred, goal, deach }, numbers: { N, P, C, M, delta: DELTA, accumulate: 0 }, outputs: { dpred: { want, off: bound(5, abs(want)) } } };
 }
 
 const images = 70, K = 4;
