@@ -8,10 +8,11 @@ import { cast } from '../../src/ops/cast.ts';
 import { conv2d } from '../../src/ops/conv2d.ts';
 import { groupNorm } from '../../src/ops/group_norm.ts';
 import { add, dropout, silu, upsample } from '../../src/ops/pointwise.ts';
+import { openEngine } from '../../src/node.ts';
 import { takePrecision, usePrecision } from '../../src/ops/precision.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
-import { assertError, clockAt, differentiate, gpu, gpuSuite, random, upload } from '../helpers/gpu.ts';
+import { assertError, clockAt, differentiate, gpu, gpuSuite, openOptions, random, upload } from '../helpers/gpu.ts';
 import { emulating } from '../helpers/subgroup_matrix.ts';
 import { groupNormErrors } from '../ref/accuracy.ts';
 import * as attend from '../ref/attention.ts';
@@ -179,6 +180,21 @@ for (const [N, T, C, heads] of [[2, 7, 8, 2], [1, 33, 12, 1]] as const)
     const size = Math.sqrt(o.reduce((sum, x) => sum + x * x, 0) / o.length);
     assert.ok(off.o.every((x) => x < 0.1 * size), 'the tolerance is one of roundings');
   }));
+
+stored('a kernel that does not compile is named, and float32 activations go on', async () => {
+  const { engine, close } = await openEngine({ ...openOptions, precision: 'f16' }), right = k.cast_f16.wgsl;
+  Object.assign(engine, { deviceClass: 'gpu' });
+  Object.assign(k.cast_f16, { wgsl: right.replace('fn main', 'fn other') });
+  try {
+    const warnings = await usePrecision(engine, 'f16');
+    assert.is(warnings.length, 1, warnings.join('\n'));
+    assert.match(warnings[0], /^activations stay float32 on this device: kernels\/cast_f16\.wgsl did not compile/);
+    assert.equal([...(await cast(put(engine, [3], Float32Array.of(1, 2, 3)), 'f32').read())], [1, 2, 3], 'the engine is whole');
+  } finally {
+    Object.assign(k.cast_f16, { wgsl: right });
+    await close();
+  }
+});
 
 stored('it is used on a GPU alone, after a self-test that finds a kernel that is wrong', async (engine) => {
   assert.is(engine.storage, 'f16');
