@@ -220,7 +220,7 @@ export class Tape {
 }
 
 /** What a part of `whole` is in another slice of its size. */
-const rangeOf = (part: Slice, whole: Slice, other: Slice): Slice => ({ buffer: other.buffer, offset: other.offset + part.offset - whole.offset, bytes: part.bytes, type: part.type ?? 'f32' });
+const rangeOf = (part: Slice, whole: Slice, other: Slice): Slice => ({ ...part, buffer: other.buffer, offset: other.offset + part.offset - whole.offset });
 
 /** Runs fn with nothing recorded, and frees what it made but its result: no gradient flows through that. */
 export function noGrad<T>(engine: Engine, fn: () => T): T {

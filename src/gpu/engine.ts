@@ -246,13 +246,13 @@ export class Engine {
     this.#record(() => ({ kind: 'clear', slice: this.#placed(slice) }));
   }
 
-  /** Bytes from the host to the start of a slice, in the order of the calls. E-SHAPE where they are more than it holds, E-ENGINE inside a capture. */
+  /** Bytes from the host to the start of a slice, with zeros up to a whole word of four, in the order of the calls. E-SHAPE where they are more than it holds, E-ENGINE inside a capture. */
   write(to: Slice, data: Float32Array | Uint32Array | Int32Array | Uint16Array | Uint8Array): void {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'write() inside capture(): a plan holds commands only. Write before or after, into a buffer that the plan reads.');
     if (data.byteLength > to.bytes) throw new DdpmError('E-SHAPE', `write of ${data.byteLength} bytes into ${to.bytes} bytes.`);
     this.flush();
     let bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
-    // An odd count of float16 numbers: WebGPU writes whole words.
+    // WebGPU writes whole words.
     if (bytes.length % 4) {
       const whole = new Uint8Array(words(bytes.length));
       whole.set(bytes);

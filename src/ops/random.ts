@@ -64,13 +64,7 @@ export class DeviceImages {
       throw new DdpmError('E-LIMIT', `${data.count} images of ${size} bytes need more than two bindings of ${engine.device.limits.maxStorageBufferBindingSize} bytes on this device. Use --limit ${2 * limit}.`);
     const upload = (pixels: Uint8Array): Slice => {
       const slice = engine.allocate(Math.max(16, Math.ceil(pixels.length / 4) * 4));
-      const whole = pixels.length - (pixels.length % 4);
-      engine.write(slice, pixels.subarray(0, whole));
-      if (whole < pixels.length) {
-        const rest = new Uint8Array(4);
-        rest.set(pixels.subarray(whole));
-        engine.write({ ...slice, offset: slice.offset + whole, bytes: 4 }, rest);
-      }
+      engine.write(slice, pixels);
       return slice;
     };
     this.#parts = [upload(data.pixels.subarray(0, this.#split * size)), upload(data.pixels.subarray(this.#split * size))];
