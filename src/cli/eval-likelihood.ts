@@ -38,7 +38,7 @@ export interface LikelihoodSettings {
 
 /** Measures `n` images of the data, from the first. The batches are as even as they can be, since a plan has one size. */
 export async function measureLikelihood({ unet, diffusion, model }: PlacedModel, data: Dataset, { n, seed, batchSize, split, timesteps = null }: LikelihoodSettings): Promise<Measurement> {
-  const { height, width, channels, pixels } = data, size = height * width * channels, count = Math.min(n, data.count), { T } = timesteps ? { T: timesteps.length } : diffusion;
+  const { height, width, channels, pixels } = data, size = height * width * channels, count = Math.min(n, data.count), T = timesteps?.length ?? diffusion.T;
   const { clipSample } = model.scheduler, own = imageChannels(unet, diffusion), forward = forwardOf(unet, own), rows = classRows(unet);
   if (channels !== own) throw new DdpmError('E-SHAPE', `the model takes ${own} channels, and the images of ${data.name} have ${channels}. Choose others with --data.`);
   const odd = rows && data.labels ? data.labels.subarray(0, count).findIndex((label) => label >= rows) : -1;

@@ -93,11 +93,8 @@ export function withSampling<O extends SamplerOptions>(options: O, { schedule, c
   return { ...full, stepsOffset: Math.min(stepsOffset, schedule.T - 1 - visitedTimesteps(schedule, full)[0]!) };
 }
 
-/** Fields with one value that is implemented, and those that change nothing here. */
-const ONLY: Readonly<Record<string, readonly unknown[]>> = {
-  _class_name: ['DDPMScheduler', 'DDIMScheduler', 'PNDMScheduler'],
-};
-/** The first belongs to a sampler that is not here, the other has no meaning any more. */
+const CLASSES = ['DDPMScheduler', 'DDIMScheduler', 'PNDMScheduler'];
+/** Fields that change nothing here: the first belongs to a sampler that is not here, the other has no meaning any more. */
 const IGNORED = ['skip_prk_steps', 'tensor_format'];
 /** Variances that diffusers has and cannot be taken here, and why. */
 const OTHER_VARIANCES: Readonly<Record<string, string>> = {
@@ -133,7 +130,7 @@ export function readScheduler(fields: UNetFields, name = SCHEDULER): Scheduler {
   const flag = (field: string, usual: boolean): boolean => take(field, usual, (v) => typeof v === 'boolean', 'it is true or false');
 
   const usual = fields['_class_name'] === 'PNDMScheduler' ? { ...DEFAULTS, ...PNDM } : DEFAULTS;
-  for (const [field, values] of Object.entries(ONLY)) oneOf(field, values);
+  oneOf('_class_name', CLASSES);
   // What begins with _ is diffusers' own, such as its version.
   for (const field of left.keys()) if (field.startsWith('_') || IGNORED.includes(field)) left.delete(field);
   const T = number('num_train_timesteps', 1000), betaStart = number('beta_start', 1e-4), betaEnd = number('beta_end', 0.02);
