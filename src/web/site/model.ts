@@ -31,16 +31,17 @@ export class Model {
   constructor(engine: Engine, { name, weights, config, scheduler }: ModelFiles) {
     const run = config === null ? runIn(weights, name) : null;
     const unet = new UNet(run ? configOf(run.settings.model, run.data, classesIn(run.settings, { labels: run.labels, classes: run.data.classes })) : parseConfig(config!, 'config.json'), { dropout: 0 });
+    const { sample_size: size } = unet.config;
+    if (size === null) throw new DdpmError('E-MODEL', 'config.json has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32.');
     const tensors: NamedTensors = run ? run.tensors.ema : readModel(weights, name);
     this.engine = engine;
     this.#unet = unet;
     this.scheduler = readScheduler(scheduler === null ? {} : parseConfig(scheduler, 'scheduler_config.json'));
+    const channels = imageChannels(unet, this.scheduler);
     const schedule = run ? makeSchedule({ name: 'linear', T: run.settings.timesteps }) : this.scheduler.schedule;
     this.#parameters = Parameters.place(engine, unet, { training: false, initial: false });
     this.#parameters.write('values', tensors, name);
     this.#diffusion = new GaussianDiffusion(engine, schedule, this.scheduler);
-    const { sample_size: size } = unet.config, channels = imageChannels(unet, this.scheduler);
-    if (size === null) throw new DdpmError('E-MODEL', 'config.json has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32.');
     this.facts = { name, parameters: this.#parameters.count, shape: typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels], T: schedule.T, classes: classRows(unet), classNames: run ? run.data.classes : readClassNames(weights, name) };
   }
 

@@ -158,11 +158,11 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
     return null;
   },
   model: async (files) => {
-    const { engine } = await device();
-    await model?.destroy();
-    model = null;
-    model = new Model(engine, files);
-    return model.facts;
+    // The model that is there stays where the files of another are no good.
+    const { engine } = await device(), next = new Model(engine, files), old = model;
+    model = next;
+    await old?.destroy();
+    return next.facts;
   },
   draw: async (request) => {
     if (!model) throw new DdpmError('E-USAGE', 'there is no model yet: give weights first.');
