@@ -199,6 +199,7 @@ flags('--help wins over mistakes, and shows every setting once, with groups and 
   for (const name of Object.keys(TRAIN)) assert.is(help.split('\n').filter((l) => new RegExp(`^  --${name}( |$)`).test(l)).length, 1, name);
   assert.match(help, /--seed N .*\(0\)/);
   assert.match(help, /--steps N .*\(by preset\)/);
+  assert.match(help, /--scale-betas .*\(on; --no-scale-betas\)/);
   assert.match(help, /\noptimiser\n/);
   for (const line of `${help}\n${helpText(SAMPLE, sample)}`.split('\n')) assert.ok(line.length <= 120, line);
   assert.match(helpText(SAMPLE, sample), /^npm run sample -- RUN \[flags\]/);

@@ -193,6 +193,8 @@ cli('sample: what it cannot do, it says', async () => {
     [`${run('a')} --from 1 --invert 2`, 2, 'E-USAGE', 'one at a time'],
     [`${run('a')} --strength 0.5`, 2, 'E-USAGE', '--strength goes with --from and --interpolate.'],
     [`${run('a')} --invert 1 --raw x.safetensors`, 2, 'E-USAGE', '--raw goes with a plain grid of images, not with --invert'],
+    [`${run('a')} --out x.jpg`, 2, 'E-USAGE', 'should end in .png'],
+    [`${run('a')} --trajectory x.gif`, 2, 'E-USAGE', '.apng or .png'],
     [`${run('a')} --inpaint 1`, 2, 'E-USAGE', '--mask 0,0,14,28'],
     [`${run('a')} --interpolate 1,2,3`, 2, 'E-USAGE', 'it got 3'],
     [`${run('a')} --figure mean-only --sampler heun`, 2, 'E-USAGE', 'heun has none'],

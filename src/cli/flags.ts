@@ -293,7 +293,7 @@ function placeholder(s: Setting): string {
 }
 
 function defaultNote(name: string, s: Setting): string {
-  if (s.type === 'bool') return s.default === null ? ` (${s.unset}; --no-${name})` : '';
+  if (s.type === 'bool') return s.default === false ? '' : ` (${s.default === null ? s.unset : 'on'}; --no-${name})`;
   return ` (${s.default ?? s.unset ?? 'none'})`;
 }
 

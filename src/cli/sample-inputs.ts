@@ -85,7 +85,7 @@ async function readPng(name: string, flag: string): Promise<Picture> {
     return decodePng(await readFileOr(name), name);
   } catch (error) {
     if (!(error instanceof DdpmError)) throw error;
-    throw new DdpmError(error.code, `${error.message} (${flag} takes PNG files, or numbers of images in the data set.)`, { cause: error });
+    throw new DdpmError(error.code, `${error.message.replace(/\.$/, '')}. ${flag} takes ${flag === '--mask' ? 'a PNG file or a box x,y,width,height' : 'PNG files, or numbers of images in the data set'}.`, { cause: error });
   }
 }
 

@@ -73,7 +73,7 @@ async function written(name: string, { settings, given }: Ready, picture: Promis
   return [['picture', path]];
 }
 
-/** @throws DdpmError E-USAGE for two tasks at once, or a flag that the task does not know */
+/** @throws DdpmError E-USAGE for two tasks at once, a flag that the task does not know, or a file name of another format */
 function taskOf(settings: SampleSettings, given: ReadonlySet<string>): Task | null {
   const tasks = TASKS.filter((each) => settings[each] !== null);
   if (tasks.length > 1) throw new DdpmError('E-USAGE', `--${tasks[0]} and --${tasks[1]} are two pictures: ask for one at a time.`);
@@ -82,6 +82,9 @@ function taskOf(settings: SampleSettings, given: ReadonlySet<string>): Task | nu
     if (!given.has(setting) || belongs.includes(task)) continue;
     const owners = belongs.filter((each) => each !== null).map((each) => `--${each}`);
     throw new DdpmError('E-USAGE', owners.length ? `${flag} goes with ${owners.join(' and ')}${task === null ? '' : `, not with --${task}`}.` : `${flag} goes with a plain grid of images, not with --${task}.`);
+  }
+  for (const [flag, path, kinds] of [['--out', settings.out, /\.png$/i], ['--trajectory', settings.trajectory ?? '.apng', /\.a?png$/i]] as const) {
+    if (!kinds.test(path)) throw new DdpmError('E-USAGE', `${flag} ${path}: a PNG is all that is written, so its name should end in ${flag === '--out' ? '.png' : '.apng or .png'}.`);
   }
   return task;
 }
