@@ -394,6 +394,8 @@ runs('--overwrite deletes only runs', () =>
     await refuses('E-FILE', () => RunFolder.create(join(out, 'file'), 'a', files), 'Cannot make the run folder');
     mkdirSync(join(out, 'empty'));
     assert.ok(isRun((await RunFolder.create(out, 'empty', files)).path));
+    await RunFolder.create(out, 'my run', files);
+    await refuses('E-FILE', () => RunFolder.create(out, 'my run', files), `--resume '${join(out, 'my run')}'`);
     for (const name of ['', '.', '..', 'a/b', '../x']) await refuses('E-USAGE', () => RunFolder.create(out, name, { ...files, overwrite: true }), 'not the name of a folder');
   }));
 

@@ -7,6 +7,7 @@ import { basename, dirname, join, relative, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
 import { writeAtomic } from '../io/files.ts';
 import { typedAlone } from '../typed.ts';
+import { quoted } from './command.ts';
 
 /** Marks the config.json of a run, so that it is never taken for a model's config.json; the value is the version of the layout. */
 const MARK = 'ddpm.wgsl';
@@ -43,7 +44,7 @@ export class RunFolder {
       if (!overwrite) {
         throw new DdpmError(
           'E-FILE',
-          `${path} is there already, and a run is never written over by itself. Go on with it: --resume ${path}. ` +
+          `${path} is there already, and a run is never written over by itself. Go on with it: --resume ${quoted(path)}. ` +
             'Start it again from nothing: --overwrite. Or choose another --name.',
         );
       }
