@@ -147,7 +147,7 @@ export const TRAIN = {
   'sample-max-value': { type: 'float', min: 1, default: 1, group: 'diffusion', help: 'thresholding: the most that the quantile counts as' },
   'timestep-spacing': { type: 'choice', choices: SPACINGS, default: 'leading', group: 'diffusion', help: 'timesteps that ddpm and ddim visit, unless told otherwise' },
   'steps-offset': { type: 'int', min: 0, default: 0, group: 'diffusion', help: 'added to the timesteps of leading spacing' },
-  'set-alpha-to-one': { type: 'bool', default: true, group: 'diffusion', help: 'the last step of ddim leads to x_0, not to the noise of t = 0' },
+  'set-alpha-to-one': { type: 'bool', default: true, group: 'diffusion', help: "ddim's last step leads to x_0, not to the noise of t = 0" },
   loss: { type: 'choice', choices: LOSSES, default: null, unset: 'mse, or hybrid where the variance is learned', group: 'diffusion', help: 'what training minimises' },
   'snr-gamma': { type: 'float', min: 0, ...PRESET, before: 0, group: 'diffusion', help: 'min-SNR weights of mse and hybrid; 5 is usual, 0 is off' },
   'huber-delta': { type: 'float', min: 0, default: 1, group: 'diffusion', help: 'where the loss huber passes from squares to absolute values' },
