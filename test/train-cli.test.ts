@@ -223,6 +223,7 @@ cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does
   ended(await start('train', `--resume ${run('c')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
   assert.equal(metrics('c').map((l) => l['step']), Array.from({ length: step + 2 }, (_, i) => i + 1));
   ended(await start('train', `--resume ${run('c')}`), 2, `has done its ${step + 2} steps`, '--steps');
+  ended(await start('train', `--resume ${run('c')} --predict x0 --dry-run`), 0, '--predict was v and is x0: the weights of the checkpoint have learnt something else');
 });
 
 for (const npm of [false, true])

@@ -19,9 +19,15 @@ export function softwareWarning({ info }: OpenedEngine, { preset }: ResolvedSett
 }
 
 export function trainLine(s: ResolvedSettings, images: number): string {
-  const epochs = ((s.steps * s.batchSize) / images).toPrecision(3);
+  const times = (s.steps * s.batchSize) / images, epochs = times < 1000 ? times.toPrecision(3) : Math.round(times);
   const rate = `lr ${s.lr} (warm-up ${s.warmup}, ${s.lrSchedule})`;
   return `batch ${s.batchSize}, ${rate}, clip ${s.gradClip || 'off'}, ema ${s.ema}, seed ${s.seed}, ${s.steps} steps = ${epochs} epochs`;
+}
+
+/** What a run that goes on was trained for and is not any longer, or nothing. */
+export function changedAims(before: Readonly<Record<string, unknown>>, now: ResolvedSettings): string {
+  const changed = (['predict', 'schedule', 'timesteps'] as const).filter((name) => (before[name] ?? null) !== null && before[name] !== now[name]);
+  return changed.map((name) => `--${name} was ${before[name]} and is ${now[name]}`).join(', ');
 }
 
 /** Bytes on the device by what they hold. */

@@ -28,7 +28,7 @@ import { Progress } from './progress.ts';
 import { type Checkpoint, describeEnvironment, freeRunName, RunFolder } from './run-folder.ts';
 import { modelPath } from './sampling.ts';
 import { TRAIN, type TrainSettings } from './settings.ts';
-import { memoryLine, memoryParts, modelLine, softwareWarning, trainLine } from './train-header.ts';
+import { changedAims, memoryLine, memoryParts, modelLine, softwareWarning, trainLine } from './train-header.ts';
 import { checkModel, describeScheduler, withScheduler } from './train-init.ts';
 import { trainLoop } from './train-loop.ts';
 import { SampleGrids } from './train-samples.ts';
@@ -113,6 +113,8 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   say('model', modelLine(settings, unet, { source: settings.init ?? settings.preset, classes, count: parameters.count }));
   if (initial) say('init', describeScheduler(given, initial));
   say('schedule', diffusionLine(settings, training.lossName));
+  const aims = resumed ? changedAims(resumed.run.config(), settings) : '';
+  if (aims) say('warning', `${aims}: the weights of the checkpoint have learnt something else, and the loss begins high`);
   say('train', trainLine(settings, data.count));
   const tuned = describeTuning(engine.choices, tuning), refused = describeRefused(engine.choices);
   if (tuned) say('tuned', tuned);
