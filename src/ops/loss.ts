@@ -65,6 +65,7 @@ export function variationalBound({ t, coef, output, x0, xt }: BoundInputs, { cli
   const vlb = Tensor.empty(engine, [N]);
   const clipped = clippedOutput(clip, { coef, x: xt, output });
   engine.run(k.vlb_forward, [N], { ...inputs, output: clipped.output.slice, vlb: vlb.slice, ...dims, clip: clipped.range });
+  if (clipped.output !== output) clipped.output.free();
   return clip ? vlb : record(vlb, [output], (dvlb, [doutput]) => {
     if (doutput) engine.run(k.vlb_backward, threads(x0.size), { ...inputs, dvlb, doutput: doutput.slice, N, ...dims, fixed: Number(fixedMean), accumulate: doutput.accumulate });
   });

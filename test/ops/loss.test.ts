@@ -135,6 +135,16 @@ const CASES: readonly [readonly number[], number, number, diffusion.Prediction, 
   [[999, 0, 1], 11, 2, 'x0', 'fixed_large'],
   [[0, 7, 100, 800], 33, 1, 'mu', 'learned'],
 ];
+vlb('with dynamic thresholding it leaves nothing more behind than without', (engine) => {
+  const inputs = tensorsOf(engine, makeCase([0, 3], 65, 3, 'eps', 'fixed_small'));
+  const left = [true, { ratio: 0.9, max: 2 }].map((clip) => {
+    const { live } = engine.memory();
+    variationalBound(inputs, { clip });
+    return engine.memory().live - live;
+  });
+  assert.is(left[1], left[0]);
+});
+
 for (const [t, P, C, prediction, variance] of CASES) {
   const what = `${prediction}, ${variance}, t = ${t.join(', ')}, ${P} pixels of ${C}`;
   vlb(`${what}: the bound`, async (engine) => {
