@@ -88,7 +88,6 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   // What a dry run says is counted; nothing is allocated, however large the model and the batch.
   const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth, opened.info, opened.device.features), { choices: tuning.choices }) : opened.engine;
   if (asked.dryRun) takePrecision(engine, opened.engine);
-  for (const kernel of opened.engine.half) engine.half.add(kernel);
   const data = await loadDataset(asked.data, { ...(asked.limit !== null && { limit: asked.limit }), ...readingOptions(asked), say: (text) => say('data', text) });
   const settings = resolveSettings(asked, { software, flip: data.flip });
   if (software) say('warning', softwareWarning(opened, settings));
