@@ -97,7 +97,7 @@ async function measure(opened: OpenedEngine, items: readonly Item[], { all, mode
   }
   process.stdout.write(`\n${changed.length} of ${results.length} shapes get another kernel than by default (${((performance.now() - start) / 1000).toFixed(0)} s)\n`);
   if (steps) for (const [name, { before, after, least, ratio }] of Object.entries(steps)) process.stdout.write(`${name.padEnd(7)} step  ${before.toFixed(1)} ms before (least ${least[0].toFixed(1)}), ${after.toFixed(1)} ms after (least ${least[1].toFixed(1)}): ${(1 / ratio).toFixed(2)}x\n`);
-  process.stdout.write(worse ? `the whole training step is slower so: ${before ? 'the choices are those of before again' : 'none of it is kept'}\n` : `written  ${path}\n`);
+  process.stdout.write(worse ? `the whole training step is slower so: ${before ? 'the choices are those of before again' : 'none of it is kept'}\n` : results.length > 0 ? `written  ${path}\n` : '');
 }
 
 /** What was measured before with the same kernels, for other shapes. */

@@ -9,7 +9,7 @@ import { configFields, type UNetFields } from '../nn/config.ts';
 import type { NamedTensors, Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
 import { readFileOr, writeAtomic } from './files.ts';
-import { modelFile, type ModelTensor, parseConfig, readClassNames, readModel } from './model.ts';
+import { modelFile, type ModelTensor, parseConfig, readClassNames, readModel, withOldNorm } from './model.ts';
 import { safetensorsChunks, type TensorToWrite } from './safetensors.ts';
 import { readScheduler, type Scheduler, SCHEDULER, schedulerConfig, type SchedulerFields } from './scheduler.ts';
 
@@ -174,13 +174,4 @@ export async function loadModelFolder(path: string, { weights = 'ema' as 'ema' |
     scheduler: readScheduler(schedulerFile ? await readJson(schedulerFile) : {}, schedulerFile ?? SCHEDULER),
     schedulerFile,
   };
-}
-
-/**
- * The attention in the middle had a norm whatever the time embedding did until diffusers 0.17, and no field said so: where the file has one that today's
- * config would not, the field is filled in.
- */
-function withOldNorm(config: UNetFields, tensors: ReadonlyMap<string, ModelTensor>): UNetFields {
-  const { resnet_time_scale_shift: shift, attn_norm_num_groups: own, norm_num_groups: groups = 32 } = config;
-  return shift === 'scale_shift' && (own ?? null) === null && tensors.has('mid_block.attentions.0.group_norm.weight') ? { ...config, attn_norm_num_groups: groups } : config;
 }

@@ -67,3 +67,12 @@ export function readClassNames(bytes: Uint8Array, name: string): readonly string
     return null; // of another program, whatever it means by it
   }
 }
+
+/**
+ * The attention in the middle had a norm whatever the time embedding did until diffusers 0.17, and no field said so: where the file has one that today's
+ * config would not, the field is filled in.
+ */
+export function withOldNorm(config: UNetFields, tensors: ReadonlyMap<string, unknown>): UNetFields {
+  const { resnet_time_scale_shift: shift, attn_norm_num_groups: own, norm_num_groups: groups = 32 } = config;
+  return shift === 'scale_shift' && (own ?? null) === null && tensors.has('mid_block.attentions.0.group_norm.weight') ? { ...config, attn_norm_num_groups: groups } : config;
+}

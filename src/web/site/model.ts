@@ -7,7 +7,7 @@ import { inpaint } from '../../diffusion/uses/inpaint.ts';
 import { slerp } from '../../diffusion/uses/interpolate.ts';
 import { DdpmError } from '../../errors.ts';
 import type { Engine } from '../../gpu/engine.ts';
-import { parseConfig, readClassNames, readModel } from '../../io/model.ts';
+import { parseConfig, readClassNames, readModel, withOldNorm } from '../../io/model.ts';
 import { readSafetensors } from '../../io/safetensors.ts';
 import { readScheduler, type Scheduler, withSampling } from '../../io/scheduler.ts';
 import { type NamedTensors, Parameters } from '../../nn/parameters.ts';
@@ -30,10 +30,10 @@ export class Model {
   /** @throws DdpmError E-FILE, E-MODEL: the files are damaged, or do not belong together */
   constructor(engine: Engine, { name, weights, config, scheduler }: ModelFiles) {
     const run = config === null ? runIn(weights, name) : null;
-    const unet = new UNet(run ? configOf(run.settings.model, run.data, classesIn(run.settings, { labels: run.labels, classes: run.data.classes })) : parseConfig(config!, 'config.json'), { dropout: 0 });
+    const tensors: NamedTensors = run ? run.tensors.ema : readModel(weights, name);
+    const unet = new UNet(run ? configOf(run.settings.model, run.data, classesIn(run.settings, { labels: run.labels, classes: run.data.classes })) : withOldNorm(parseConfig(config!, 'config.json'), tensors), { dropout: 0 });
     const { sample_size: size } = unet.config;
     if (size === null) throw new DdpmError('E-MODEL', 'config.json has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32.');
-    const tensors: NamedTensors = run ? run.tensors.ema : readModel(weights, name);
     this.engine = engine;
     this.#unet = unet;
     this.scheduler = readScheduler(scheduler === null ? {} : parseConfig(scheduler, 'scheduler_config.json'));
