@@ -238,8 +238,8 @@ presets('a model fits the images, or says why not and what does', async () => {
   const gray = modelConfig('tiny', { channels: 1, height: 28, width: 28 });
   assert.equal([gray.in_channels, gray.out_channels, gray.sample_size], [1, 1, 28]);
   assert.equal(modelConfig('small', { channels: 3, height: 20, width: 32 }).sample_size, [20, 32]);
-  await refuses('E-MODEL', () => modelConfig('ddpm-cifar10', { channels: 1, height: 28, width: 28 }), '28 x 28', 'multiples of 8', '--preset tiny, --preset small');
-  await refuses('E-MODEL', () => modelConfig('tiny', { channels: 1, height: 28, width: 27 }), '28 x 27', 'multiples of 4', 'Resize');
+  await refuses('E-MODEL', () => modelConfig('ddpm-cifar10', { channels: 1, height: 28, width: 28 }), '28 x 28', 'multiples of 8', '--image-size 32', '--preset tiny, --preset small');
+  await refuses('E-MODEL', () => modelConfig('tiny', { channels: 1, height: 28, width: 27 }), '28 x 27', 'multiples of 4', '--image-size 28');
 });
 
 presets('every preset is a model that can be built', () => {

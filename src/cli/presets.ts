@@ -153,7 +153,8 @@ export function modelConfig(preset: PresetName, image: { readonly channels: numb
       'E-MODEL',
       `Preset ${preset} does not take images of ${height} x ${width}: its ${model.block_out_channels.length} levels halve them ` +
         `${model.block_out_channels.length - 1} times, so both sides must be multiples of ${factor(preset)}. ` +
-        (others.length ? `These presets take them: ${others.map((p) => `--preset ${p}`).join(', ')}.` : 'Resize or pad the images first.'),
+        `Resize them: --image-size ${Math.ceil(Math.min(height, width) / factor(preset)) * factor(preset)}.` +
+        (others.length ? ` These presets take them as they are: ${others.map((p) => `--preset ${p}`).join(', ')}.` : ''),
     );
   }
   // What all presets share is DDPM's own, which is not diffusers' default (padding, epsilon, embedding and heads differ).
