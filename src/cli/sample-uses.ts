@@ -67,7 +67,9 @@ export async function inpainting(ready: Ready, names: string): Promise<Picture> 
   const { placed, settings, options } = ready, image = ready.image(), { diffusion } = placed, each = count(ready, VERSIONS), [height, width, channels] = image;
   if (settings.mask === null) throw new DdpmError('E-USAGE', `--inpaint needs a mask: --mask FILE.png, white where to paint, or a box --mask x,y,width,height, such as --mask 0,0,${Math.floor(width / 2)},${height}.`);
   const { names: list, images } = await readImages(names, '--inpaint', image, placed, settings.data), mask = await readMask(settings.mask, image), N = list.length * each;
-  const { jumpLength, resamples } = settings, total = repaintPath(options.steps, jumpLength, resamples).length;
+  // The default is for long chains; what is asked for is taken as it is, or refused.
+  const jumpLength = ready.given.has('jumpLength') ? settings.jumpLength : Math.min(settings.jumpLength, Math.max(1, options.steps - 1));
+  const { resamples } = settings, total = repaintPath(options.steps, jumpLength, resamples).length;
   return withNetwork(ready, N, total, `${each} versions of ${list.join(', ')}, ${total} evaluations with ${resamples} ${resamples === 1 ? 'pass' : 'passes'}`, async ({ network, batches }) => {
     const painted = await inpaint(network.model, diffusion, repeated(images, each, image), repeatMask(mask, N), [N, ...image], { ...options, seed: settings.seed, jumpLength, resamples, ...batches });
     const open = images.map((v, i) => (mask[Math.floor(i / channels) % (height * width)] ? 0 : v)); // grey where to paint
