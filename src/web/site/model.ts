@@ -2,14 +2,13 @@
 import { classRows, imageChannels, Network } from '../../cli/network.ts';
 import { GaussianDiffusion } from '../../diffusion/gaussian.ts';
 import { Sampler, type SampleStep } from '../../diffusion/sampler.ts';
-import { makeSchedule } from '../../diffusion/schedule.ts';
 import { inpaint } from '../../diffusion/uses/inpaint.ts';
 import { slerp } from '../../diffusion/uses/interpolate.ts';
 import { DdpmError } from '../../errors.ts';
 import type { Engine } from '../../gpu/engine.ts';
 import { parseConfig, readClassNames, readModel, withOldNorm } from '../../io/model.ts';
 import { readSafetensors } from '../../io/safetensors.ts';
-import { readScheduler, type Scheduler, withSampling } from '../../io/scheduler.ts';
+import { readScheduler, type Scheduler, schedulerConfig, withSampling } from '../../io/scheduler.ts';
 import { type NamedTensors, Parameters } from '../../nn/parameters.ts';
 import { UNet } from '../../nn/unet.ts';
 import { normal4, philox4x32, STREAM } from '../../philox.ts';
@@ -36,9 +35,9 @@ export class Model {
     if (size === null) throw new DdpmError('E-MODEL', 'config.json has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32.');
     this.engine = engine;
     this.#unet = unet;
-    this.scheduler = readScheduler(scheduler === null ? {} : parseConfig(scheduler, 'scheduler_config.json'));
+    this.scheduler = readScheduler(run ? schedulerConfig({ name: 'linear', T: run.settings.timesteps }, { prediction: run.settings.predict }) : scheduler === null ? {} : parseConfig(scheduler, 'scheduler_config.json'));
     const channels = imageChannels(unet, this.scheduler);
-    const schedule = run ? makeSchedule({ name: 'linear', T: run.settings.timesteps }) : this.scheduler.schedule;
+    const { schedule } = this.scheduler;
     this.#parameters = Parameters.place(engine, unet, { training: false, initial: false });
     this.#parameters.write('values', tensors, name);
     this.#diffusion = new GaussianDiffusion(engine, schedule, this.scheduler);

@@ -3,6 +3,7 @@ import { classCount, classesAmong } from '../../data/images.ts';
 import { DdpmError } from '../../errors.ts';
 import { BUFFERS, type BufferName, type NamedTensors } from '../../nn/parameters.ts';
 import { readSafetensors, type TensorToWrite, writeSafetensors } from '../../io/safetensors.ts';
+import type { Prediction } from '../../diffusion/prediction.ts';
 import type { ImageSize, ModelName } from './models.ts';
 
 export interface TrainData extends ImageSize {
@@ -25,6 +26,8 @@ export interface RunSettings {
   readonly batchSize: number;
   readonly lr: number;
   readonly timesteps: number;
+  /** What the network predicts. v goes with min-SNR weights of 5, as in the preset tiny of the command line. */
+  readonly predict: Extract<Prediction, 'eps' | 'v'>;
   readonly seed: number;
   readonly flip: boolean;
   /** Of a model that learns the classes: the share of images that it sees without theirs. null: it learns none. */
@@ -96,8 +99,8 @@ export function decodeRun(bytes: Uint8Array, name: string): SavedRun {
     new Map([...tensors].flatMap(([key, { shape, data }]) => (key.startsWith(`${buffer}.`) ? [[key.slice(buffer.length + 1), { shape, data: data as Float32Array }] as const] : [])));
   const losses = tensors.get('history.loss')?.data as Float32Array | undefined, pixels = tensors.get('data.pixels')?.data as Uint8Array<ArrayBuffer> | undefined;
   return {
-    // A file of a version without classes says nothing about them.
-    step: state.step, settings: { ...state.settings, labelDropout: state.settings.labelDropout ?? null }, lr: state.lr, data: { ...state.data, classes: state.data.classes ?? null },
+    // A file of a version without classes says nothing about them, and all predicted eps once.
+    step: state.step, settings: { ...state.settings, predict: state.settings.predict ?? 'eps', labelDropout: state.settings.labelDropout ?? null }, lr: state.lr, data: { ...state.data, classes: state.data.classes ?? null },
     losses: Array.from(losses ?? []), labels: (tensors.get('data.labels')?.data as TrainData['labels'] | undefined) ?? null, pixels: pixels ?? null,
     tensors: Object.fromEntries(SAVED.map((buffer) => [buffer, of(buffer)])) as unknown as Record<SavedBuffer, NamedTensors>, optimizer: of('optimizer'),
   };

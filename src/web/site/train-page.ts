@@ -107,7 +107,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
   }
 
   const settings = (): RunSettings => ({
-    model: model.value as ModelName, steps: Number(steps.value), batchSize: Number(batch.value), lr: Number(lr.value), timesteps: Number(T.value), seed: Number(seed.value), flip: flip.checked,
+    model: model.value as ModelName, steps: Number(steps.value), batchSize: Number(batch.value), lr: Number(lr.value), timesteps: Number(T.value), predict: 'v', seed: Number(seed.value), flip: flip.checked,
     labelDropout: byClass.checked && data.data?.labels ? Number(labelDropout.value) : null,
     previewEvery: Number(preview.value), sampleEvery: 4 * Number(preview.value), saveEvery: Math.max(10, Math.min(200, Math.floor(Number(steps.value) / 10))),
   });

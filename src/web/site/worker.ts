@@ -151,7 +151,7 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
   export: async () => {
     const { parameters, unet, data, config, settings } = needRun(), { tensors, metadata } = modelFile(await parameters.read('ema'), unet.conditional ? data.classes : null);
     const json = (value: object): string => `${JSON.stringify(value, null, 2)}\n`;
-    return { weights: writeSafetensors(tensors, metadata), config: json(config), scheduler: json(schedulerConfig({ name: 'linear', T: settings.timesteps })) };
+    return { weights: writeSafetensors(tensors, metadata), config: json(config), scheduler: json(schedulerConfig({ name: 'linear', T: settings.timesteps }, { prediction: settings.predict })) };
   },
   lose: async () => {
     (await device()).device.destroy();
