@@ -82,6 +82,18 @@ test('five steps, save, load and five more are ten steps, bit for bit', (engine)
     for (const { training } of [through, first, second]) await training.plan.destroy();
   }));
 
+test('a damaged count of steps leaves the weights as they were', (engine) =>
+  inFolder(async (folder) => {
+    const saved = setUp(engine), other = setUp(engine), untouched = setUp(engine), path = join(folder, 'optimizer.safetensors');
+    saved.training.run(0);
+    await saved.save(folder);
+    const { tensors, metadata } = readSafetensors(readFileSync(path), path);
+    writeFileSync(path, writeSafetensors(new Map([...tensors].map(([name, t]) => [name, name === 'step' ? { ...t, data: Float32Array.of(-3) } : t])), metadata));
+    await assertError(() => loadCheckpoint(folder, other), 'E-FILE', /step is \(-3\)/);
+    await assertSameBits(untouched.parameters, other.parameters);
+    for (const { training } of [saved, other, untouched]) await training.plan.destroy();
+  }));
+
 test('the folder is a model of diffusers: averaged weights under its name, config and scheduler', (engine) =>
   inFolder(async (folder) => {
     const { unet, parameters, training, save } = setUp(engine);

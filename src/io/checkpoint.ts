@@ -101,11 +101,11 @@ export async function loadCheckpoint(folder: string, { parameters, training }: {
   // All is read before anything is written, so that a damaged file leaves the model as it was.
   const model = await tensors(MODEL), ema = await tensors(EMA), moments = await tensors(OPTIMIZER);
   const moment = (which: 'm' | 'v'): NamedTensors => new Map([...moments].flatMap(([name, t]) => (name.startsWith(`${which}.`) ? [[name.slice(2), t]] : [])));
+  training?.timeSampling?.write(moments, join(folder, OPTIMIZER));
+  training?.optimizer.restore(moments, join(folder, OPTIMIZER));
   parameters.write('values', model, join(folder, MODEL));
   parameters.write('ema', ema, join(folder, EMA));
   for (const which of ['m', 'v'] as const) parameters.write(which, moment(which), `${join(folder, OPTIMIZER)} (${which})`);
-  training?.timeSampling?.write(moments, join(folder, OPTIMIZER));
-  training?.optimizer.restore(moments, join(folder, OPTIMIZER));
   return state;
 }
 
