@@ -1,6 +1,5 @@
 // npm run bench [-- FILTER]: kernels at the shapes of the presets; `step`, `scale` and `startup` for the whole; --json and --compare for the record.
 import { readFileSync, writeFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { PRESET_NAMES, PRESETS, type PresetName } from '../src/cli/presets.ts';
@@ -9,6 +8,7 @@ import { openEngine } from '../src/node.ts';
 import { type Precision, PRECISIONS } from '../src/ops/precision.ts';
 import { conv2dCases } from './conv2d.ts';
 import { attentionCases, groupNormCases } from './group_norm.ts';
+import { parseBench } from './flags.ts';
 import { type Case, measure, type Row } from './harness.ts';
 import { shapesIn, trainingOf } from './model.ts';
 import { peak } from './peak.ts';
@@ -40,13 +40,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
 `;
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
-      preset: { type: 'string' }, 'batch-size': { type: 'string' }, all: { type: 'boolean' }, seconds: { type: 'string' }, profile: { type: 'boolean' }, 'checkpoint-blocks': { type: 'boolean' }, precision: { type: 'string' },
-      json: { type: 'string' }, compare: { type: 'string' }, help: { type: 'boolean' },
-    },
-  });
+  const { values, positionals, mode } = parseBench(process.argv.slice(2));
   if (values.help) return void console.log(HELP);
   if (values.preset && !PRESET_NAMES.includes(values.preset as PresetName)) throw new DdpmError('E-USAGE', `there is no preset "${values.preset}"; the presets are ${PRESET_NAMES.join(', ')}.`);
   const number = (flag: 'batch-size' | 'seconds'): number | null => {
@@ -54,12 +48,10 @@ async function main(): Promise<void> {
     if (text !== undefined && !(value > 0 && (flag === 'seconds' || Number.isInteger(value)))) throw new DdpmError('E-USAGE', `--${flag} is "${text}"; it must be a ${flag === 'seconds' ? '' : 'whole '}number above 0.`);
     return text === undefined ? null : value;
   };
-  const [mode] = positionals, named = values.preset as PresetName | undefined, batchSize = number('batch-size'), duration = number('seconds');
+  const named = values.preset as PresetName | undefined, batchSize = number('batch-size'), duration = number('seconds');
   const precision = (values.precision ?? 'f32') as Precision;
   if (!PRECISIONS.includes(precision)) throw new DdpmError('E-USAGE', `there is no precision "${values.precision}"; it is ${PRECISIONS.join(' or ')}.`);
-  if (values.precision && !['step', 'scale', 'plan'].includes(mode!)) throw new DdpmError('E-USAGE', `--precision is a flag of step, scale and plan, not of ${mode ?? 'kernels'}. Leave it out.`);
   const small = named ?? 'tiny', smallBatch = batchSize ?? PRESETS[small].batchSize;
-  if (values.json && ['plan', 'host', 'startup', 'toggles'].includes(mode!)) throw new DdpmError('E-USAGE', `--json does not go with ${mode}, which only prints. Leave it out.`);
   if (mode === 'plan') return plans(named ? [named] : PRESET_NAMES, batchSize, values.profile ?? false, { checkpointBlocks: values['checkpoint-blocks'], precision });
   if (mode === 'host') return host(small, smallBatch);
   if (mode === 'toggles') return toggles(small, smallBatch, duration ?? 9);
