@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { imageChannels, Network } from '../src/cli/network.ts';
+import { labelOf } from '../src/cli/sample-label.ts';
 import { moments, spread } from '../src/cli/sample-figures.ts';
 import { dataSetOf, readImages, readMask } from '../src/cli/sample-inputs.ts';
 import type { PlacedModel } from '../src/cli/sampling.ts';
@@ -157,6 +158,17 @@ sample('classes go by sample id, whatever the batch; guidance asks twice', async
   const plain = placed(engine, {});
   await assertError(() => new Network(plain, IMAGE, 2, { label: '1', guidance: 1 }), 'E-USAGE', /--label is for models with classes/);
   await assertError(() => new Network(plain, IMAGE, 2, { label: null, guidance: 2 }), 'E-USAGE', /--guidance is for models with classes/);
+});
+
+sample('a class goes by its name, in whatever case where that says which', async () => {
+  const names = ['T-shirt/top', 'Trouser', 'Bag', 'cat', 'Cat', 'É'];
+  assert.equal([null, 'all', 'none', '2', 'Bag', 'bag', 'TROUSER', 't-shirt/TOP', 'cat', 'Cat', 'é'].map((label) => labelOf(label, names)), [null, 'all', 'none', '2', '2', '2', '1', '0', '3', '4', '5']);
+  assert.is(labelOf('Bag', null), 'Bag', 'a model that does not say its names');
+  await assertError(() => labelOf('CAT', names), 'E-USAGE', /has the classes cat and Cat\. Write the one/);
+  await assertError(() => labelOf('trousers', names), 'E-USAGE', /classes are T-shirt\/top, Trouser.*all or none will do as well\. Did you mean Trouser\?$/);
+  await assertError(() => labelOf('NONE', names), 'E-USAGE', /Did you mean none\?$/);
+  await assertError(() => labelOf('qqqqqqqq', names), 'E-USAGE', /will do as well\.$/);
+  await assertError(() => labelOf('x', Array.from({ length: 100 }, (_, i) => `n${i}`)), 'E-USAGE', /n18, n19 and 80 more\. A number/);
 });
 
 sample('a network that is conditioned on itself gets what it predicted; its images have the channels of its output', async (engine) => {

@@ -9,6 +9,7 @@ import type { Figure } from './figures.ts';
 import { type Command, helpText, parseFlags } from './flags.ts';
 import { drawGrid } from './sample-draw.ts';
 import { drawFigure } from './sample-figures.ts';
+import { labelOf } from './sample-label.ts';
 import type { Ready, Written } from './sample-ready.ts';
 import { editing, inpainting, interpolating, inverting } from './sample-uses.ts';
 import { imageShape, placeModel, samplerOptions } from './sampling.ts';
@@ -42,9 +43,7 @@ async function sample(): Promise<number> {
   // The chain as it was trained is what the figures and RePaint are about.
   const sampler = (task === 'figure' || task === 'inpaint') && !given.has('sampler') ? 'ddpm' : settings.sampler;
   // Given images are of no class that is known.
-  const byName = settings.label !== null && !/^(\d+|all|none)$/.test(settings.label) && model.classes, named = byName ? byName.indexOf(settings.label!) : -1;
-  if (byName && named < 0) throw new DdpmError('E-USAGE', `--label is "${settings.label}"; this model's classes are ${byName.join(', ')}. A number, all or none will do as well.`);
-  const label = named >= 0 ? String(named) : settings.label ?? (task !== null && task !== 'figure' && unet.conditional ? 'none' : null);
+  const label = labelOf(settings.label, model.classes) ?? (task !== null && task !== 'figure' && unet.conditional ? 'none' : null);
   const asked = { ...settings, sampler, label, ...(task === 'inpaint' && !given.has('sampleSteps') && settings.spacing === null && settings.timesteps === null && { sampleSteps: Math.min(100, schedule.T) }) };
   const ready: Ready = { placed, settings: asked, given, image: () => imageShape(unet, model), options: samplerOptions(asked, given, model.scheduler) };
   const files = await run(task, ready), tuned = describeTuning(opened.engine.choices, tuning);
