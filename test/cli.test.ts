@@ -267,7 +267,7 @@ presets('what the user left open comes from the preset, the adapter and the data
   const learnt = (line: string): unknown[] => (({ predict, snrGamma }) => [predict, snrGamma])(resolveSettings(parse(line).settings, { software: true, flip: false }));
   assert.equal([learnt(''), learnt('--preset small'), learnt('--predict eps --snr-gamma 0')], [['v', 5], ['eps', 0], ['eps', 0]]);
   assert.equal([learnt('--loss l1'), learnt('--loss l1 --snr-gamma 5'), learnt('--loss hybrid')], [['v', 0], ['v', 5], ['v', 5]]);
-  assert.equal([learnt('--predict mu'), learnt('--predict mu --snr-gamma 5'), learnt('--predict eps'), learnt('--predict v'), learnt('--rescale-betas-zero-snr')], [['mu', 0], ['mu', 5], ['eps', 0], ['v', 5], ['v', 0]]);
+  assert.equal([learnt('--predict mu'), learnt('--predict mu --snr-gamma 5'), learnt('--predict eps'), learnt('--predict v'), learnt('--rescale-betas-zero-snr')], [['mu', 0], ['mu', 5], ['eps', 0], ['v', 5], ['v', 5]]);
 });
 
 presets.run();

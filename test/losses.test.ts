@@ -155,6 +155,17 @@ exact('min-SNR weights are those of the paper, the smaller of the two', () => {
   assert.ok(Math.abs(s.alphasCumprod[0]! / (1 - s.alphasCumprod[0]!) - 9999) < 1e-6);
 });
 
+exact('min-SNR losses train the last t of a schedule that ends without signal, and all of its others as before', () => {
+  const s = makeSchedule({ name: 'linear', T: 1000, rescaleBetasZeroSnr: true }), snr = s.alphasCumprod.map((acp) => acp / (1 - acp));
+  assert.is(snr[999], 0);
+  for (const gamma of [5, 0.25])
+    for (const [prediction, want, before] of [['x0', 1, (t: number) => Math.min(snr[t]!, gamma)], ['v', 1, (t: number) => Math.min(snr[t]!, gamma) / (snr[t]! + 1)], ['mu', 1 / s.posteriorMeanCoef1[999]! ** 2, (t: number) => Math.min(snr[t]!, gamma) / s.posteriorMeanCoef1[t]! ** 2]] as const) {
+      const got = minSnrWeights(s, prediction, gamma);
+      assert.ok(Math.abs(got[999]! / (Math.min(1, gamma) * want) - 1) < 1e-12, `${prediction} at 999: ${got[999]}`);
+      for (let t = 0; t < 999; t++) assert.ok(Math.abs(got[t]! / before(t) - 1) < 1e-9, `${prediction} at ${t}`);
+    }
+});
+
 exact('the bound weighs the squared error of eps by beta^2 / (2 sigma^2 alpha (1 - acp)), and not by 1 / (2 sigma^4)', () => {
   const s = makeSchedule({ name: 'linear', T: 1000 });
   // DDPM, eq. 12. The numbers are those of the two fixed variances; at t = 0 the variance of t = 1 stands in.

@@ -129,9 +129,8 @@ export function resolveSettings(settings: TrainSettings, from: { readonly softwa
   const resolved = { ...settings, ...defaults, flip: from.flip, ...given, preset } as ResolvedSettings;
   // A short trial with --steps should still leave the warm-up of its preset behind.
   if (settings.warmup === null) resolved.warmup = Math.min(resolved.warmup, Math.floor(resolved.steps / 10));
-  // A preset's weights are for what it predicts: those of a posterior mean go up to tens of thousands. Another loss has weights of its own, and where a schedule ends without
-  // signal the weight of v is 0: the step that sampling starts from would not be learnt.
-  if (settings.snrGamma === null && (resolved.predict !== defaults.predict || settings.rescaleBetasZeroSnr || ![null, 'mse', 'hybrid'].includes(settings.loss))) resolved.snrGamma = 0;
+  // A preset's weights are for what it predicts: those of a posterior mean go up to tens of thousands. Another loss has weights of its own.
+  if (settings.snrGamma === null && (resolved.predict !== defaults.predict || ![null, 'mse', 'hybrid'].includes(settings.loss))) resolved.snrGamma = 0;
   resolved.sampleSteps = Math.min(resolved.sampleSteps, resolved.timesteps);
   return resolved;
 }

@@ -31,11 +31,14 @@ export interface LossOptions {
 /**
  * min(SNR, gamma) times the squared error of x_0, said of the squared error of what is predicted: since x_0 = x[t] x_t + output[t] · output, the factor is
  * min(SNR, gamma) output[t]^2. That is min(SNR, gamma) / SNR for eps, min(SNR, gamma) for x_0, min(SNR, gamma) / (SNR + 1) for v, and
- * min(SNR, gamma) / coef1^2 for the posterior mean. (T,)
+ * min(SNR, gamma) / coef1^2 for the posterior mean. Where a schedule ends with an SNR of 0 (`rescaleZeroSnr`), the last t counts as one of SNR 1: sampling
+ * starts there, and a weight of 0 would leave the network untrained at it. (T,)
  */
 export function minSnrWeights(s: Schedule, prediction: Prediction, gamma: number): Float64Array {
   const { output } = startTable(s, prediction);
-  return s.alphasCumprod.map((acp, t) => Math.min(acp / (1 - acp), gamma) * output[t]! ** 2);
+  // 1 is what the squared error of v is worth at SNR 0 without such weights (Lin et al. 2023, section 3.2).
+  const snr = s.alphasCumprod.map((acp) => (acp === 0 ? 1 : acp / (1 - acp)));
+  return snr.map((ratio, t) => Math.min(ratio, gamma) * output[t]! ** 2);
 }
 
 /**
