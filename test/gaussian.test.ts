@@ -11,7 +11,7 @@ import { readSafetensors } from '../src/io/safetensors.ts';
 import { STREAM } from '../src/philox.ts';
 import { nchwToNhwc, Tensor } from '../src/tensor.ts';
 import { assertClose } from './helpers/close.ts';
-import { assertError, gpuSuite, random, upload } from './helpers/gpu.ts';
+import { assertError, clockAt, gpuSuite, random, upload } from './helpers/gpu.ts';
 import * as twin from './ref/diffusion.ts';
 import { normals } from './ref/random.ts';
 
@@ -252,4 +252,27 @@ test('trainLosses is the mean squared error against the noise, given or drawn', 
   assertClose([drawn], [twin.mse(twin.qSample(x, z, coef), z)], { rtol: 1e-5, what: 'drawn noise' });
   assert.is(seen.length, 2);
 });
+test('outside of scopes nothing is left but what is returned, with dynamic thresholding too', async (engine) => {
+  const thresholding = { ratio: 0.9, max: 2 }, clock = clockAt(engine, { seed: 1 });
+  for (const variance of ['fixed_small', 'learned_range'] as const) {
+    const diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 1000 }), { variance }), C = isLearned(variance) ? 6 : 3;
+    const [x, z] = [0, 1].map((id) => upload(engine, SHAPE, random(N * SIZE, id))) as [Tensor, Tensor], output = upload(engine, [N, 8, 8, C], random((N * SIZE * C) / 3, 2));
+    const t = upload(engine, [N], Uint32Array.of(0, 1, 500, 999)), model: DiffusionModel = () => output;
+    const calls: Readonly<Record<string, () => object>> = {
+      selfCondition: () => ({ start: diffusion.selfCondition(output, x, t, clock, { clipDenoised: thresholding }) }),
+      pSample: () => diffusion.pSample(model, x, t, { clock, clipDenoised: thresholding }),
+      pMeanVariance: () => diffusion.pMeanVariance(model, x, t, { clipDenoised: thresholding }),
+      qSampleTarget: () => diffusion.qSampleTarget(x, t, clock),
+      qSample: () => ({ xt: diffusion.qSample(x, t, z) }),
+      qMeanVariance: () => diffusion.qMeanVariance(x, t),
+      qPosteriorMeanVariance: () => diffusion.qPosteriorMeanVariance(x, z, t),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      const { live } = engine.memory();
+      for (const tensor of Object.values(call()) as Tensor[]) tensor.free();
+      assert.is(engine.memory().live - live, 0, `${name}, ${variance}`);
+    }
+  }
+});
+
 test.run();

@@ -4,7 +4,7 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import { type Clip, clippedOutput } from '../ops/clip.ts';
+import { type Clip, clipped } from '../ops/clip.ts';
 import { gatherRows } from '../ops/gather.ts';
 import { mse } from '../ops/loss.ts';
 import { STREAM } from '../philox.ts';
@@ -124,7 +124,7 @@ export class GaussianDiffusion {
     const N = x0.shape[0]!, size = x0.size / N;
     requireTimes(x0, t);
     const xt = Tensor.empty(engine, x0.shape), target = Tensor.empty(engine, x0.shape);
-    const coef = gatherRows(this.#table, t);
+    using coef = gatherRows(this.#table, t);
     engine.run(k.q_sample, threads(N * Math.ceil(size / 4)), {
       clock: clock.slice, x0: x0.slice, coef: coef.slice, xt: xt.slice, goal: target.slice,
       N, size, K, a: column('sqrtAlphasCumprod'), b: column('sqrtOneMinusAlphasCumprod'), start: column('targetStart'), noise: column('targetNoise'), stream: STREAM.noise,
@@ -134,9 +134,9 @@ export class GaussianDiffusion {
 
   /** Moments of q(x_t | x_0). */
   qMeanVariance(x0: Tensor, t: Tensor): MeanVariance {
-    const nothing = Tensor.empty(this.engine, x0.shape);
+    using nothing = Tensor.empty(this.engine, x0.shape);
     this.engine.clear(nothing.slice);
-    const oneMinus = this.extract('sqrtOneMinusAlphasCumprod', t);
+    using oneMinus = this.extract('sqrtOneMinusAlphasCumprod', t);
     // 1 - acp as exp(log(1 - acp)) would lose digits; the square of the float64-rounded root keeps them.
     const variance = this.#square(oneMinus);
     return { mean: this.qSample(x0, t, nothing), variance, logVariance: this.extract('logOneMinusAlphasCumprod', t) };
@@ -158,14 +158,14 @@ export class GaussianDiffusion {
 
   /** Moments of p(x_{t-1} | x_t): output -> x_0, clipped to [-1, 1] by default, -> posterior mean; and that x_0. */
   pMeanVariance(model: DiffusionModel, xt: Tensor, t: Tensor, { clipDenoised = true }: { clipDenoised?: Clip } = {}): MeanVariance & { predXstart: Tensor } {
-    const zero = Tensor.empty(this.engine, xt.shape);
+    using zero = Tensor.empty(this.engine, xt.shape);
     this.engine.clear(zero.slice);
     const output = model(xt, t);
     const { sample: mean, predXstart } = this.pSample(() => output, xt, t, { clipDenoised, noise: zero });
     if (!isLearned(this.variance)) return { mean, predXstart, variance: this.extract('variance', t), logVariance: this.extract('logVariance', t) };
     const [variance, logVariance] = [Tensor.empty(this.engine, xt.shape), Tensor.empty(this.engine, xt.shape)];
     const N = t.size, dims = { N, size: xt.size / N, K, C: xt.shape.at(-1)!, c: column('logVarianceAt'), d: column('logVarianceSlope') };
-    const coef = gatherRows(this.#table, t);
+    using coef = gatherRows(this.#table, t);
     this.engine.run(k.log_variance, threads(xt.size), { output: output.slice, coef: coef.slice, variance: variance.slice, log_variance: logVariance.slice, ...dims });
     return { mean, predXstart, variance, logVariance };
   }
@@ -185,14 +185,12 @@ export class GaussianDiffusion {
     const given = 'noise' in options;
     requireTimes(x, t);
     requireShapes(sameShape(x, predXstart) && (!given || sameShape(x, options.noise)), 'a reverse step', 'x, its x_0 and its noise of one shape', { x, predXstart, ...(given && { noise: options.noise }) });
-    const coef = gatherRows(this.#table, t), clipped = clippedOutput(options.clipDenoised ?? true, { coef, x, output });
-    engine.run(k.posterior_step, threads(N * Math.ceil(size / 4)), {
+    using coef = gatherRows(this.#table, t);
+    clipped(options.clipDenoised ?? true, { coef, x, output }, (seen, range) => engine.run(k.posterior_step, threads(N * Math.ceil(size / 4)), {
       // With given noise the clock is not read.
-      clock: given ? { ...coef.slice, bytes: 64 } : options.clock.slice, t: t.slice, coef: coef.slice, output: clipped.output.slice, z: given ? options.noise.slice : output.slice,
-      x: x.slice, x0: predXstart.slice, N, size, K, C, M, clip: clipped.range, given: Number(given), stream: STREAM.sample,
-    });
-    coef.free();
-    if (clipped.output !== output) clipped.output.free();
+      clock: given ? { ...coef.slice, bytes: 64 } : options.clock.slice, t: t.slice, coef: coef.slice, output: seen.slice, z: given ? options.noise.slice : output.slice,
+      x: x.slice, x0: predXstart.slice, N, size, K, C, M, clip: range, given: Number(given), stream: STREAM.sample,
+    }));
   }
 
   /**
@@ -223,10 +221,11 @@ export class GaussianDiffusion {
   selfCondition(output: Tensor, xt: Tensor, t: Tensor, clock: Clock, { clipDenoised = true }: { clipDenoised?: Clip } = {}): Tensor {
     const { engine } = this, N = xt.shape[0]!, C = xt.shape.at(-1)!, M = this.checkOutput(xt, output);
     requireTimes(xt, t);
-    const start = Tensor.empty(engine, xt.shape), coef = gatherRows(this.#table, t), clipped = clippedOutput(clipDenoised, { coef, x: xt, output });
-    engine.run(k.self_condition, threads(xt.size), {
-      clock: clock.slice, coef: coef.slice, output: clipped.output.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, clip: clipped.range, stream: STREAM.self,
-    });
+    const start = Tensor.empty(engine, xt.shape);
+    using coef = gatherRows(this.#table, t);
+    clipped(clipDenoised, { coef, x: xt, output }, (seen, range) => engine.run(k.self_condition, threads(xt.size), {
+      clock: clock.slice, coef: coef.slice, output: seen.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, clip: range, stream: STREAM.self,
+    }));
     return start;
   }
 
@@ -241,18 +240,16 @@ export class GaussianDiffusion {
     const N = u.shape[0]!;
     if (u.size !== v.size || t.size !== N) throw new DdpmError('E-SHAPE', `shapes (${u.shape.join(', ')}) and (${v.shape.join(', ')}) with ${t.size} timesteps do not go together.`);
     const y = Tensor.empty(this.engine, u.shape);
-    const coef = gatherRows(this.#table, t);
+    using coef = gatherRows(this.#table, t);
     this.engine.run(k.combine, threads(u.size), { u: u.slice, v: v.slice, coef: coef.slice, y: y.slice, N, size: u.size / N, K, a: column(a), b: column(b), sign });
-    coef.free();
     return y;
   }
 
   #square(x: Tensor): Tensor {
     const y = Tensor.empty(this.engine, x.shape);
-    const zero = Tensor.empty(this.engine, x.shape);
+    using zero = Tensor.empty(this.engine, x.shape);
     this.engine.clear(zero.slice);
     this.engine.run(k.combine, threads(x.size), { u: x.slice, v: zero.slice, coef: x.slice, y: y.slice, N: x.size, size: 1, K: 1, a: 0, b: 0, sign: 1 });
-    zero.free();
     return y;
   }
 }

@@ -5,7 +5,7 @@ import { DdpmError, throwIfAborted } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import type { Plan } from '../gpu/plan.ts';
-import { checkClip, type Clip, clippedOutput } from '../ops/clip.ts';
+import { checkClip, type Clip, clipped } from '../ops/clip.ts';
 import { randomNormal } from '../ops/random.ts';
 import { philox4x32, STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
@@ -124,11 +124,10 @@ export class Sampler {
   #linear(output: Tensor, clipDenoised: Clip): void {
     const N = this.shape[0], C = this.shape[3], M = output.shape.at(-1)!, size = this.#x.size / N;
     if (output.size * C !== this.#x.size * M || M < C) throw new DdpmError('E-SHAPE', `the network gave (${output.shape.join(', ')}) for images of (${this.shape.join(', ')}).`);
-    const clipped = clippedOutput(clipDenoised, { coef: this.#row, x: this.#x, output });
-    this.engine.run(k.sampler_step, threads(N * Math.ceil(size / 4)), {
-      clock: this.#clock.slice, coef: this.#row.slice, output: clipped.output.slice, x: this.#x.slice, start: this.#x0.slice, kept: this.#kept!.slice,
-      N, size, C, M, clip: clipped.range, stream: STREAM.sample,
-    });
+    clipped(clipDenoised, { coef: this.#row, x: this.#x, output }, (seen, range) => this.engine.run(k.sampler_step, threads(N * Math.ceil(size / 4)), {
+      clock: this.#clock.slice, coef: this.#row.slice, output: seen.slice, x: this.#x.slice, start: this.#x0.slice, kept: this.#kept!.slice,
+      N, size, C, M, clip: range, stream: STREAM.sample,
+    }));
   }
 
   /** Compiles the kernels in parallel. */

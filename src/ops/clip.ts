@@ -26,16 +26,18 @@ export function checkClip(clip: Clip): void {
 }
 
 /**
- * An output whose x_0, coef[0] x + coef[1] output, is to be clipped to [-range, range] by the kernel that reads it; a range of 0 clips nothing. It is the
- * output that was given, but for dynamic thresholding. coef (N, K), or one row for all images; x (N, ..., C); output (N, ..., M), of which the first C count.
+ * Runs `use` with an output whose x_0, coef[0] x + coef[1] output, is to be clipped to [-range, range] by the kernel that reads it; a range of 0 clips nothing. It is
+ * the output that was given, but for dynamic thresholding, whose own is freed afterwards. coef (N, K), or one row for all images; x (N, ..., C); output
+ * (N, ..., M), of which the first C count.
  */
-export function clippedOutput(clip: Clip, { coef, x, output }: { readonly coef: Tensor; readonly x: Tensor; readonly output: Tensor }): { output: Tensor; range: number } {
+export function clipped<T>(clip: Clip, { coef, x, output }: { readonly coef: Tensor; readonly x: Tensor; readonly output: Tensor }, use: (output: Tensor, range: number) => T): T {
   checkClip(clip);
-  if (typeof clip !== 'object') return { output, range: Number(clip) };
-  const { engine } = x, N = x.shape[0]!, size = x.size / N, C = x.shape.at(-1)!, y = Tensor.empty(engine, output.shape), at = clip.ratio * (size - 1), rank = Math.floor(at);
+  if (typeof clip !== 'object') return use(output, Number(clip));
+  const { engine } = x, N = x.shape[0]!, size = x.size / N, C = x.shape.at(-1)!, at = clip.ratio * (size - 1), rank = Math.floor(at);
+  using y = Tensor.empty(engine, output.shape);
   engine.run(k.dynamic_threshold, [N], {
     coef: coef.slice, output: output.slice, x: x.slice, y: y.slice,
     size, K: coef.shape.length === 1 ? 0 : coef.shape[1]!, C, M: (C * output.size) / x.size, rank, fraction: at - rank, most: clip.max,
   });
-  return { output: y, range: 0 };
+  return use(y, 0);
 }

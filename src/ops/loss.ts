@@ -3,7 +3,7 @@ import { record, threads } from '../autograd.ts';
 import { type Grid, grid } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
-import { type Clip, clippedOutput } from './clip.ts';
+import { type Clip, clipped } from './clip.ts';
 
 /** N images of P pixels; C channels of M. */
 function dimsOf(op: string, pred: Tensor, goal: Tensor): { N: number; P: number; C: number; M: number } {
@@ -63,9 +63,7 @@ export function variationalBound({ t, coef, output, x0, xt }: BoundInputs, { cli
   const inputs = { t: t.slice, coef: coef.slice, output: output.slice, x0: x0.slice, xt: xt.slice };
   const dims = { size, K: coef.shape[1]!, C, M: (C * output.size) / x0.size };
   const vlb = Tensor.empty(engine, [N]);
-  const clipped = clippedOutput(clip, { coef, x: xt, output });
-  engine.run(k.vlb_forward, [N], { ...inputs, output: clipped.output.slice, vlb: vlb.slice, ...dims, clip: clipped.range });
-  if (clipped.output !== output) clipped.output.free();
+  clipped(clip, { coef, x: xt, output }, (seen, range) => engine.run(k.vlb_forward, [N], { ...inputs, output: seen.slice, vlb: vlb.slice, ...dims, clip: range }));
   return clip ? vlb : record(vlb, [output], (dvlb, [doutput]) => {
     if (doutput) engine.run(k.vlb_backward, threads(x0.size), { ...inputs, dvlb, doutput: doutput.slice, N, ...dims, fixed: Number(fixedMean), accumulate: doutput.accumulate });
   });

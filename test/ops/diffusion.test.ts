@@ -4,7 +4,7 @@ import { threads } from '../../src/autograd.ts';
 import { type Row, ROW_SIZE, rowValues } from '../../src/diffusion/samplers/row.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
-import { clippedOutput } from '../../src/ops/clip.ts';
+import { type Clip, clipped } from '../../src/ops/clip.ts';
 import { STREAM } from '../../src/philox.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
@@ -128,22 +128,25 @@ for (const [size, C, M, ratio, max] of [[1, 1, 1, 0.5, 3], [7, 1, 2, 0, 2], [130
     const K = 3, x = random(N * size, 0).map((v, i) => (i % 3 === 1 ? Math.round(2 * v) / 2 : i % 11 === 5 ? 0 : v)), output = random((N * size * M) / C, 1).map((v, i) => (i % 3 === 1 ? Math.round(v) : v));
     const coef = rows((t) => [1 + (t % 4), -0.25 - (t % 3), 9]), a = { x, output, coef: columns(coef, K, 0, 1), C, M, ratio, max };
     const given = { coef: upload(engine, [N, K], coef), x: upload(engine, [N, size / C, C], x), output: upload(engine, [N, size / C, M], output) };
-    const { output: y, range } = clippedOutput({ ratio, max }, given), want = twin.dynamicThreshold(a), off = twin.dynamicThresholdErrors(a, { bound, ulp: ULP, divide: DIVIDE });
+    // Read at once, before it is freed.
+    const thresholded = (coefficients: Tensor) => clipped({ ratio, max }, { ...given, coef: coefficients }, (y, range) => [y.read(), range] as const);
+    const [y, range] = thresholded(given.coef), want = twin.dynamicThreshold(a), off = twin.dynamicThresholdErrors(a, { bound, ulp: ULP, divide: DIVIDE });
     assert.is(range, 0);
-    assertClose(await y.read(), want.y, { atol: off, what: 'the output' });
+    assertClose(await y, want.y, { atol: off, what: 'the output' });
     if (size === 130) assert.ok(want.s.some((v) => v > 1 && v < max) && want.s.some((v) => v === max));
     // One row for all images.
-    const one = rows(() => [1.7, -1.4, 9]), row = clippedOutput({ ratio, max }, { ...given, coef: upload(engine, [K], one.subarray(0, K)) }), b = { ...a, coef: columns(one, K, 0, 1) };
-    assertClose(await row.output.read(), twin.dynamicThreshold(b).y, { atol: twin.dynamicThresholdErrors(b, { bound, ulp: ULP, divide: DIVIDE }), what: 'one row for all' });
+    const one = rows(() => [1.7, -1.4, 9]), [row] = thresholded(upload(engine, [K], one.subarray(0, K))), b = { ...a, coef: columns(one, K, 0, 1) };
+    assertClose(await row, twin.dynamicThreshold(b).y, { atol: twin.dynamicThresholdErrors(b, { bound, ulp: ULP, divide: DIVIDE }), what: 'one row for all' });
   });
 
 diffusion('a clip that is none is refused, and one that is not dynamic leaves the output alone', async (engine) => {
   const tensor = upload(engine, [1, 1], [0.5]), given = { coef: upload(engine, [1, 2], [1, 1]), x: tensor, output: tensor };
-  assert.equal([true, false, 2.5].map((clip) => clippedOutput(clip, given).range), [1, 0, 2.5]);
-  assert.is(clippedOutput(0.5, given).output, tensor);
-  for (const clip of [0, -1, NaN, Infinity]) await assertError(() => clippedOutput(clip, given), 'E-USAGE', /x_0 cannot be clipped to a range of/);
-  await assertError(() => clippedOutput({ ratio: 1.1, max: 2 }, given), 'E-USAGE', /to the quantile 1\.1 of its values/);
-  await assertError(() => clippedOutput({ ratio: 0.9, max: 0.5 }, given), 'E-USAGE', /at most 0\.5 by dynamic thresholding/);
+  const by = (clip: Clip) => clipped(clip, given, (output, range) => ({ output, range }));
+  assert.equal([true, false, 2.5].map((clip) => by(clip).range), [1, 0, 2.5]);
+  assert.is(by(0.5).output, tensor);
+  for (const clip of [0, -1, NaN, Infinity]) await assertError(() => by(clip), 'E-USAGE', /x_0 cannot be clipped to a range of/);
+  await assertError(() => by({ ratio: 1.1, max: 2 }), 'E-USAGE', /to the quantile 1\.1 of its values/);
+  await assertError(() => by({ ratio: 0.9, max: 0.5 }), 'E-USAGE', /at most 0\.5 by dynamic thresholding/);
 });
 
 for (const [size, C, M, clip] of [[1, 1, 1, 1], [21, 3, 6, 0], [130, 2, 2, 0.7]])
