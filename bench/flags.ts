@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { DdpmError } from '../src/errors.ts';
 
 /** Every other first argument is a part of kernels' names. */
-const MODES = ['step', 'scale', 'peers', 'plan', 'host', 'startup', 'toggles'] as const;
+const MODES = ['step', 'scale', 'peers', 'plan', 'host', 'startup', 'toggles', 'report'] as const;
 const KERNELS = 'kernels';
 type Mode = (typeof MODES)[number] | typeof KERNELS;
 
@@ -13,17 +13,18 @@ const FILTERED: readonly Mode[] = [KERNELS, 'peers'];
 /** The modes that read a flag; --preset and --batch-size go with all. */
 const READ_BY = {
   all: [KERNELS], compare: [KERNELS],
-  seconds: ['step', 'scale', 'toggles'],
+  seconds: ['step', 'scale', 'toggles', 'report'],
   profile: ['step', 'plan'], 'checkpoint-blocks': ['step', 'plan'],
   precision: ['step', 'scale', 'plan'],
   json: [KERNELS, 'step', 'scale', 'peers'],
+  out: ['report'],
 } as const satisfies Record<string, readonly Mode[]>;
 
 const listed = (words: readonly string[]): string => (words.length === 1 ? words[0]! : `${words.slice(0, -1).join(', ')} and ${words.at(-1)}`);
 
 const OPTIONS = {
   preset: { type: 'string' }, 'batch-size': { type: 'string' }, all: { type: 'boolean' }, seconds: { type: 'string' }, profile: { type: 'boolean' }, 'checkpoint-blocks': { type: 'boolean' },
-  precision: { type: 'string' }, json: { type: 'string' }, compare: { type: 'string' }, help: { type: 'boolean' },
+  precision: { type: 'string' }, json: { type: 'string' }, out: { type: 'string' }, compare: { type: 'string' }, help: { type: 'boolean' },
 } as const;
 
 /** @throws DdpmError E-USAGE for an unknown flag, and for a flag or an argument that the mode does not read */

@@ -5,6 +5,7 @@ import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
 import { makeSchedule } from '../src/diffusion/schedule.ts';
 import { Training } from '../src/diffusion/training.ts';
 import type { Engine } from '../src/gpu/engine.ts';
+import { forTypes, type Slice } from '../src/gpu/kernel.ts';
 import { Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { DeviceImages } from '../src/ops/random.ts';
@@ -29,23 +30,30 @@ export function trainingOf(engine: Engine, preset: PresetName, batchSize: number
 
 export type Shape = Readonly<Record<string, number>>;
 
-/** The distinct shapes of every kernel in a plan-making function, with how often each occurs. */
-export function shapesIn(engine: Engine, capture: () => unknown): Map<string, { readonly args: Shape; calls: number }[]> {
-  const found = new Map<string, Map<string, { readonly args: Shape; calls: number }>>();
+/** Calls `each` for every dispatch that `capture` records: the kernel's name, its numbers and the slices it binds. */
+export function watch(engine: Engine, capture: () => unknown, each: (kernel: string, numbers: Shape, slices: readonly Slice[]) => void): void {
   const { run } = engine;
-  engine.run = ((kernel, grid, args) => {
-    const numbers = Object.fromEntries(Object.entries(args).filter(([, v]) => typeof v === 'number')) as Shape;
-    const key = JSON.stringify(numbers);
-    const shapes = found.get(kernel.name) ?? new Map();
-    const shape = shapes.get(key) ?? { args: numbers, calls: 0 };
-    shape.calls++;
-    found.set(kernel.name, shapes.set(key, shape));
-    run.call(engine, kernel, grid, args);
+  engine.run = ((general, grid, args) => {
+    const given = args as unknown as Readonly<Record<string, number | Slice>>, kernel = forTypes(general, given);
+    const numbers = Object.fromEntries(Object.entries(given).filter(([, v]) => typeof v === 'number')) as Shape;
+    each(kernel.name, numbers, Object.keys(kernel.bindings).map((name) => given[name] as Slice));
+    run.call(engine, general, grid, args);
   }) as Engine['run'];
   try {
     capture();
   } finally {
     engine.run = run;
   }
+}
+
+/** The distinct shapes of every kernel in a plan-making function, with how often each occurs. */
+export function shapesIn(engine: Engine, capture: () => unknown): Map<string, { readonly args: Shape; calls: number }[]> {
+  const found = new Map<string, Map<string, { readonly args: Shape; calls: number }>>();
+  watch(engine, capture, (kernel, args) => {
+    const shapes = found.get(kernel) ?? new Map<string, { readonly args: Shape; calls: number }>(), key = JSON.stringify(args);
+    const shape = shapes.get(key) ?? { args, calls: 0 };
+    shape.calls++;
+    found.set(kernel, shapes.set(key, shape));
+  });
   return new Map([...found].map(([kernel, shapes]) => [kernel, [...shapes.values()]]));
 }

@@ -14,6 +14,7 @@ import { shapesIn, trainingOf } from './model.ts';
 import { peak } from './peak.ts';
 import { host } from './host.ts';
 import { plans } from './plan.ts';
+import { report } from './report.ts';
 import { samplingStep, type StepResult, trainingStep } from './step.ts';
 import { toggles } from './toggles.ts';
 
@@ -26,6 +27,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
   plan            dispatches and memory of the training and sampling plans, counted without running or allocating anything; --profile: by kernel
   host            what replaying a training step costs the host alone, on Dawn's null backend
   startup         a fresh process up to its first finished step
+  report          all of this device: checks, whole steps by kernel, kernels, tune, and PyTorch in the same call where python3 has it; written to --out
   toggles         the training step under one Dawn toggle after another, in turn with openEngine's own; --seconds N: N rounds
 
   --preset NAME   tiny, small or ddpm-cifar10: whose shapes (default: tiny on a CPU, ddpm-cifar10 on a GPU)
@@ -36,6 +38,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
   --checkpoint-blocks   of step and plan: backward runs each block again instead of keeping what it computed
   --precision P   of step, scale and plan: f32 or f16; plan counts f16 as on a device whose kernels for it are all right
   --json FILE     results in Google Benchmark's schema
+  --out FOLDER    where report writes DATE-DEVICE.md and its .json files (default bench/results)
   --compare FILE  against such a file: the change of each row
 `;
 
@@ -60,6 +63,11 @@ async function main(): Promise<void> {
   for (const warning of opened.warnings) console.log(`warning: ${warning}`);
   const preset = named ?? (software ? 'tiny' : 'ddpm-cifar10'), batch = batchSize ?? PRESETS[preset].batchSize, seconds = duration ?? 3;
   console.log(`${info.description || info.device || info.vendor} · ${info.architecture} · ${engine.device.features.has('timestamp-query') ? 'device timestamps' : 'wall clock'} · ${preset}, batch ${batch}${precision === 'f16' ? `, float16 factors, ${engine.storage === 'f16' ? 'float16' : 'float32'} activations` : ''}`);
+  if (mode === 'report') {
+    await opened.close();
+    const half = !software && (await openEngine({ precision: 'f16' }).then((again) => again.close().then(() => true), () => false));
+    return void console.log(`\nwritten to ${await report({ device: info.description || info.device || info.vendor, software, half, preset, batch, seconds, folder: values.out ?? 'bench/results' })}`);
+  }
   const benchmarks: object[] = [];
   if (mode === 'step' || mode === 'scale') {
     const report = (r: StepResult) => {

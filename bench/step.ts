@@ -4,6 +4,8 @@ import { median } from '../src/cli/tune-measure.ts';
 import { Sampler } from '../src/diffusion/sampler.ts';
 import type { OpenedEngine } from '../src/node.ts';
 import { place, trainingOf } from './model.ts';
+import { peak } from './peak.ts';
+import { rooflineLines, workIn } from './roofline.ts';
 
 const MiB = 2 ** 20;
 
@@ -22,8 +24,10 @@ export interface StepResult {
 }
 
 /** Times `steps` training steps in groups that are submitted without waiting, after a burn-in. */
-export async function trainingStep({ engine }: OpenedEngine, preset: PresetName, batch: number, seconds: number, profile = false, checkpointBlocks = false): Promise<StepResult> {
-  const { training, parameters } = trainingOf(engine, preset, batch, true, checkpointBlocks);
+export async function trainingStep({ engine, software }: OpenedEngine, preset: PresetName, batch: number, seconds: number, profile = false, checkpointBlocks = false): Promise<StepResult> {
+  let made: ReturnType<typeof trainingOf>;
+  const works = workIn(engine, () => (made = trainingOf(engine, preset, batch, true, checkpointBlocks)));
+  const { training, parameters } = made!;
   await training.plan.compile();
   let step = 0;
   const group = async (count: number) => {
@@ -39,7 +43,11 @@ export async function trainingStep({ engine }: OpenedEngine, preset: PresetName,
   const times: { ms: number; host: number }[] = [];
   const end = performance.now() + 1000 * seconds;
   while (times.length < 3 || performance.now() < end) times.push(await group(count));
-  if (profile) for (const row of (await engine.profile(training.plan)).slice(0, 16)) console.log(`    ${row.kernel.padEnd(34)} ${String(row.calls).padStart(5)} calls ${row.ms.toFixed(2).padStart(9)} ms`);
+  if (profile) {
+    const top = await peak(engine, software);
+    console.log(`    measured peak: ${top.gflops.toFixed(0)} GFLOP/s of FMAs, ${top.gbs.toFixed(1)} GB/s of copying`);
+    for (const line of rooflineLines((await engine.profile(training.plan)).slice(0, 16), works, top)) console.log(`    ${line}`);
+  }
   const ms = median(times.map((t) => t.ms)), { dispatches } = training.plan;
   return {
     name: `train/${preset}`, batch, ms, min: Math.min(...times.map((t) => t.ms)), imagesPerSecond: (1000 * batch) / ms, dispatches,

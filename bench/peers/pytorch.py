@@ -41,6 +41,7 @@ def options():
     p = argparse.ArgumentParser(description="PyTorch's time for one training step and one sampling step")
     p.add_argument("--preset", choices=PRESETS, default="tiny")
     p.add_argument("--batch-size", type=int)
+    p.add_argument("--sample-batch-sizes", type=int, nargs="+", help="images of a sampling step; default: --batch-size")
     p.add_argument("--mode", choices=["fp32", "tf32", "amp"], default="fp32",
                    help="fp32: TF32 off; tf32: TF32 in convolutions and matmuls; amp: autocast to --amp-dtype, channels last")
     p.add_argument("--amp-dtype", choices=["bf16", "fp16"], default="bf16")
@@ -139,8 +140,12 @@ def main():
             torch._foreach_mul_(ema, 0.9999)
             torch._foreach_add_(ema, params, alpha=1 - 0.9999)
 
-    x = torch.randn(batch, channels, size, size, device=device).contiguous(memory_format=layout)
-    at = torch.full((batch,), T - 1, device=device)
+    def start(n):
+        nonlocal x, at
+        x = torch.randn(n, channels, size, size, device=device).contiguous(memory_format=layout)
+        at = torch.full((n,), T - 1, device=device)
+
+    x = at = None
 
     @torch.no_grad()
     def sample_step():
@@ -161,7 +166,10 @@ def main():
         import resource
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     net.eval()
-    sample_ms = times_ms(sample_step, min(o.warmup, 5), o.steps, device)
+    sample_ms = {}
+    for n in o.sample_batch_sizes or [batch]:
+        start(n)
+        sample_ms[n] = times_ms(sample_step, min(o.warmup, 5), o.steps, device)
 
     median = statistics.median(train_ms)
     print(json.dumps({
@@ -169,7 +177,7 @@ def main():
         "compile": o.compile, "channels_last": layout == torch.channels_last, "dropout": o.dropout, "steps": o.steps,
         "ms_per_step": round(median, 3), "ms_per_step_min": round(min(train_ms), 3), "images_per_s": round(batch / median * 1e3, 1),
         "tflops": round(6 * macs * batch / median / 1e9, 3),  # forward and twice that backward, two operations a multiply-add
-        "sample_ms_per_step": round(statistics.median(sample_ms), 3), "sample_ms_per_step_min": round(min(sample_ms), 3),
+        "sample_ms_per_step": {n: round(statistics.median(ms), 3) for n, ms in sample_ms.items()}, "sample_ms_per_step_min": {n: round(min(ms), 3) for n, ms in sample_ms.items()},
         "peak_memory_mib": round(memory / 2**20, 1), "parameters": count, "forward_mmac_per_image": round(macs / 1e6, 2),
         "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads", "torch": torch.__version__,
     }))
