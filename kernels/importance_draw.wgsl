@@ -1,9 +1,10 @@
 // t[n] ~ p, p[t] = share / T + (1 - share) w[t] / sum w, or uniform where all w are zero; weight[n] = 1 / (T p[t[n]])
-// One invocation draws one image's t: from the uniform share with its probability, else where a uniform number falls among the sums.
+// One invocation draws one image's t: from the uniform share with its probability, else where a uniform number falls among the sums. With stratum = 1 / N image n draws
+// that number from the n-th of N equal parts of [0, 1) (stratified sampling), with 0 from all of it.
 #import index
 #import philox
 #import clock
-struct Dims { N: u32, T: u32, stream: u32, share: f32 }
+struct Dims { N: u32, T: u32, stream: u32, share: f32, stratum: f32 }
 @group(0) @binding(0) var<storage, read> clock: Clock;             // 64 bytes
 @group(0) @binding(1) var<storage, read> w: array<f32>;            // (T)
 @group(0) @binding(2) var<storage, read> sums: array<f32>;         // (T)
@@ -21,11 +22,12 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
   var at = mul_hi_lo(words.x, dims.T).x;
   if (total > 0.0 && u.y >= dims.share) {
     // The first t whose sum is above the number.
+    let place = select(u.z, (f32(n) + u.z) * dims.stratum, dims.stratum > 0.0) * total;
     var low = 0u;
     var high = dims.T - 1u;
     while (low < high) {
       let middle = (low + high) / 2u;
-      if (sums[middle] > u.z * total) { high = middle; } else { low = middle + 1u; }
+      if (sums[middle] > place) { high = middle; } else { low = middle + 1u; }
     }
     at = low;
   }

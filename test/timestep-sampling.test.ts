@@ -1,7 +1,7 @@
-// Loss-aware draws of t on the device: the sums, draws and weights against float64, the ring of losses, and what a checkpoint keeps.
+// Draws of t by weights or by losses: the sums, draws and weights against float64, the parts of a batch, the ring of losses, and what a checkpoint keeps.
 import * as assert from 'uvu/assert';
 import { Clock } from '../src/clock.ts';
-import { ImportanceSampling } from '../src/diffusion/timestep-sampling.ts';
+import { ImportanceSampling, WeightedSampling } from '../src/diffusion/timestep-sampling.ts';
 import { threads } from '../src/autograd.ts';
 import type { Engine } from '../src/gpu/engine.ts';
 import * as k from '../src/gpu/kernels.gen.ts';
@@ -11,7 +11,7 @@ import { assertClose, bound } from './helpers/close.ts';
 import { assertError, clockAt, DIVIDE, gpuSuite, random, readWords, SQRT, ULP, upload } from './helpers/gpu.ts';
 import { uniformInt } from './ref/random.ts';
 
-const test = gpuSuite('importance sampling of t');
+const test = gpuSuite('sampling of t');
 const SHARE = 0.001;
 
 /** A history of ten losses at every t, larger at small t, some a thousandfold; `count` of them are there. */
@@ -44,17 +44,18 @@ for (const T of [2, 63, 64, 100, 1000])
   });
 
 /** Draws on the device, and by the same sums on the host. */
-async function draws(engine: Engine, T: number, N: number, table: { w: Float32Array; sums: Float32Array }, { seed = 3, step = 7, first = 0 } = {}): Promise<{ t: number[]; weight: Float32Array }> {
+async function draws(engine: Engine, T: number, N: number, table: { w: Float32Array; sums: Float32Array }, { seed = 3, step = 7, first = 0, stratum = 0 } = {}): Promise<{ t: number[]; weight: Float32Array }> {
   const t = Tensor.empty(engine, [N]), weight = Tensor.empty(engine, [N]);
   engine.run(k.importance_draw, threads(N), {
     clock: clockAt(engine, { seed, step, first }).slice, w: upload(engine, [T], table.w).slice, sums: upload(engine, [T], table.sums).slice, t: t.slice, weight: weight.slice,
-    N, T, stream: STREAM.time, share: SHARE,
+    N, T, stream: STREAM.time, share: SHARE, stratum,
   });
   const got = [...(await readWords(t))], total = table.sums[T - 1]!;
   const want = got.map((_, n) => {
     const words = philox4x32([0, first + n, step, 0], [seed, STREAM.time]);
     if (!(total > 0 && unit(words[1]) >= Math.fround(SHARE))) return uniformInt(words[0], T);
-    return table.sums.findIndex((sum) => sum > Math.fround(unit(words[2]) * total));
+    const u = unit(words[2]), place = stratum ? Math.fround(Math.fround(n + u) * Math.fround(stratum)) : u;
+    return Math.min(T - 1, table.sums.filter((sum) => sum <= Math.fround(place * total)).length);
   });
   assert.equal(got, want);
   const p = (at: number): number => (total > 0 ? SHARE / T + ((1 - SHARE) * table.w[at]!) / total : 1 / T);
@@ -85,6 +86,29 @@ test('20,000 draws have the probabilities, and the weights take the bias out', a
   const terms = t.map((at, n) => f(at) * weight[n]!), mean = terms.reduce((a, b) => a + b, 0) / N;
   const deviation = Math.sqrt(terms.reduce((sum, v) => sum + (v - mean) ** 2, 0)) / N;
   assert.ok(Math.abs(mean - want) < 4.5 * deviation, `${mean}, not ${want} (${deviation})`);
+});
+
+test('weighted: image n draws from the n-th of N equally likely parts', async (engine) => {
+  const T = 100, N = 4000, weights = Float64Array.from({ length: T }, (_, t) => (t === 3 ? 0 : 1 / (1 + (t - 30) ** 2 / 50))), total = weights.reduce((a, b) => a + b, 0);
+  let sum = 0;
+  const sums = weights.map((v) => (sum += v)), quantile = (q: number): number => Math.min(T - 1, sums.filter((v) => v <= q * total).length);
+  const { t, weight } = await draws(engine, T, N, { w: Float32Array.from(weights), sums: Float32Array.from(sums) }, { stratum: 1 / N });
+  // But for the uniform share: four of 4,000 are expected.
+  const outside = t.filter((at, n) => at < quantile((n - 1e-3) / N) || at > quantile((n + 1 + 1e-3) / N)).length;
+  assert.ok(outside < 16, `${outside} draws lie outside of their parts`);
+  weights.forEach((w, at) => {
+    const count = t.filter((other) => other === at).length, expected = (N * w) / total;
+    assert.ok(Math.abs(count - expected) <= 2 + outside, `t = ${at}: ${count} of ${expected} expected`);
+  });
+  // Uniform draws of so many would be off by a hundredth of this or more: a mean over strata is nearly exact.
+  const want = weights.reduce((a, w) => a + w * w, 0) / T, mean = t.reduce((a, at, n) => a + weights[at]! ** 2 * weight[n]!, 0) / N;
+  assert.ok(Math.abs(mean / want - 1) < 0.01, `${mean}, not ${want}`);
+
+  const sampling = new WeightedSampling(engine, weights), clock = new Clock(engine);
+  clock.set({ seed: 3, step: 7 });
+  const again = sampling.draw(N, clock);
+  assert.equal([[...(await readWords(again.t))], await again.weight.read()], [t, weight]);
+  sampling.destroy();
 });
 
 test('a ring of ten losses at every t, in the order of the batch; what is not finite is passed over', async (engine) => {

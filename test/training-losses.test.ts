@@ -42,6 +42,7 @@ const learning = gpuSuite('training learns');
 
 for (const [what, setting, options, least] of [
   ['v, min-SNR', { prediction: 'v' }, { snrGamma: 5 }, 0.5],
+  ['v, min-SNR, t drawn by the weights', { prediction: 'v' }, { snrGamma: 1, timeSampling: 'weighted' }, 0.5],
   ['x0, Huber', { prediction: 'x0', schedule: 'cosine' }, { loss: 'huber' }, 0.5],
   ['the posterior mean', { prediction: 'mu' }, {}, 0.5],
   ['a learned variance, hybrid', { variance: 'learned_range' }, { timeSampling: 'importance' }, 0.5],

@@ -62,6 +62,8 @@ const SIMPLE_FACTOR = 7, VLB_FACTOR = 8;
 export class DiffusionLoss {
   readonly diffusion: GaussianDiffusion;
   readonly name: LossName;
+  /** The factor of the loss at each t, but for the bound's part of `hybrid`, (T). */
+  readonly weights: Float64Array;
   readonly #delta: number;
   readonly #table: Tensor;
   readonly #scaled: boolean;
@@ -87,7 +89,7 @@ export class DiffusionLoss {
     this.#delta = name === 'l1' ? 0 : huberDelta;
     this.#scaled = snrGamma !== null || name === 'vlb' || name === 'hybrid';
     const constant = (value: number) => new Float64Array(schedule.T).fill(value);
-    const simple = name === 'vlb' ? constant(schedule.T) : snrGamma === null ? constant(1) : minSnrWeights(schedule, prediction, snrGamma);
+    const simple = (this.weights = name === 'vlb' ? constant(schedule.T) : snrGamma === null ? constant(1) : minSnrWeights(schedule, prediction, snrGamma));
     this.#table = uploadColumns(diffusion, [...boundTable(schedule, prediction, variance), simple, constant(schedule.T / 1000)]);
   }
 

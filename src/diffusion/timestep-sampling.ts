@@ -1,4 +1,4 @@
-// Which t a training step draws: uniformly, or more often where the loss is large (Nichol & Dhariwal 2021, section 3.3). All of it lives on the device.
+// Which t a training step draws: uniformly, more often where the loss counts more, or where it is large (Nichol & Dhariwal 2021, section 3.3). All of it lives on the device.
 import { threads } from '../autograd.ts';
 import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
@@ -7,8 +7,13 @@ import * as k from '../gpu/kernels.gen.ts';
 import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 
-/** How t is drawn in training: uniformly, or in proportion to the root of its mean squared loss (Nichol & Dhariwal, 2021, section 3.3). */
-export const TIME_SAMPLINGS = ['uniform', 'importance'] as const;
+/**
+ * How t is drawn in training. The gradient's expectation is the same in all three.
+ * - `uniform`: as in Ho et al. (2020).
+ * - `weighted`: in proportion to the factor of its loss (min-SNR weights; all alike without), one t from each of as many equally likely parts as the batch has images.
+ * - `importance`: in proportion to the root of its mean squared loss (Nichol & Dhariwal, 2021, section 3.3).
+ */
+export const TIME_SAMPLINGS = ['uniform', 'weighted', 'importance'] as const;
 /** One of TIME_SAMPLINGS. */
 export type TimeSampling = (typeof TIME_SAMPLINGS)[number];
 
@@ -20,6 +25,39 @@ const NAME = 'time_sampling.losses';
 
 /** Tensors as a checkpoint keeps them. */
 type Tensors = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>;
+
+/** t, (N) uint32, from a table of weights and their running sums, each (T); and what a loss at it counts, 1 / (T p_t), (N). */
+function draw(N: number, clock: Clock, { w, sums }: { readonly w: Tensor; readonly sums: Tensor }, stratified: boolean): { t: Tensor; weight: Tensor } {
+  const t = Tensor.empty(w.engine, [N]), weight = Tensor.empty(w.engine, [N]);
+  w.engine.run(k.importance_draw, threads(N), {
+    clock: clock.slice, w: w.slice, sums: sums.slice, t: t.slice, weight: weight.slice, N, T: w.size, stream: STREAM.time, share: UNIFORM_SHARE, stratum: stratified ? 1 / N : 0,
+  });
+  return { t, weight };
+}
+
+/**
+ * p_t is proportional to a given weight, but for a share of 0.001 that is uniform: image n of a batch of N draws from the n-th of N equally likely parts. With the factors
+ * of the loss for weights every image counts about the same, instead of few that count much and many that hardly do: less noise in the gradient, whose expectation stays.
+ */
+export class WeightedSampling {
+  readonly #table: { readonly w: Tensor; readonly sums: Tensor };
+
+  /** Uploads the weights, (T); call outside of captures. */
+  constructor(engine: Engine, weights: Float64Array) {
+    let sum = 0;
+    const upload = (values: Float64Array): Tensor => Tensor.from(engine, [values.length], Float32Array.from(values));
+    this.#table = { w: upload(weights), sums: upload(weights.map((v) => (sum += v))) };
+  }
+
+  /** t, (N) uint32, and what a loss at it counts, (N). */
+  draw(N: number, clock: Clock): { t: Tensor; weight: Tensor } {
+    return draw(N, clock, this.#table, true);
+  }
+
+  destroy(): void {
+    for (const tensor of Object.values(this.#table)) tensor.free();
+  }
+}
 
 /**
  * p_t is proportional to sqrt(E[L_t^2]) over the last ten losses at t, but for a share of 0.001 that is uniform; until every t has ten, all of it is.
@@ -43,11 +81,9 @@ export class ImportanceSampling {
 
   /** t, (N) uint32, and what a loss at it counts, (N). */
   draw(N: number, clock: Clock): { t: Tensor; weight: Tensor } {
-    const { engine, T } = this, table = { w: this.#w.slice, sums: this.#sums.slice };
-    const t = Tensor.empty(engine, [N]), weight = Tensor.empty(engine, [N]);
-    engine.run(k.importance_weights, [1], { history: this.#history.slice, ...table, T });
-    engine.run(k.importance_draw, threads(N), { clock: clock.slice, ...table, t: t.slice, weight: weight.slice, N, T, stream: STREAM.time, share: UNIFORM_SHARE });
-    return { t, weight };
+    const table = { w: this.#w, sums: this.#sums };
+    this.engine.run(k.importance_weights, [1], { history: this.#history.slice, w: this.#w.slice, sums: this.#sums.slice, T: this.T });
+    return draw(N, clock, table, false);
   }
 
   /** Remembers the losses each, (N), at t, (N). One that is not finite is passed over. */

@@ -15,7 +15,7 @@ import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 import type { GaussianDiffusion } from './gaussian.ts';
 import { DiffusionLoss, type LossName, type LossOptions } from './losses.ts';
-import { ImportanceSampling, type TimeSampling } from './timestep-sampling.ts';
+import { ImportanceSampling, type TimeSampling, WeightedSampling } from './timestep-sampling.ts';
 
 /** Batch, length and learning rate of a training run, with the loss and AdamW's settings; the loss is scaled where the engine computes products in float16. */
 export interface TrainingOptions extends AdamWOptions, LossOptions {
@@ -60,6 +60,7 @@ export class Training {
   readonly #clocks: readonly Clock[];
   readonly #shares: Tensor;
   readonly #loss: DiffusionLoss;
+  readonly #weighted: WeightedSampling | null;
   readonly #T: number;
   /** Of the latest step: t and the loss of each image. */
   readonly #latest: { readonly t: Tensor; readonly each: Tensor };
@@ -84,6 +85,7 @@ export class Training {
     const selfConditioned = unet.config.in_channels === 2 * images.shape[2];
     const objective = (this.#loss = new DiffusionLoss(diffusion, options));
     const sampling = (this.timeSampling = options.timeSampling === 'importance' ? new ImportanceSampling(engine, diffusion.T) : null);
+    const weighted = (this.#weighted = options.timeSampling === 'weighted' ? new WeightedSampling(engine, objective.weights) : null);
     const latest = (this.#latest = { t: Tensor.empty(engine, [N]), each: Tensor.empty(engine, [N]) });
 
     /** Loss and gradients of images `first` to `first + n`, drawn as in the whole batch. */
@@ -107,7 +109,7 @@ export class Training {
     };
     const draw = () => {
       const index = shuffleIndices(N, images.count, clocks[0]!);
-      return { index, ...(sampling?.draw(N, clocks[0]!) ?? { t: randomIntegers(N, diffusion.T, clocks[0]!, STREAM.time), weight: null }) };
+      return { index, ...((sampling ?? weighted)?.draw(N, clocks[0]!) ?? { t: randomIntegers(N, diffusion.T, clocks[0]!, STREAM.time), weight: null }) };
     };
     this.plan = engine.capture(() => {
       const loss = starts.length === 1 ? part(0, N, clocks[0]!, false, draw).loss : inParts();
@@ -203,6 +205,7 @@ export class Training {
     await this.plan.destroy();
     this.optimizer.destroy();
     this.timeSampling?.destroy();
+    this.#weighted?.destroy();
     for (const tensor of Object.values(this.#latest)) tensor.free();
     this.#loss.destroy();
     this.#shares.free();

@@ -15,12 +15,12 @@ export function importanceWeights(history: Floats, T: number): { w: Float64Array
   return { w, sums: w.map((v) => (sum += v)) };
 }
 
-/** t from three words an image: uniform with probability `share`, else the first whose sum is above a uniform number; and 1 / (T p[t]). */
-export function importanceDraw(words: Floats, w: Floats, sums: Floats, share: number): { t: Uint32Array; weight: Float64Array } {
+/** t from three words an image: uniform with probability `share`, else the first whose sum is above a uniform number, of the image's own part where stratified; and 1 / (T p[t]). */
+export function importanceDraw(words: Floats, w: Floats, sums: Floats, share: number, stratified = false): { t: Uint32Array; weight: Float64Array } {
   const T = w.length, N = words.length / 3, total = sums[T - 1], t = new Uint32Array(N);
   for (let n = 0; n < N; n++) {
-    const goal = Math.fround(unit(words[3 * n + 2]) * total);
-    t[n] = unit(words[3 * n + 1]) < share ? uniformInt(words[3 * n], T) : Array.from(sums).findIndex((sum) => sum > goal);
+    const u = unit(words[3 * n + 2]), goal = Math.fround((stratified ? Math.fround(Math.fround(n + u) * Math.fround(1 / N)) : u) * total);
+    t[n] = unit(words[3 * n + 1]) < share ? uniformInt(words[3 * n], T) : Math.min(T - 1, Array.from(sums).filter((sum) => sum <= goal).length);
   }
   return { t, weight: Float64Array.from(t, (at) => 1 / (share + ((1 - share) * w[at] * T) / total)) };
 }

@@ -123,8 +123,8 @@ export const DIFFUSION = {
     return { shape: '100 timesteps', grid: [1], inputs: { history: losses }, numbers: { T: 100 }, outputs: { w: { want: w, off: w.map((v) => own * v) }, sums: { want: sums, off: sums.map((v) => own * v + bound(100, [v])[0]) } } };
   } },
   importance_draw: { twin: ['importance', 'importanceDraw'], make: () => {
-    const found = history(), w = Float32Array.from(found.w), sums = Float32Array.from(found.sums), share = Math.fround(0.1), first = words(draw(STREAM.time, 70, 3)), want = importanceDraw(first, w, sums, share);
-    return { shape: '70 of 100 timesteps', grid: threads(70), inputs: { w, sums }, numbers: { N: 70, T: 100, stream: STREAM.time, share }, outputs: { t: { want: want.t, off: 0 }, weight: { want: want.weight, off: want.weight.map((v) => v * (2 * DIVIDE + 8 * ULP)) } } };
+    const found = history(), w = Float32Array.from(found.w), sums = Float32Array.from(found.sums), share = Math.fround(0.1), first = words(draw(STREAM.time, 70, 3)), want = importanceDraw(first, w, sums, share, true);
+    return { shape: '70 of 100 timesteps', grid: threads(70), inputs: { w, sums }, numbers: { N: 70, T: 100, stream: STREAM.time, share, stratum: 1 / 70 }, outputs: { t: { want: want.t, off: 0 }, weight: { want: want.weight, off: want.weight.map((v) => v * (2 * DIVIDE + 8 * ULP)) } } };
   } },
   importance_update: { twin: ['importance', 'importanceUpdate'], make: () => {
     const { losses } = history(), at = integers(130, 100), each = values(130, 1).map((v, i) => (i === 7 ? Infinity : Math.abs(v)));
