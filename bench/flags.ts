@@ -22,7 +22,8 @@ const READ_BY = {
 
 const listed = (words: readonly string[]): string => (words.length === 1 ? words[0]! : `${words.slice(0, -1).join(', ')} and ${words.at(-1)}`);
 
-const OPTIONS = {
+/** As node:util's parseArgs takes them. */
+export const OPTIONS = {
   preset: { type: 'string' }, 'batch-size': { type: 'string' }, all: { type: 'boolean' }, seconds: { type: 'string' }, profile: { type: 'boolean' }, 'checkpoint-blocks': { type: 'boolean' },
   precision: { type: 'string' }, json: { type: 'string' }, out: { type: 'string' }, compare: { type: 'string' }, help: { type: 'boolean' },
 } as const;

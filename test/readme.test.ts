@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { OPTIONS } from '../bench/flags.ts';
 import { DOCTOR, EVAL, FETCH, INFO, SAMPLE, type Table, TRAIN, TUNE, VIEW, WEB } from '../src/cli/settings.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -35,10 +36,8 @@ docs('the files that it names exist', () => {
 
 docs('its commands exist, and have the flags that they are shown with', () => {
   const scripts = Object.keys((JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: object }).scripts);
-  /** Of `npm run bench`, which has no table of settings. */
-  const bench = [...readFileSync(join(root, 'bench/run.ts'), 'utf8').matchAll(/([\w-]+)'?: \{ type: '(?:string|boolean)' \}/g)].map(([, flag]) => flag!);
   const flagsOf = (table: Table): string[] => Object.entries(table).flatMap(([name, { type }]) => (type === 'bool' ? [name, `no-${name}`] : [name]));
-  const tables: Readonly<Record<string, readonly string[]>> = { ...Object.fromEntries(Object.entries(TABLES).map(([name, table]) => [name, flagsOf(table)])), bench }, all = Object.values(tables).flat();
+  const tables: Readonly<Record<string, readonly string[]>> = { ...Object.fromEntries(Object.entries(TABLES).map(([name, table]) => [name, flagsOf(table)])), bench: Object.keys(OPTIONS) }, all = Object.values(tables).flat();
   const shown = readme.split('\n').flatMap((line) => line.split(/(?=npm run )/)).map((part) => /^npm run ([\w:]+)(?: -- ([^`#]*))?/.exec(part)).filter((found) => found !== null);
   let flags = 0;
   for (const [text, command, rest = ''] of shown) {
