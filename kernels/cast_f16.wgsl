@@ -1,5 +1,5 @@
 // y = x as float16 (+ y where accumulate is set)
-// One invocation casts one value: a buffer of the caller's may end where no four values do. The gradient of cast_f32.
+// One invocation casts one value. The gradient of cast_f32.
 enable f16;
 #import index
 struct Dims { size: u32, accumulate: u32 }

@@ -103,11 +103,11 @@ export class ParameterTensor extends Tensor {
 
 /** What `engine.borrow` does. */
 export function borrow(engine: Engine, buffer: GPUBuffer, shape: readonly number[], { offset = 0 }: { offset?: number } = {}): Tensor {
-  const bytes = 4 * sizeOf(shape), align = engine.device.limits.minStorageBufferOffsetAlignment;
+  const bytes = 4 * sizeOf(shape), end = offset + 16 * Math.ceil(bytes / 16), align = engine.device.limits.minStorageBufferOffsetAlignment;
   if (!shape.every((n) => Number.isInteger(n) && n > 0)) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}): sizes are whole numbers from 1.`);
   if (!(buffer.usage & USAGE.STORAGE)) throw new DdpmError('E-ENGINE', 'the borrowed buffer was created without the usage STORAGE, which kernels need. Add it where the buffer is created.');
   if (offset < 0 || offset % align) throw new DdpmError('E-ENGINE', `a borrowed buffer at offset ${offset}: this device binds storage at multiples of ${align} bytes.`);
-  if (offset + bytes > buffer.size) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}) at offset ${offset} needs ${offset + bytes} bytes; the borrowed buffer has ${buffer.size}.`);
+  if (end > buffer.size) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}) at offset ${offset} needs ${end} bytes${bytes % 16 ? ', since kernels take four values at a time' : ''}; the borrowed buffer has ${buffer.size}. Create it larger.`);
   return new Tensor(engine, shape, { buffer, offset, bytes });
 }
 

@@ -143,8 +143,9 @@ export class Engine {
 
   /**
    * A tensor over a buffer of the caller's, `offset` bytes into it, with no copy. It is never freed or destroyed here, and must outlive every plan that reads it.
-   * Throws E-ENGINE without the usage STORAGE or where the offset is not aligned, E-SHAPE where the shape does not fit. For `read` and `copy` it needs COPY_SRC or
-   * COPY_DST as well.
+   * Throws E-ENGINE without the usage STORAGE or where the offset is not aligned, E-SHAPE where the buffer ends before the shape does. Kernels take four values at a
+   * time: a tensor reaches up to the next multiple of 16 bytes, and what is written into it is written up to there. For `read` and `copy` the buffer needs COPY_SRC
+   * or COPY_DST as well.
    */
   borrow(buffer: GPUBuffer, shape: readonly number[], options: { offset?: number } = {}): Tensor {
     return borrow(this, buffer, shape, options);
@@ -235,8 +236,10 @@ export class Engine {
     this.#record(() => ({ kind: 'dispatch', pipeline, bindings: bind(), x, y, z }));
   }
 
-  /** Copies a slice over another of as many bytes (E-SHAPE otherwise). */
+  /** Copies a slice over another of as many bytes (E-SHAPE otherwise) and the same type (E-KERNEL). */
   copy(from: Slice, to: Slice): void {
+    const [source, target] = [from.type ?? 'f32', to.type ?? 'f32'];
+    if (source !== target) throw new DdpmError('E-KERNEL', `copy of ${source} into ${target}, which would be other numbers there. Cast one to the other first.`);
     if (from.bytes !== to.bytes) throw new DdpmError('E-SHAPE', `copy of ${from.bytes} bytes into ${to.bytes} bytes.`);
     this.#record(() => ({ kind: 'copy', from: this.#placed(from), to: this.#placed(to) }));
   }
