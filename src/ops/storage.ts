@@ -1,5 +1,6 @@
 // Whether this device computes on activations that are stored as float16: each kernel that a U-Net needs for it, against the same kernel on float32.
 import { record, Tape, threads } from '../autograd.ts';
+import { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { ElementType } from '../gpu/kernel.ts';
@@ -9,7 +10,7 @@ import { sizeOf, Tensor } from '../tensor.ts';
 import { matmul } from './attention.ts';
 import { cast } from './cast.ts';
 import { conv2d, type Conv2dOptions } from './conv2d.ts';
-import { groupNorm } from './group_norm.ts';
+import { groupNorm, type GroupNormOptions } from './group_norm.ts';
 import { halfVariant } from './half.ts';
 import { add, upsample } from './pointwise.ts';
 
@@ -18,16 +19,16 @@ interface Trial {
   readonly what: string;
   readonly activations: readonly (readonly number[])[];
   readonly weights: readonly (readonly number[])[];
-  readonly run: (engine: Engine, activations: readonly Tensor[], weights: readonly Tensor[]) => readonly Tensor[];
+  readonly run: (engine: Engine, activations: readonly Tensor[], weights: readonly Tensor[], clock: Clock) => readonly Tensor[];
 }
 
 /** The op's result, and the gradients by all that it was given; the last of the activations is the gradient by the result. */
-function differentiated(op: (x: readonly Tensor[], w: readonly Tensor[]) => Tensor): Trial['run'] {
-  return (engine, activations, weights) => {
+function differentiated(op: (x: readonly Tensor[], w: readonly Tensor[], clock: Clock) => Tensor): Trial['run'] {
+  return (engine, activations, weights, clock) => {
     const x = activations.slice(0, -1), dy = activations.at(-1)!, tape = new Tape(engine);
     for (const input of [...x, ...weights]) input.requiresGrad = true;
     const [loss, y] = tape.record(() => {
-      const result = op(x, weights);
+      const result = op(x, weights, clock);
       return [record(Tensor.empty(engine, [1]), [result], (_, [d]) => d && engine.run(k.accumulate, threads(dy.size), { x: dy.slice, y: d.slice, copy: 1 - d.accumulate })), result] as const;
     });
     tape.backward(loss, y);
@@ -48,9 +49,9 @@ const convolution = (what: string, C: readonly number[], O: number, { stride = 1
   };
 };
 
-const normalisation = (what: string, C: readonly number[], groups: number): Trial => {
-  const sum = C.reduce((a, b) => a + b, 0);
-  return { what, activations: [...C.map(images), images(sum)], weights: [[sum], [sum]], run: differentiated((x, w) => groupNorm(C.length === 2 ? [x[0]!, x[1]!] : x[0]!, w[0]!, w[1]!, { groups, silu: true })) };
+const normalisation = (what: string, C: readonly number[], groups: number, p = 0): Trial => {
+  const sum = C.reduce((a, b) => a + b, 0), options = (clock: Clock): GroupNormOptions => ({ groups, silu: true, dropout: p ? { p, clock, stream: 256 } : null });
+  return { what, activations: [...C.map(images), images(sum)], weights: [[sum], [sum]], run: differentiated((x, w, clock) => groupNorm(C.length === 2 ? [x[0]!, x[1]!] : x[0]!, w[0]!, w[1]!, options(clock))) };
 };
 
 const product = (what: string, [first, second]: readonly [boolean, boolean]): Trial => ({
@@ -71,6 +72,7 @@ const TRIALS: readonly Trial[] = [
   convolution('linear layer', [36], 68, { kernel: 1 }),
   normalisation('group norm', [15], 3),
   normalisation('group norm of two inputs', [24, 12], 3),
+  normalisation('group norm with dropout', [15], 3, 0.3), normalisation('group norm with dropout, four channels at a time', [24], 3, 0.3),
   { what: 'upsampling', activations: [images(7), [N, 2 * H, 2 * W, 7]], weights: [], run: differentiated(([x]) => upsample(x!)) },
   // Its gradient comes from three places, and is added up.
   { what: 'casting and adding', activations: [images(7), images(7)], weights: [], run: differentiated(([x]) => add(add(x!, x!), cast(cast(x!, 'f32'), x!.type))) },
@@ -129,8 +131,9 @@ async function results(engine: Engine, { activations, weights, run }: Trial, typ
   // Eighths up to 2 are float16 numbers.
   const make = (as: ElementType, first: number) => (shape: readonly number[], id: number) =>
     Tensor.from(engine, shape, Float32Array.from({ length: sizeOf(shape) }, (_, i) => ((philox4x32([i, 0, 0, 2], [7, first + id])[0] % 33) - 16) / 8), as);
-  const x = activations.map(make(type, 0)), w = weights.map(make('f32', activations.length));
-  const plan = engine.capture(() => run(engine, x, w));
+  const x = activations.map(make(type, 0)), w = weights.map(make('f32', activations.length)), clock = new Clock(engine);
+  clock.set({ seed: 7, step: 1 });
+  const plan = engine.capture(() => run(engine, x, w, clock));
   try {
     await plan.compile();
     plan.run();
@@ -138,5 +141,6 @@ async function results(engine: Engine, { activations, weights, run }: Trial, typ
   } finally {
     await plan.destroy();
     for (const each of [...x, ...w]) each.free();
+    engine.free(clock.slice);
   }
 }
