@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { requireKernels } from '../src/cli/command.ts';
 import { PRESET_NAMES, PRESETS, type PresetName } from '../src/cli/presets.ts';
 import { DdpmError } from '../src/errors.ts';
 import { openEngine } from '../src/node.ts';
@@ -45,6 +46,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
 async function main(): Promise<void> {
   const { values, positionals, mode } = parseBench(process.argv.slice(2));
   if (values.help) return void console.log(HELP);
+  await requireKernels();
   if (values.preset && !PRESET_NAMES.includes(values.preset as PresetName)) throw new DdpmError('E-USAGE', `there is no preset "${values.preset}"; the presets are ${PRESET_NAMES.join(', ')}.`);
   const number = (flag: 'batch-size' | 'seconds'): number | null => {
     const text = values[flag], value = Number(text);

@@ -1,5 +1,5 @@
 // Turns kernels/*.wgsl into src/gpu/kernels.gen.ts: expands #import, reads bindings, overrides and dims out of the WGSL, and refuses what breaks the house style.
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -133,8 +133,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   if (folder) mkdirSync(folder, { recursive: true });
   if (folder) for (const { name, wgsl } of kernels()) writeFileSync(join(folder, `${name}.wgsl`), wgsl);
   else {
-    // An unchanged module is left as it is: another process may be reading it.
-    const module = join(here, '../src/gpu/kernels.gen.ts'), text = build();
+    // An unchanged module is left as it is: another process may be reading it. Its time says which kernels it is of.
+    const module = join(here, '../src/gpu/kernels.gen.ts'), started = new Date(), text = build();
     if (!existsSync(module) || readFileSync(module, 'utf8') !== text) writeFileSync(module, text);
+    utimesSync(module, started, started);
   }
 }

@@ -6,6 +6,8 @@ import { availableParallelism } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+// @ts-expect-error plain JavaScript without types, because it runs before TypeScript is installed
+import { ensureKernels } from '../src/cli/setup.mjs';
 import { DONE, shareOut } from './helpers/share-out.ts';
 
 /** What uvu's `suite.run()` queues: runs the suite and gives its failures as text (true when there are none) and its counts. */
@@ -33,6 +35,7 @@ if (process.env.DDPM_TEST_LIMITS === 'default') {
 }
 
 const worker = process.env.DDPM_TEST_WORKER !== undefined;
+if (!worker) ensureKernels();
 let total = 0, passed = 0, failed = 0, skipped = 0, current = '', finished = false;
 const started = performance.now();
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(2)} s`;

@@ -4,14 +4,14 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 // @ts-expect-error plain JavaScript without types, because it runs before TypeScript is installed
-import { aptCommands, aptHasBrowser, backportsSource, browserPaths, compareVersions, downloadData, findBrowser, parseAptSources, parseOsRelease, planVulkan, releaseSource, stalePackages } from '../src/cli/setup.mjs';
+import { aptCommands, aptHasBrowser, backportsSource, browserPaths, compareVersions, downloadData, findBrowser, kernelsAreStale, parseAptSources, parseOsRelease, planVulkan, releaseSource, stalePackages } from '../src/cli/setup.mjs';
 
 const setup = suite('setup');
 
@@ -264,6 +264,28 @@ setup('an unknown word is a usage error, and DDPM_NO_SETUP=1 skips everything', 
   assert.is(wrong.status, 2);
   assert.match(wrong.stdout, /^setup: set-up for "trian"\? Use: node src\/cli\/setup\.mjs <train\|test\|sample\|eval\|bench\|tune\|doctor\|view\|web\|info\|fetch>\n$/);
   assert.equal([run('trian', { DDPM_NO_SETUP: '1' }).status, run('trian', { DDPM_NO_SETUP: '1' }).stdout], [0, '']);
+});
+
+setup('the module of kernels is stale where a kernel, what it imports or the folder is newer', () => {
+  const root = mkdtempSync(join(tmpdir(), 'ddpm-kernels-')), kernels = join(root, 'kernels'), generated = join(root, 'src', 'gpu', 'kernels.gen.ts');
+  const at = (path: string, time: number): void => utimesSync(path, time, time);
+  mkdirSync(join(kernels, 'shared'), { recursive: true });
+  mkdirSync(join(root, 'src', 'gpu'), { recursive: true });
+  assert.not(kernelsAreStale(root), 'an installed package has nothing to build from');
+  const files = ['build.ts', 'x.wgsl', 'shared/y.wgsl'].map((file) => join(kernels, file)), folders = [join(kernels, 'shared'), kernels];
+  for (const file of files) writeFileSync(file, '');
+  assert.ok(kernelsAreStale(root), 'there is no module yet');
+  writeFileSync(generated, '');
+  for (const path of [...files, ...folders, generated]) at(path, 1000);
+  assert.not(kernelsAreStale(root));
+  for (const path of [...files, ...folders]) {
+    at(path, 1001);
+    assert.ok(kernelsAreStale(root), path);
+    at(path, 999);
+  }
+  at(generated, 998);
+  assert.ok(kernelsAreStale(root));
+  rmSync(root, { recursive: true });
 });
 
 setup.run();

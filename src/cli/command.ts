@@ -5,10 +5,26 @@ import { DdpmError } from '../errors.ts';
 import { imageGrid, type Picture, toBytes } from '../io/picture.ts';
 import type { OpenedEngine } from '../node.ts';
 
+/** Plain JavaScript, which the package does not have: nothing for TypeScript to follow. */
+const SETUP: string = './setup.mjs';
+
+/**
+ * In a clone the module of kernels is generated, by the set-up that npm runs before a command. Without npm it may be of before the last pull, and its kernels may not
+ * be what the rest of the program takes them for.
+ *
+ * @throws DdpmError E-USAGE where it is older than the kernels
+ */
+export async function requireKernels(): Promise<void> {
+  if (!import.meta.url.endsWith('.ts')) return;
+  const { kernelsAreStale } = (await import(SETUP)) as { kernelsAreStale: () => boolean };
+  if (kernelsAreStale()) throw new DdpmError('E-USAGE', 'src/gpu/kernels.gen.ts is older than kernels/. Generate it anew: npm run kernels');
+}
+
 /** Runs a command to its exit code. What a user can do something about is one line with its code; anything else is a bug and shows where it is. */
 export async function runCommand(command: () => Promise<number>): Promise<void> {
   let code = 1;
   try {
+    await requireKernels();
     code = await command();
   } catch (error) {
     if (error instanceof DdpmError) {

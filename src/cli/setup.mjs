@@ -7,7 +7,7 @@
 // to install one from here (the commands to type are printed).
 
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -91,8 +91,10 @@ function ensurePackages() {
   if (done.status !== 0) throw new Stop(1, `npm ci failed:\n${lastLines(done)}\nCheck the network, then try again: npm ci`);
 }
 
-/** Whether any kernel, or the folder it lies in (a file may have been deleted), is newer than the generated module. */
-function kernelsAreStale(generated) {
+/** Whether any kernel, or the folder it lies in (a file may have been deleted), is newer than the generated module, as after a pull; false where there are no kernels to build from. */
+export function kernelsAreStale(root = ROOT) {
+  const generated = join(root, 'src', 'gpu', 'kernels.gen.ts');
+  if (!existsSync(join(root, 'kernels', 'build.ts'))) return false;
   if (!existsSync(generated)) return true;
   const built = statSync(generated).mtimeMs;
   const newer = (path) => {
@@ -100,17 +102,15 @@ function kernelsAreStale(generated) {
     if (stat.isDirectory()) return stat.mtimeMs > built || readdirSync(path).some((file) => newer(join(path, file)));
     return (path.endsWith('.wgsl') || path.endsWith('build.ts')) && stat.mtimeMs > built;
   };
-  return newer(join(ROOT, 'kernels'));
+  return newer(join(root, 'kernels'));
 }
 
-function ensureKernels() {
-  const generated = join(ROOT, 'src', 'gpu', 'kernels.gen.ts');
-  if (!existsSync(join(ROOT, 'kernels', 'build.ts')) || !kernelsAreStale(generated)) return;
+/** Generates the module where it is older than the kernels; test/run.ts asks for it too, since it is often run without npm. */
+export function ensureKernels() {
+  if (!kernelsAreStale()) return;
   say('generating src/gpu/kernels.gen.ts from kernels/*.wgsl');
-  const started = new Date();
   const done = spawnSync(process.execPath, ['--import', 'tsx', join('kernels', 'build.ts')], { cwd: ROOT, encoding: 'utf8' });
   if (done.status !== 0) throw new Stop(1, `the kernels do not build:\n${lastLines(done)}\nMend the file named above, then: npm run kernels`);
-  if (existsSync(generated)) utimesSync(generated, started, started); // an unchanged module may not have been written again
 }
 
 /** The end of what a program printed, without empty lines and stack traces. */
