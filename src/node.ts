@@ -131,6 +131,7 @@ export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngin
   let adapter: GPUAdapter | null = null;
   let reason = '';
   try {
+    // The first request on Vulkan has Dawn print two warnings of limits that it lowers, straight to stderr: no toggle, and no callback of this package, reaches them.
     adapter = await (await instance(options)).requestAdapter({ powerPreference: 'high-performance' });
   } catch (error) {
     if (error instanceof DdpmError) throw error;
