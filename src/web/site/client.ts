@@ -7,6 +7,8 @@ export class Client {
   readonly #waiting = new Map<number, { done: (value: never) => void; fail: (error: Error) => void }>();
   readonly #listeners = new Map<string, ((value: never) => void)[]>();
   #next = 0;
+  /** Why nothing is computed any more. */
+  #stopped: Error | null = null;
 
   constructor(url: string) {
     this.#worker = new Worker(url, { type: 'module' });
@@ -20,13 +22,20 @@ export class Client {
       if ('error' in data) waiting?.fail(new DdpmError(data.error.code as ErrorCode, data.error.message));
       else waiting?.done(data.value as never);
     };
-    this.#worker.onerror = (event) => {
-      for (const { fail } of this.#waiting.values()) fail(new Error(`the worker stopped: ${event.message}`));
-      this.#waiting.clear();
-    };
+    // An error with a message was thrown by the script; one without says that it was not loaded.
+    this.#worker.onerror = ({ message }) => this.#stop(message ? `the worker that computes for this page failed: ${message}.` : `the script that computes for this page, ${url}, could not be loaded: is its server still there?`);
+  }
+
+  /** What is asked now and later is answered with an error, and what the worker still does counts no more. */
+  #stop(why: string): void {
+    this.#worker.terminate();
+    this.#stopped = new DdpmError('E-ENGINE', `${why} Reload the page; a run goes on from its last save.`);
+    for (const { fail } of this.#waiting.values()) fail(this.#stopped);
+    this.#waiting.clear();
   }
 
   call<K extends keyof Calls>(call: K, value: Calls[K]['in']): Promise<Calls[K]['out']> {
+    if (this.#stopped) return Promise.reject(this.#stopped);
     return new Promise((done, fail) => {
       const id = this.#next++;
       this.#waiting.set(id, { done: done as (value: never) => void, fail });

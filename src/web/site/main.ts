@@ -1,4 +1,5 @@
 // The site: four pages behind one address, and the worker that computes for all of them.
+import type { DdpmError } from '../../errors.ts';
 import { byId, fill, h } from '../dom.ts';
 import { Client } from './client.ts';
 import { doctorPage } from './doctor-page.ts';
@@ -21,10 +22,10 @@ const made = new Map<PageName, Page>();
 
 function route(): void {
   const [name = '', rest = ''] = location.hash.slice(1).split(/\/(.*)/s);
-  const page = (name in PAGES ? name : 'train') as PageName;
+  const page = (Object.hasOwn(PAGES, name) ? name : 'train') as PageName;
   if (!made.has(page)) made.set(page, PAGES[page](client));
   fill(byId('page'), made.get(page)!.element);
-  made.get(page)!.show?.(decodeURIComponent(rest));
+  made.get(page)!.show?.(rest);
   document.title = `${page[0]!.toUpperCase()}${page.slice(1)} · ddpm.wgsl`;
   for (const link of document.querySelectorAll('.bar nav a')) {
     if (link.getAttribute('href') === `#${page}`) link.setAttribute('aria-current', 'page');
@@ -33,12 +34,19 @@ function route(): void {
 }
 
 addEventListener('hashchange', route);
+// A file that misses its place would be opened instead of the page, and end what is computed here.
+for (const type of ['dragover', 'drop'] as const)
+  addEventListener(type, (event) => {
+    if (event.defaultPrevented) return;
+    event.preventDefault();
+    if (event.dataTransfer) event.dataTransfer.dropEffect = 'none';
+  });
 route();
 
 client.call('device', null).then(
   ({ name, software }) => (byId('device').textContent = software ? `${name}, a CPU that plays a GPU` : name),
-  (error: Error) => {
-    byId('device').textContent = 'no WebGPU';
+  (error: DdpmError) => {
+    byId('device').textContent = error.code === 'E-NO-ADAPTER' ? 'no WebGPU' : 'computes nothing';
     byId('page').before(h('p', { className: 'message', style: 'margin: 1rem 1.25rem', role: 'alert' }, error.message));
   },
 );
