@@ -84,6 +84,12 @@ export function dropZone(id: string, text: string, accept: string, take: (files:
   return zone;
 }
 
+/** Says how far something is, or how it ended: screen readers hear the end alone. */
+export function say(status: HTMLElement, text: string, { counting = false } = {}): void {
+  status.ariaLive = counting ? 'off' : 'polite';
+  status.textContent = text;
+}
+
 /** Numbers with their names, replaced as a whole. */
 export function facts(element: HTMLElement, rows: readonly (readonly [string, string])[]): void {
   fill(element, ...rows.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));

@@ -31,11 +31,11 @@ export function samplePage(client: Client): { element: HTMLElement } {
   const label = h('select', { id: 'label' }), guidance = number('guidance', 1, { min: 0, max: 20, step: 0.1 }), classes = h('div', { hidden: true }, field('Class', label), field('Guidance', guidance));
   const resamples = number('resamples', 3, { min: 1, max: 20 });
   const interpolate = h('input', { type: 'checkbox', id: 'interpolate' });
-  const about = h('dl', { className: 'numbers', id: 'model' }), progress = h('progress', { max: 1, value: 0, hidden: true, style: 'width: 100%' });
+  const about = h('dl', { className: 'numbers', id: 'model' }), progress = h('progress', { max: 1, value: 0, hidden: true, style: 'width: 100%', aria: { label: 'steps of the chain' } });
   const canvas = (id: string, label: string): HTMLCanvasElement => h('canvas', { id, className: 'pixels', style: 'width: 100%', width: 1, height: 1, role: 'img', aria: { label } });
   const shownX = canvas('chain-x', 'x_t'), shownX0 = canvas('chain-x0', 'the predicted x_0');
-  const scrub = h('input', { type: 'range', id: 'scrub', min: '0', max: '0', value: '0', disabled: true, aria: { label: 'step of the chain' } }), at = h('span', { className: 'soft', id: 'at', role: 'status' }, 'nothing drawn yet');
-  const inpaint = h('div', { className: 'stack', style: 'gap: .5rem' });
+  const scrub = h('input', { type: 'range', id: 'scrub', min: '0', max: '0', value: '0', disabled: true, aria: { label: 'step of the chain' } }), at = h('span', { className: 'soft', id: 'at' }, 'nothing drawn yet'), drawn = h('p', { className: 'faint', id: 'drawn', role: 'status' });
+  const inpaint = h('div', { className: 'stack', style: 'gap: .5rem' }), pick = button('inpaint', 'Inpaint the first image');
 
   let model: ModelFacts | null = null, drawing = false;
   let chain: Link[] = [], length = 0, result: Floats | null = null, columns = 4;
@@ -47,7 +47,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   function buttons(): void {
     draw.disabled = !model || drawing;
     cancel.disabled = !drawing;
-    png.disabled = raw.disabled = !result;
+    png.disabled = raw.disabled = pick.disabled = !result;
     apng.disabled = chain.length === 0 || drawing;
     eta.disabled = method.value !== 'ddim';
   }
@@ -57,7 +57,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
     if (!link || !model) return;
     show(shownX, grid(link.x, size(), columns));
     show(shownX0, grid(link.x0, size(), columns));
-    at.textContent = `after step ${short(link.done)} of ${short(length)}, at t = ${short(link.t)}`;
+    at.textContent = scrub.ariaValueText = `after step ${short(link.done)} of ${short(length)}, at t = ${short(link.t)}`;
   }
 
   async function load(name: string, weights: Uint8Array, config: string | null, scheduler: string | null): Promise<void> {
@@ -93,10 +93,17 @@ export function samplePage(client: Client): { element: HTMLElement } {
     [drawing, chain, result] = [true, [], null];
     columns = request.interpolate ? Math.min(8, request.n) : Math.ceil(Math.sqrt(request.n));
     progress.hidden = false;
+    progress.value = 0;
+    drawn.textContent = '';
     buttons();
+    const began = performance.now();
     try {
       result = await client.call('draw', request);
+      drawn.textContent = `${request.n} ${request.n === 1 ? 'image' : 'images'} in ${short(Number(((performance.now() - began) / 1000).toPrecision(3)))} s`;
       offerBrush();
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'E-ABORTED') throw error;
+      drawn.textContent = 'stopped; the steps that were drawn can be looked at';
     } finally {
       drawing = false;
       progress.hidden = true;
@@ -108,21 +115,23 @@ export function samplePage(client: Client): { element: HTMLElement } {
   function offerBrush(): void {
     const { height, width } = size();
     if (height !== width || brush) return;
-    const pick = h('button', { type: 'button', id: 'inpaint' }, 'Inpaint the first image');
-    pick.addEventListener('click', () => {
-      const each = height * width * model!.shape[2], pad = new Pad(height, 'mask over the image', { width: 4, colour: 'rgba(255, 90, 60, 0.85)', background: null });
-      brush = { known: result!.slice(0, each), pad };
-      const under = canvas('under', 'the image to keep'), off = h('button', { type: 'button' }, 'Leave'), clear = h('button', { type: 'button' }, 'Clear the brush');
-      show(under, grid(brush.known, size(), 1));
-      off.addEventListener('click', () => {
-        brush = null;
-        offerBrush();
-      });
-      clear.addEventListener('click', () => pad.clear());
-      fill(inpaint, h('p', {}, 'Brush over what shall be drawn anew, then press Draw.'), h('div', { className: 'over', style: 'max-width: 280px' }, under, pad.element), field('Times over', resamples), h('div', { className: 'row' }, clear, off));
-    });
     fill(inpaint, pick);
   }
+
+  pick.addEventListener('click', () => {
+    const [height, width, channels] = model!.shape, pad = new Pad(height, 'mask over the image', { width: 4, colour: 'rgba(255, 90, 60, 0.85)', background: null });
+    brush = { known: result!.slice(0, height * width * channels), pad };
+    const under = canvas('under', 'the image to keep'), off = button('leave', 'Leave'), clear = button('clear-brush', 'Clear the brush');
+    show(under, grid(brush.known, size(), 1));
+    off.addEventListener('click', () => {
+      brush = null;
+      offerBrush();
+      pick.focus();
+    });
+    clear.addEventListener('click', () => pad.clear());
+    fill(inpaint, h('p', {}, 'Brush over what shall be drawn anew, then press Draw.'), h('div', { className: 'over', style: 'max-width: 280px' }, under, pad.element), field('Times over', resamples), h('div', { className: 'row' }, clear, off));
+    pad.element.focus();
+  });
 
   draw.addEventListener('click', () => void busy(draw, message, drawNow).then(buttons));
   cancel.addEventListener('click', () => void client.call('cancel', null));
@@ -153,7 +162,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
       h('section', { className: 'card' }, h('h2', {}, 'Sampler'), field('Method', method), field('Steps', steps), field('Eta', eta), field('Seed', seed), field('Images', n), field('From one noise to another', interpolate), classes),
       h('section', { className: 'card stack' }, h('h2', {}, 'Inpaint'), inpaint, h('p', { className: 'faint' }, 'Draw once, then brush over a part of an image to draw it anew.'))),
     h('div', { className: 'stack', style: 'align-content: start' },
-      h('section', { className: 'card stack' }, h('div', { className: 'row' }, draw, cancel, h('span', { className: 'faint' }, 'Save'), png, apng, raw), message.element, progress, h('div', { className: 'row' }, h('label', { className: 'slider' }, scrub), at)),
+      h('section', { className: 'card stack' }, h('div', { className: 'row' }, draw, cancel, h('span', { className: 'faint' }, 'Save'), png, apng, raw), message.element, progress, drawn, h('div', { className: 'row' }, h('label', { className: 'slider' }, scrub), at)),
       h('div', { className: 'columns half' },
         h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x', h('sub', {}, 't')), shownX),
         h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, as predicted'), shownX0))),

@@ -20,7 +20,7 @@ let opened: Promise<Opened> | null = null;
 let run: Run | null = null;
 let model: Model | null = null;
 let stop = { requested: false };
-let cancelled = false;
+let drawing = false, cancelled = false;
 const EACH: Sampling = { label: 'all', guidance: 1 };
 let sampling = EACH;
 
@@ -158,6 +158,7 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
     return null;
   },
   model: async (files) => {
+    if (drawing) throw new DdpmError('E-USAGE', 'images are being drawn. Stop that or wait, then give the files again.');
     // The model that is there stays where the files of another are no good.
     const { engine } = await device(), next = new Model(engine, files), old = model;
     model = next;
@@ -166,11 +167,15 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
   },
   draw: async (request) => {
     if (!model) throw new DdpmError('E-USAGE', 'there is no model yet: give weights first.');
-    cancelled = false;
-    return model.draw(request, (chain) => {
-      if (cancelled) throw new DdpmError('E-USAGE', 'stopped.');
-      tell('chain', chain, [chain.x.buffer, chain.x0.buffer]);
-    });
+    [drawing, cancelled] = [true, false];
+    try {
+      return await model.draw(request, (chain) => {
+        if (cancelled) throw new DdpmError('E-ABORTED', 'the drawing was stopped.');
+        tell('chain', chain, [chain.x.buffer, chain.x0.buffer]);
+      });
+    } finally {
+      drawing = false;
+    }
   },
   cancel: async () => {
     cancelled = true;
