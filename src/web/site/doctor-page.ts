@@ -3,7 +3,7 @@ import { fill, h, short } from '../dom.ts';
 import { CHECKS } from './checks.ts';
 import type { Client } from './client.ts';
 import type { BenchLine, CheckResult, DeviceFacts } from './messages.ts';
-import { busy, Message } from './parts.ts';
+import { busy, Message, say } from './parts.ts';
 
 export function doctorPage(client: Client): { element: HTMLElement } {
   const message = new Message(), table = h('tbody'), tested = h('p', { id: 'tested', role: 'status' }), measured = h('tbody', { id: 'measured' });
@@ -19,16 +19,22 @@ export function doctorPage(client: Client): { element: HTMLElement } {
   const verdict = (): string => (results.length === 0 ? '' : bad().length === 0 ? `${results.filter(({ skipped }) => !skipped).length} kernels agree with their float64 twins${results.some(({ skipped }) => skipped) ? `; ${results.filter(({ skipped }) => skipped).length} need what this device was opened without` : ''}` : `${bad().join(', ')} differ from their float64 twins: do not trust this device`);
   const report = (): string => ['ddpm.wgsl doctor', new Date().toISOString().slice(0, 10), '', ...rows().map(([a, b]) => `${a}: ${b}`), '', verdict(), ...lines.map(({ name, ms, rate }) => `${name}: ${ms.toPrecision(3)} ms, ${rate}`)].join('\n');
 
-  test.addEventListener('click', () => void busy(test, message, async () => {
+  /** One at a time: a test beside it would be in what is measured. */
+  const alone = async (work: () => Promise<void>): Promise<void> => {
+    bench.disabled = true;
+    await busy(test, message, work);
+    bench.disabled = false;
+  };
+  test.addEventListener('click', () => void alone(async () => {
     results = [];
     for (const name of Object.keys(CHECKS)) {
       results.push(await client.call('check', name));
-      tested.textContent = `${results.length} of ${Object.keys(CHECKS).length}`;
+      say(tested, `${results.length} of ${Object.keys(CHECKS).length}`, { counting: true });
     }
-    tested.textContent = verdict();
+    say(tested, verdict());
     tested.className = bad().length ? 'bad' : 'good';
   }));
-  bench.addEventListener('click', () => void busy(bench, message, async () => {
+  bench.addEventListener('click', () => void alone(async () => {
     lines = await client.call('bench', null);
     fill(measured, ...lines.map(({ name, ms, rate }) => h('tr', {}, h('th', {}, name), h('td', { className: 'n' }, `${ms.toPrecision(3)} ms`), h('td', { className: 'n' }, rate))));
   }));

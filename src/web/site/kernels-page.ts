@@ -4,7 +4,7 @@ import { fill, h, short } from '../dom.ts';
 import { CHECKS } from './checks.ts';
 import type { Client } from './client.ts';
 import type { CheckResult } from './messages.ts';
-import { busy, Message } from './parts.ts';
+import { busy, Message, say } from './parts.ts';
 import { functionIn } from './source.ts';
 
 /** The files of test/ref by name, put in when the page is bundled. */
@@ -34,7 +34,8 @@ export function kernelsPage(client: Client): { element: HTMLElement; show(rest: 
       const { ok, skipped } = await run(name);
       if (skipped) left++;
       else good += Number(ok);
-      said.textContent = `${good} of ${++done - left} agree with their float64 twins on this GPU${left ? `; ${left} need what it does not have` : ''}`;
+      done++;
+      say(said, `${good} of ${done - left} agree with their float64 twins on this GPU${left ? `; ${left} need what it does not have` : ''}`, { counting: done < NAMES.length });
     }
   }));
 

@@ -5,11 +5,11 @@ import { Chart } from '../chart.ts';
 import { fill, h, short } from '../dom.ts';
 import type { Client } from './client.ts';
 import { DataPanel } from './data-panel.ts';
-import type { RunFacts } from './messages.ts';
+import type { Calls, RunFacts } from './messages.ts';
 import { MODELS, type ModelName } from './models.ts';
-import { busy, classOptions, dropZone, facts, field, Message, number, select } from './parts.ts';
+import { busy, classOptions, dropZone, facts, field, Message, number, say, select } from './parts.ts';
 import { download, grid, show } from './pictures.ts';
-import type { RunSettings, TrainData } from './run-file.ts';
+import type { RunSettings } from './run-file.ts';
 import { kept } from './store.ts';
 
 const DEFAULTS: Readonly<Record<ModelName, { steps: number; batchSize: number; lr: number }>> = {
@@ -43,6 +43,8 @@ export function trainPage(client: Client): { element: HTMLElement } {
   );
 
   let phase: Phase = 'empty', stopping = false;
+  /** A run is being placed, drawn from or saved: what comes next waits. */
+  let working = false;
   let run: RunFacts | null = null;
   const x: number[] = [], y: number[] = [];
   let last: Readonly<Metrics> = {}, savedAt: number | null = null, began = { step: 0, time: 0 };
@@ -55,13 +57,14 @@ export function trainPage(client: Client): { element: HTMLElement } {
   function buttons(): void {
     const training = phase === 'training';
     start.textContent = phase === 'paused' ? 'Go on' : 'Train';
-    start.disabled = training || (phase !== 'paused' && !data.data);
+    start.disabled = working || training || (phase !== 'paused' && !data.data);
     pause.disabled = !training;
-    stop.disabled = phase === 'empty' || phase === 'done';
-    saveFile.disabled = toDiffusers.disabled = drawNow.disabled = phase === 'empty' || training;
+    stop.disabled = working || phase === 'empty' || phase === 'done';
+    resume.disabled = working || training;
+    saveFile.disabled = toDiffusers.disabled = drawNow.disabled = working || phase === 'empty' || training;
     lose.disabled = !training;
     setRate.disabled = !run;
-    for (const control of [model, steps, batch, lr, T, seed, preview, flip, byClass, labelDropout]) control.disabled = training || phase === 'paused';
+    for (const control of [model, steps, batch, lr, T, seed, preview, flip, byClass, labelDropout]) control.disabled = working || training || phase === 'paused';
     classFields.hidden = !labels();
     dropoutField.hidden = !byClass.checked;
   }
@@ -101,7 +104,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
     fill(drawn, ...classOptions(facts_.classes, facts_.data.classes));
     guidance.value = '1';
     drawnOf.textContent = '';
-    status.textContent = `${facts_.data.name}, ${short(facts_.parameters)} parameters${facts_.classes ? `, ${facts_.classes - 1} classes` : ''}`;
+    say(status, `${facts_.data.name}, ${short(facts_.parameters)} parameters${facts_.classes ? `, ${facts_.classes - 1} classes` : ''}`);
     resume.hidden = true;
     draw();
   }
@@ -112,7 +115,21 @@ export function trainPage(client: Client): { element: HTMLElement } {
     previewEvery: Number(preview.value), sampleEvery: 4 * Number(preview.value), saveEvery: Math.max(10, Math.min(200, Math.floor(Number(steps.value) / 10))),
   });
 
+  /** What is done with a run, one thing at a time; errors are shown. */
+  async function alone(work: () => Promise<void>): Promise<void> {
+    working = true;
+    buttons();
+    message.clear();
+    await work().catch((error: unknown) => message.error(error));
+    working = false;
+    buttons();
+  }
+
+  /** Places a run and takes it over. */
+  const place = async (what: Calls['start']['in']): Promise<void> => adopt(await client.call('start', what));
+
   async function train(): Promise<void> {
+    working = false;
     [phase, stopping] = ['training', false];
     began = { step: x.at(-1) ?? 0, time: performance.now() };
     buttons();
@@ -130,20 +147,20 @@ export function trainPage(client: Client): { element: HTMLElement } {
     }
   }
 
-  start.addEventListener('click', () => void busy(start, message, async () => {
-    if (phase !== 'paused') adopt(await client.call('start', { data: data.data!, settings: settings() }));
+  start.addEventListener('click', () => void alone(async () => {
+    if (phase !== 'paused') await place({ data: data.data!, settings: settings() });
     await train();
-  }).then(buttons));
+  }));
   pause.addEventListener('click', () => void client.call('pause', null));
   stop.addEventListener('click', () => void busy(stop, message, async () => {
     stopping = true;
     if (phase === 'training') await client.call('pause', null);
     else [phase, resume.hidden] = ['done', false];
   }).then(buttons));
-  resume.addEventListener('click', () => void busy(resume, message, async () => {
-    adopt(await client.call('start', 'kept'));
+  resume.addEventListener('click', () => void alone(async () => {
+    await place('kept');
     await train();
-  }).then(buttons));
+  }));
   setRate.addEventListener('click', () => void busy(setRate, message, () => client.call('lr', Number(rate.value))));
   byClass.addEventListener('change', buttons);
   for (const control of [drawn, guidance])
@@ -151,22 +168,23 @@ export function trainPage(client: Client): { element: HTMLElement } {
       await client.call('sampling', { label: drawn.value, guidance: Number(guidance.value) });
       drawnOf.textContent = 'from the next samples on';
     }).then(buttons));
-  drawNow.addEventListener('click', () => void busy(drawNow, message, () => client.call('samples', null)).then(buttons));
+  drawNow.addEventListener('click', () => void alone(async () => void (await client.call('samples', null))));
   lose.addEventListener('click', () => void client.call('lose', null));
-  saveFile.addEventListener('click', () => void busy(saveFile, message, async () => download(`run-step-${x.at(-1) ?? 0}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>)).then(buttons));
-  toDiffusers.addEventListener('click', () => void busy(toDiffusers, message, async () => {
+  saveFile.addEventListener('click', () => void alone(async () => download(`run-step-${x.at(-1) ?? 0}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>)));
+  toDiffusers.addEventListener('click', () => void alone(async () => {
     const { weights, config, scheduler } = await client.call('export', null);
     download('diffusion_pytorch_model.safetensors', weights as Uint8Array<ArrayBuffer>);
     download('config.json', config, 'application/json');
     download('scheduler_config.json', scheduler, 'application/json');
-  }).then(buttons));
+  }));
   const load = dropZone('run-file', 'Drop a saved run here to go on with it', '.safetensors', ([file]) => {
     if (phase === 'training') message.error(new DdpmError('E-USAGE', 'a run is training. Pause or stop it, then load the other.'));
+    else if (working) message.error(new DdpmError('E-USAGE', 'a run is being prepared, drawn from or saved. Load the other when that is done.'));
     else if (file)
-      void busy(start, message, async () => {
-        adopt(await client.call('start', { file: new Uint8Array(await file.arrayBuffer()), name: file.name, data: data.data as TrainData | null }));
+      void alone(async () => {
+        await place({ file: new Uint8Array(await file.arrayBuffer()), name: file.name, data: data.data });
         phase = run!.step >= run!.settings.steps ? 'done' : 'paused';
-      }).then(buttons);
+      });
   });
   model.addEventListener('change', () => {
     const d = DEFAULTS[model.value as ModelName];
@@ -190,7 +208,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
     showNumbers();
   });
   client.on('note', (text) => message.note(text));
-  client.on('kernels', ({ done, total }) => (status.textContent = `compiling kernels, ${done} of ${total}`));
+  client.on('kernels', ({ done, total }) => say(status, `compiling kernels, ${done} of ${total}`, { counting: true }));
   client.on('samples', ({ samples: values }) => {
     if (!run) return;
     const size = run.data.height * run.data.width * run.data.channels, names = [...drawn.options].slice(1, -1).map(({ text }) => text);
