@@ -30,13 +30,15 @@ export class Chart {
   #series: readonly Series[] = [];
   #smoothing = 0;
   #at: number | null = null;
+  /** Whether the next drawing tells screen readers what is at the crosshair: where the keyboard moved it, not a pointer or a step that came. */
+  #tell = false;
   #queued = false;
   #range = { x0: 0, x1: 1, width: 0 };
 
   constructor(options: ChartOptions) {
     this.#options = options;
-    this.#canvas = h('canvas', { tabIndex: 0, role: 'img', aria: { label: `${options.title}: arrow keys move the crosshair` } });
-    this.#readout = h('span', { className: 'readout', aria: { live: 'polite' } });
+    this.#canvas = h('canvas', { tabIndex: 0, role: 'slider', aria: { label: `${options.title}, chart: arrow keys move the crosshair`, valuenow: '0', valuetext: 'nothing yet' } });
+    this.#readout = h('span', { className: 'readout' });
     this.element = h('figure', { className: 'chart' }, h('figcaption', {}, h('b', {}, options.title), options.unit ? h('span', { className: 'faint' }, ` ${options.unit}`) : null, this.#readout), this.#canvas);
     new ResizeObserver(() => this.#queue()).observe(this.#canvas);
     onTheme(() => this.#queue());
@@ -50,6 +52,10 @@ export class Chart {
     this.#canvas.addEventListener('pointerleave', () => this.#point(null));
     this.#canvas.addEventListener('blur', () => this.#point(null));
     this.#canvas.addEventListener('keydown', (event) => this.#key(event));
+    this.#canvas.addEventListener('focus', () => {
+      this.#tell = true;
+      this.#queue();
+    });
   }
 
   set(series: readonly Series[], smoothing = this.#smoothing): void {
@@ -65,6 +71,7 @@ export class Chart {
     if (event.key === 'Escape') this.#point(null);
     if (to === undefined) return;
     event.preventDefault();
+    this.#tell = true;
     this.#point(Math.min(x1, Math.max(x0, to)));
   }
 
@@ -166,6 +173,10 @@ export class Chart {
     const { xName = 'step' } = this.#options;
     const parts = rows.map(({ s, i }) => `${lines.length > 1 ? `${s.name} ` : ''}${short(s.smooth[i]!)}`);
     this.#readout.textContent = `${parts.slice(0, 3).join(' · ')}${rows[0] && at !== null ? ` · ${xName} ${short(rows[0].s.x[rows[0].i]!)}` : ''}`;
+    if (!this.#tell) return;
+    this.#tell = false;
+    const { x0, x1 } = this.#range;
+    Object.assign(this.#canvas, { ariaValueMin: String(x0), ariaValueMax: String(x1), ariaValueNow: String(at ?? x1), ariaValueText: this.#readout.textContent });
   }
 }
 
