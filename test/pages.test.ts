@@ -37,11 +37,12 @@ function shapes(count: number): TrainData {
 let site: ReturnType<typeof openWeb> | undefined;
 
 /** A page of the site in a browser without memory, and whatever it did not catch. */
-async function open(hash: string): Promise<{ page: Page; done: () => Promise<void> }> {
+async function open(hash: string, missing?: string): Promise<{ page: Page; done: () => Promise<void> }> {
   const { url } = await (site ??= openWeb(0)), context = await (await browser()).newContext({ viewport: { width: 1280, height: 900 } }), page = await context.newPage();
   const errors: string[] = [];
   page.on('pageerror', (error) => errors.push(String(error)));
   page.setDefaultTimeout(PATIENCE);
+  if (missing) await page.route(`**/${missing}`, (route) => route.abort());
   await page.goto(`${url}#${hash}`);
   return {
     page,
@@ -161,7 +162,8 @@ pages('a run that is stopped is kept, gives way to a new one or goes on; its wei
   }));
   await page.click('#export');
   await all;
-  await page.click('#resume');
+  // While a run is placed nothing else can be done with it.
+  assert.equal(await page.evaluate('document.querySelector("#resume").click(), ["start", "resume", "stop", "draw-now"].map((id) => document.getElementById(id).disabled)'), [true, true, true, true]);
   await until(page, `${step} > ${at}`);
   await page.click('#pause');
   await until(page, 'document.querySelector("#start").textContent === "Go on"');
@@ -217,6 +219,19 @@ pages('weights, config and schedule that are dropped in give the samples of Node
   const changed = painted.flatMap((v, i) => (v === got[i] ? [] : [i]));
   assert.ok(changed.length > 0, `what the brush covered is drawn anew: ${changed.length} pixels`);
   for (const i of changed) assert.ok(Math.abs(Math.floor(i / 28) - 13.5) < 6, `pixel ${i} is kept`);
+
+  // Files that come while it draws are refused, and the drawing goes on until it is stopped.
+  await page.click('#leave');
+  await page.fill('#sample-steps', '1000');
+  await page.click('#draw');
+  await until(page, 'Number(document.querySelector("#scrub").max) >= 1');
+  assert.ok(await page.isDisabled('#inpaint'), 'there is no image to paint in yet');
+  await page.setInputFiles('#model-files', Object.keys(files).map((name) => join(folder, name)));
+  await until(page, '/E-USAGE.*images are being drawn/.test(document.body.innerText)');
+  const last = Number(await page.getAttribute('#scrub', 'max'));
+  await until(page, `Number(document.querySelector("#scrub").max) > ${last}`);
+  await page.click('#cancel');
+  await until(page, 'document.querySelector("#drawn").textContent.startsWith("stopped") && !document.querySelector("#draw").disabled');
   await done();
 
   const { engine, close } = await openEngine();
@@ -321,6 +336,24 @@ pages('without WebGPU the page says so, and what to do', async () => {
   await other.close();
 });
 
+pages('a worker that is not there is said to whoever asks, then and later', async () => {
+  const { page, done } = await open('train', 'worker.js');
+  await until(page, 'document.querySelector("#device").textContent === "computes nothing"');
+  assert.match(await said(page), /worker\.js, could not be loaded/);
+  await page.click('#start');
+  await until(page, '[...document.querySelectorAll("main [role=alert]")].some((e) => /E-ENGINE.*worker\.js, could not be loaded/.test(e.innerText))');
+  assert.ok(await page.isEnabled('#start'));
+  await done();
+});
+
+pages('any address gives a page', async () => {
+  const { page, done } = await open('kernels/%');
+  assert.is(await page.innerText('h1'), 'silu_forward');
+  await page.evaluate('location.hash = "toString"');
+  await until(page, 'document.querySelector("nav a[aria-current]").textContent === "Train" && document.querySelector("#start").checkVisibility()');
+  await done();
+});
+
 pages('the view of a run grows with it; runs lie over one another, live and as a report', async () => {
   const run = join(folder, 'run'), line = (step: number): string => `${JSON.stringify({ step, epoch: 1, loss: 1 / step, grad_norm: 1, lr: 1e-3, ms: 10, images_per_s: 400 })}\n`;
   mkdirSync(run);
@@ -328,13 +361,24 @@ pages('the view of a run grows with it; runs lie over one another, live and as a
   writeFileSync(join(run, 'metrics.jsonl'), line(1) + line(2));
   const { url, close } = await openView(run, 0), page = await (await browser()).newPage();
   page.setDefaultTimeout(PATIENCE);
+  // A server that does not answer at first is asked again.
+  await page.route('**/api/runs', (route) => route.abort(), { times: 1 });
   await page.goto(url);
+  await until(page, 'document.querySelector("main").innerText.includes("does not answer")');
   await until(page, 'document.querySelector(".numbers dd")?.textContent === "2 / 50"');
   appendFileSync(join(run, 'metrics.jsonl'), line(3) + '{"step":4');
   await until(page, 'document.querySelector(".numbers dd").textContent === "3 / 50"');
   // Something is drawn in the colour of the line.
   const drawn = 'new Set(document.querySelector("canvas").getContext("2d").getImageData(0, 0, 400, 200).data).size > 3';
   await until(page, drawn);
+  // What a pointer finds in a chart, or a step that comes, is no news for a screen reader; what the arrow keys find is.
+  assert.is(await page.locator('[aria-live] .readout, [role=status] .readout, .readout[aria-live], .readout[role=status]').count(), 0);
+  const chart = page.locator('.chart canvas').first();
+  await chart.hover();
+  await until(page, 'document.querySelector(".readout").textContent.includes("step")');
+  assert.is(await chart.getAttribute('aria-valuetext'), 'nothing yet');
+  await chart.press('Home');
+  await until(page, 'document.querySelector(".chart canvas").getAttribute("aria-valuetext") === "1 · step 1"');
   await close();
 
   // Two runs over one another, and as a report that opens from a disk.
@@ -372,6 +416,11 @@ pages('the view of a run grows with it; runs lie over one another, live and as a
     writeFileSync(join(folder, 'runs', name, 'metrics.jsonl'), line(7));
     await until(page, `[...document.querySelectorAll(".numbers")].filter((n) => n.innerText.includes("7 / 50")).length === ${name === 'first' ? 1 : 2}`);
   }
+  // One that is deleted goes, and the others are followed on.
+  rmSync(join(folder, 'runs', 'first'), { recursive: true });
+  await until(page, 'document.querySelector("#title").textContent === "second"');
+  appendFileSync(join(folder, 'runs', 'second', 'metrics.jsonl'), line(8));
+  await until(page, 'document.querySelector(".numbers").innerText.includes("8 / 50")');
   await page.close();
   await later.close();
 });

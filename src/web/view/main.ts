@@ -21,6 +21,8 @@ const CHARTS: readonly { column: Column; title: string; unit?: string; log?: boo
 ];
 /** A run whose lines came this recently is taken to be training. */
 const LIVE_MS = 15_000;
+/** How often the page asks which runs there are. */
+const LOOK_MS = 5000;
 /** Runs that are shown at first, where there are more. */
 const FIRST = 4;
 
@@ -177,8 +179,10 @@ function showAll(): void {
   showSettings();
 }
 
+let colours = 0;
+
 function add(run: Run, on: boolean): Shown {
-  const entry: Shown = { run, history: new History(), colour: shown.length, on, heard: -Infinity };
+  const entry: Shown = { run, history: new History(), colour: colours++, on, heard: -Infinity };
   shown.push(entry);
   return entry;
 }
@@ -188,10 +192,12 @@ function add(run: Run, on: boolean): Shown {
 let source: EventSource | null = null;
 const offsets = new Map<string, number>(); // bytes of metrics.jsonl that are here
 let ready = 0;
+let answered = false; // whether the server has said which runs there are
 
 /** One stream for all runs that are shown: a browser opens only six to a server. */
 function listen(): void {
   source?.close();
+  source = null;
   const on = visible();
   if (on.length === 0 || report) return;
   const query = on.map(({ run }) => `run=${encodeURIComponent(run.id)}&from=${offsets.get(run.id) ?? 0}`).join('&');
@@ -221,9 +227,7 @@ function listen(): void {
     ready = performance.now();
     byId('status').textContent = 'live';
   };
-  source.onerror = () => {
-    byId('status').textContent = 'the server is gone; trying again';
-  };
+  source.onerror = silent;
 }
 
 const text = byId('report').textContent!;
@@ -236,22 +240,42 @@ async function open(): Promise<void> {
       for (const line of lines) entry.history.add(line);
     }
     byId('status').textContent = 'report';
+    show();
   } else {
     await look();
     // Whether a run still trains shows in that nothing came for a while; others may have begun.
     setInterval(() => {
       redraw();
-      look().then((began) => began && show(), () => {}); // the stream says where the server is gone
-    }, 5000);
+      void look();
+    }, LOOK_MS);
   }
-  show();
 }
 
-/** Adds the runs that are not here yet; whether there were any. */
-async function look(): Promise<boolean> {
-  const runs = ((await (await fetch('api/runs')).json()) as Run[]).filter(({ id }) => !shown.some(({ run }) => run.id === id));
-  for (const run of runs) add(run, visible().length < FIRST);
-  return runs.length > 0;
+const silent = (): void => void (byId('status').textContent = 'the server is gone; trying again');
+
+/** Shows the runs that are there now, where that has changed, and follows them again where the server ended that. */
+async function look(): Promise<void> {
+  let runs: Run[];
+  try {
+    const answer = await fetch('api/runs');
+    if (!answer.ok) throw new Error(await answer.text());
+    runs = (await answer.json()) as Run[];
+  } catch {
+    silent();
+    answered &&= shown.length > 0;
+    if (!answered) fill(page, h('p', { className: 'message' }, 'The server of this page does not answer. Is npm run view, or the training that began it, still running? The page goes on by itself when it is back.'));
+    return;
+  }
+  const before = shown.map(({ run }) => run.id), fresh = runs.filter(({ id }) => !before.includes(id)), gone = before.filter((name) => !runs.some(({ id }) => id === name));
+  for (const name of gone) {
+    shown.splice(shown.findIndex(({ run }) => run.id === name), 1);
+    offsets.delete(name);
+  }
+  for (const run of fresh) add(run, visible().length < FIRST);
+  if (!answered || fresh.length + gone.length > 0) show();
+  else if (source?.readyState === EventSource.CLOSED) listen();
+  answered = true;
+  if (!source) byId('status').textContent = '';
 }
 
 function show(): void {
