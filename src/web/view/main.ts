@@ -263,7 +263,7 @@ async function look(): Promise<void> {
   } catch {
     silent();
     answered &&= shown.length > 0;
-    if (!answered) fill(page, h('p', { className: 'message' }, 'The server of this page does not answer. Is npm run view, or the training that began it, still running? The page goes on by itself when it is back.'));
+    if (!answered) fill(page, h('p', { className: 'message' }, 'The server of this page does not answer. Does the command that gave its address still run? When it is back, the page goes on by itself.'));
     return;
   }
   const before = shown.map(({ run }) => run.id), fresh = runs.filter(({ id }) => !before.includes(id)), gone = before.filter((name) => !runs.some(({ id }) => id === name));
