@@ -1,7 +1,6 @@
 // The engine: runs typed WGSL kernels on a borrowed GPUDevice, eagerly or captured into a plan.
 import { BindGroups, makeBindGroup } from './bind-groups.ts';
 import { Choices, type ChoiceTable } from './choices.ts';
-import { MAP_READ, USAGE } from './constants.ts';
 import { type DeviceClass, deviceClass, subgroupWidth } from './device-class.ts';
 import { Dims } from './dims.ts';
 import { DdpmError } from '../errors.ts';
@@ -13,6 +12,7 @@ import { type Command, encode, Plan } from './plan.ts';
 import { PlanPool } from './plan-pool.ts';
 import { Pool } from './pool.ts';
 import { type KernelTime, profile } from './profile.ts';
+import { Queue, words } from './queue.ts';
 import { LEAST, requireLimits } from './requirements.ts';
 import { borrow, type Tensor } from '../tensor.ts';
 
@@ -24,9 +24,6 @@ export interface Scope {
 
 /** Of each type a number that a NaN is made of: for float16 two in one word, which together are a finite float32. */
 const POISON: Readonly<Record<ElementType, number>> = { f32: NaN, f16: HALF_NANS };
-
-/** Bytes in whole words, which is what WebGPU copies; nothing else lies behind a slice up to there. */
-const words = (bytes: number): number => Math.ceil(bytes / 4) * 4;
 
 /** A kernel's arguments by name. */
 type Given = Readonly<Record<string, number | Slice | undefined>>;
@@ -61,10 +58,8 @@ export class Engine {
   #capture: { commands: (() => Command)[]; pool: PlanPool } | null = null;
   /** Of what was captured: the buffers behind the stand-ins that its tensors were given. */
   readonly #built = new WeakMap<GPUBuffer, GPUBuffer>();
-  #failure: Error | null = null;
-
+  readonly #queue: Queue;
   readonly #poison: boolean;
-  readonly #idle: (() => Promise<void>) | null;
 
   /**
    * Borrows the device: it is never destroyed, nothing is requested from it, and no handler of its owner's is touched. Throws E-LIMIT with a list of what is missing
@@ -77,17 +72,14 @@ export class Engine {
     requireLimits(device, LEAST, 'the engine');
     this.device = device;
     this.#poison = poison;
-    this.#idle = idle ?? null;
+    this.#queue = new Queue(device, idle ?? null);
     this.pipelines = new Pipelines(device);
     this.subgroupWidth = subgroupWidth(device);
     this.deviceClass = deviceClass(device);
     this.choices = new Choices(choices);
-    this.#pool = new Pool(device, (fn) => this.#guard(fn));
+    this.#pool = new Pool(device, (fn) => this.#queue.guard(fn));
     this.#dims = new Dims(device);
-    this.#bindGroups = new BindGroups((pipeline, resources) => this.#guard(() => makeBindGroup(device, pipeline, resources)));
-    void device.lost.then((info) => {
-      this.#failure ??= new DdpmError('E-DEVICE-LOST', `the GPU device was lost (${info.reason}): ${info.message}`);
-    });
+    this.#bindGroups = new BindGroups((pipeline, resources) => this.#queue.guard(() => makeBindGroup(device, pipeline, resources)));
   }
 
   /** What products take their factors in; sums are float32. */
@@ -100,27 +92,6 @@ export class Engine {
     return this.device.lost;
   }
 
-  /**
-   * Runs what the device may refuse in error scopes: what this engine does wrong does not reach the owner's `uncapturederror`, and the owner's errors do not stop the
-   * engine. A submit that names one bad buffer is dropped whole, so that after any error everything is stale: `check` throws from then on.
-   */
-  #guard<T>(fn: () => T): T {
-    const { device } = this;
-    const scopes: readonly GPUErrorFilter[] = ['internal', 'out-of-memory', 'validation'];
-    for (const filter of scopes) device.pushErrorScope(filter);
-    try {
-      return fn();
-    } finally {
-      for (const _ of scopes)
-        device.popErrorScope().then(
-          (error) => {
-            if (error) this.#failure ??= new DdpmError('E-ENGINE', error.message);
-          },
-          () => {}, // a lost device has no scopes, and says so itself
-        );
-    }
-  }
-
   /** Whether a capture is open: what is run now goes into its plan. */
   get capturing(): boolean {
     return this.#capture !== null;
@@ -128,7 +99,7 @@ export class Engine {
 
   /** Throws the first error that the device reported, such as E-DEVICE-LOST; from then on every call does. */
   check(): void {
-    if (this.#failure) throw this.#failure;
+    this.#queue.check();
   }
 
   // ---- memory
@@ -261,7 +232,7 @@ export class Engine {
       whole.set(bytes);
       bytes = whole;
     }
-    this.#guard(() => this.device.queue.writeBuffer(this.bufferOf(to), to.offset, bytes));
+    this.#queue.write(this.bufferOf(to), to.offset, bytes);
   }
 
   /** The only await: brings a slice back as float32, which is exact for float16 too. Everything recorded before is submitted first. E-ENGINE inside a capture. */
@@ -274,20 +245,7 @@ export class Engine {
   async readBytes(from: Slice): Promise<ArrayBuffer> {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'read() inside capture(): read the plan\'s result after run().');
     this.flush();
-    this.check();
-    const size = words(from.bytes);
-    const staging = this.device.createBuffer({ size, usage: USAGE.COPY_DST | USAGE.MAP_READ });
-    try {
-      this.#submit((encoder) => encoder.copyBufferToBuffer(this.bufferOf(from), from.offset, staging, 0, size));
-      await this.settle(staging.mapAsync(MAP_READ));
-      this.check();
-      return staging.getMappedRange().slice(0, from.bytes);
-    } catch (error) {
-      this.check();
-      throw error;
-    } finally {
-      staging.destroy();
-    }
+    return this.#queue.read(this.bufferOf(from), from.offset, from.bytes);
   }
 
   /** Submits what eager calls recorded. */
@@ -295,7 +253,7 @@ export class Engine {
     if (this.#pending.length === 0) return;
     const commands = this.#pending;
     this.#pending = [];
-    this.#submit((encoder) => encode(this, commands, encoder));
+    this.#queue.submit((encoder) => encode(this, commands, encoder));
   }
 
   /**
@@ -317,12 +275,12 @@ export class Engine {
   /** Submits commands of a plan, after what was recorded before. */
   replay(commands: readonly Command[]): void {
     this.flush();
-    this.#submit((encoder) => encode(this, commands, encoder));
+    this.#queue.submit((encoder) => encode(this, commands, encoder));
   }
 
   /** Compiles pipelines in parallel; throws E-KERNEL where one does not compile. */
   compile(pipelines: Iterable<Pipeline>, progress?: (done: number, total: number) => void): Promise<void> {
-    return this.#guard(() => this.pipelines.ahead(pipelines, progress));
+    return this.#queue.guard(() => this.pipelines.ahead(pipelines, progress));
   }
 
   /** Where a plan's time goes, by kernel. */
@@ -332,17 +290,7 @@ export class Engine {
 
   /** Finishes and submits an encoder; what the device finds wrong with it is this engine's error. */
   submit(encoder: GPUCommandEncoder): void {
-    this.check();
-    this.#guard(() => this.device.queue.submit([encoder.finish()]));
-  }
-
-  #submit(record: (encoder: GPUCommandEncoder) => void): void {
-    this.check();
-    this.#guard(() => {
-      const encoder = this.device.createCommandEncoder();
-      record(encoder);
-      this.device.queue.submit([encoder.finish()]);
-    });
+    this.#queue.submit(encoder);
   }
 
   /** Resolves when the device has finished everything submitted so far. */
@@ -353,15 +301,8 @@ export class Engine {
   }
 
   /** Awaits what the device will resolve. */
-  async settle<T>(promise: Promise<T>): Promise<T> {
-    if (!this.#idle) return promise;
-    let done = false;
-    const end = () => {
-      done = true;
-    };
-    promise.then(end, end);
-    while (!done) await this.#idle();
-    return promise;
+  settle<T>(promise: Promise<T>): Promise<T> {
+    return this.#queue.settle(promise);
   }
 
   // ---- capture
@@ -374,9 +315,9 @@ export class Engine {
     // A scope of its own keeps the plan's buffers out of scopes that are open around it.
     const scope = this.openScope(false), depth = this.#scopes.length;
     try {
-      const result = this.#guard(fn);
+      const result = this.#queue.guard(fn);
       if (this.#scopes.length !== depth) throw new DdpmError('E-ENGINE', 'capture() ended with a tape or scope still open inside it.');
-      const commands = this.#guard(() => {
+      const commands = this.#queue.guard(() => {
         capture.pool.build((standIn, buffer) => this.#built.set(standIn, buffer));
         return capture.commands.map((make) => make());
       });
@@ -403,7 +344,7 @@ export class Engine {
 
   /** Destroys the engine's buffers and plans; the device stays with its owner. A plan that was encoded must have been submitted. */
   async destroy(): Promise<void> {
-    if (!this.#failure) this.flush(); // what was asked for is done, into borrowed buffers too
+    if (!this.#queue.failed) this.flush(); // what was asked for is done, into borrowed buffers too
     await this.done();
     for (const plan of this.#plans) this.release(plan);
     this.#pool.destroy();
@@ -416,8 +357,8 @@ export class Engine {
   }
 
   /** Resolves when the device has done what it was given, or is lost: either way nothing needs its buffers any more. */
-  async done(): Promise<void> {
-    await Promise.race([this.device.queue.onSubmittedWorkDone().catch(() => {}), this.device.lost]);
+  done(): Promise<void> {
+    return this.#queue.done();
   }
 
   /** Numbers that never change, as a slice that lives as long as the engine: the same numbers, the same slice. */

@@ -1,0 +1,102 @@
+// The device's queue as an engine uses it: what the device may refuse is done in error scopes, the first failure stops all that follows, and waiting may sleep.
+import { MAP_READ, USAGE } from './constants.ts';
+import { DdpmError } from '../errors.ts';
+
+/** Bytes in whole words, which is what WebGPU copies; nothing else lies behind a slice up to there. */
+export const words = (bytes: number): number => Math.ceil(bytes / 4) * 4;
+
+export class Queue {
+  readonly #device: GPUDevice;
+  readonly #idle: (() => Promise<void>) | null;
+  #failure: Error | null = null;
+
+  /** `idle` is awaited over and over while the device is waited for. */
+  constructor(device: GPUDevice, idle: (() => Promise<void>) | null) {
+    this.#device = device;
+    this.#idle = idle;
+    void device.lost.then((info) => {
+      this.#failure ??= new DdpmError('E-DEVICE-LOST', `the GPU device was lost (${info.reason}): ${info.message}`);
+    });
+  }
+
+  /**
+   * Runs what the device may refuse in error scopes: what this engine does wrong does not reach the owner's `uncapturederror`, and the owner's errors do not stop the
+   * engine. A submit that names one bad buffer is dropped whole, so that after any error everything is stale: `check` throws from then on.
+   */
+  guard<T>(fn: () => T): T {
+    const device = this.#device;
+    const scopes: readonly GPUErrorFilter[] = ['internal', 'out-of-memory', 'validation'];
+    for (const filter of scopes) device.pushErrorScope(filter);
+    try {
+      return fn();
+    } finally {
+      for (const _ of scopes)
+        device.popErrorScope().then(
+          (error) => {
+            if (error) this.#failure ??= new DdpmError('E-ENGINE', error.message);
+          },
+          () => {}, // a lost device has no scopes, and says so itself
+        );
+    }
+  }
+
+  /** Whether the device has reported an error. */
+  get failed(): boolean {
+    return this.#failure !== null;
+  }
+
+  /** Throws the first error that the device reported. */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** Submits an encoder, or what `record` puts into one. */
+  submit(given: GPUCommandEncoder | ((encoder: GPUCommandEncoder) => void)): void {
+    this.check();
+    this.guard(() => {
+      const encoder = typeof given === 'function' ? this.#device.createCommandEncoder() : given;
+      if (typeof given === 'function') given(encoder);
+      this.#device.queue.submit([encoder.finish()]);
+    });
+  }
+
+  /** Whole words to a place in a buffer, in the order of the calls. */
+  write(buffer: GPUBuffer, offset: number, data: Uint8Array<ArrayBuffer>): void {
+    this.guard(() => this.#device.queue.writeBuffer(buffer, offset, data));
+  }
+
+  /** Bytes of a buffer, once everything submitted before is done; it is copied up to a whole word of four. */
+  async read(buffer: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
+    this.check();
+    const size = words(bytes);
+    const staging = this.#device.createBuffer({ size, usage: USAGE.COPY_DST | USAGE.MAP_READ });
+    try {
+      this.submit((encoder) => encoder.copyBufferToBuffer(buffer, offset, staging, 0, size));
+      await this.settle(staging.mapAsync(MAP_READ));
+      this.check();
+      return staging.getMappedRange().slice(0, bytes);
+    } catch (error) {
+      this.check();
+      throw error;
+    } finally {
+      staging.destroy();
+    }
+  }
+
+  /** Awaits what the device will resolve. */
+  async settle<T>(promise: Promise<T>): Promise<T> {
+    if (!this.#idle) return promise;
+    let done = false;
+    const end = () => {
+      done = true;
+    };
+    promise.then(end, end);
+    while (!done) await this.#idle();
+    return promise;
+  }
+
+  /** Resolves when the device has done what it was given, or is lost. */
+  async done(): Promise<void> {
+    await Promise.race([this.#device.queue.onSubmittedWorkDone().catch(() => {}), this.#device.lost]);
+  }
+}
