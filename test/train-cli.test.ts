@@ -279,7 +279,7 @@ cli('a diverged run stops, names what was not finite and the last good checkpoin
 });
 
 cli('--init starts from a folder as on the hub, with its model and its diffusion; --checkpoint-blocks changes no bit', async () => {
-  const folder = run('pretrained'), config = { in_channels: 1, out_channels: 1, block_out_channels: [8, 16], down_block_types: ['DownBlock2D', 'AttnDownBlock2D'], up_block_types: ['AttnUpBlock2D', 'UpBlock2D'], layers_per_block: 1, norm_num_groups: 4, attention_head_dim: null, sample_size: 28, _diffusers_version: '0.0.4' };
+  const folder = run('pretrained'), config = { in_channels: 1, out_channels: 1, block_out_channels: [8, 16], down_block_types: ['DownBlock2D', 'AttnDownBlock2D'], up_block_types: ['AttnUpBlock2D', 'UpBlock2D'], layers_per_block: 1, norm_num_groups: 4, attention_head_dim: null, sample_size: 32, _diffusers_version: '0.0.4' };
   mkdirSync(folder);
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
   writeFileSync(join(folder, 'scheduler_config.json'), JSON.stringify({ num_train_timesteps: 40, beta_schedule: 'squaredcos_cap_v2', prediction_type: 'v_prediction', variance_type: 'fixed_large', clip_sample: false, timestep_spacing: 'trailing', steps_offset: 1, set_alpha_to_one: false }));
@@ -295,6 +295,7 @@ cli('--init starts from a folder as on the hub, with its model and its diffusion
   const fields = JSON.parse(readFileSync(join(saved, 'scheduler_config.json'), 'utf8')) as Record<string, unknown>;
   const kept = { beta_schedule: 'squaredcos_cap_v2', prediction_type: 'v_prediction', variance_type: 'fixed_large', clip_sample: false, timestep_spacing: 'trailing', steps_offset: 1, set_alpha_to_one: false };
   for (const [name, value] of Object.entries({ ...kept, num_train_timesteps: 50 })) assert.is(fields[name], value, name);
+  assert.is(JSON.parse(readFileSync(join(saved, 'config.json'), 'utf8')).sample_size, 28, 'the size of the images that it was trained on here');
   // Without a learning rate the weights come out as they went in, under today's names.
   const [raw, ema] = ['model.safetensors', 'diffusion_pytorch_model.safetensors'].map((file) => readSafetensors(readFileSync(join(saved, file)), file).tensors);
   assert.equal([...ema!.keys()], [...raw!.keys()]);
@@ -341,6 +342,7 @@ cli('what is wrong on the command line, with the data or with the checkpoint', a
     [`--data ${run('odd-images-idx3-ubyte')} --preset tiny`, 1, 'E-MODEL', '7 x 5'],
     ['--gpu 9', 3, 'E-NO-ADAPTER there is no adapter "9"', '\n  0  '],
     [`--resume ${run('nowhere')}`, 1, 'E-FILE'],
+    [`--resume ${run('a')} --steps 9 --name other`, 2, 'E-USAGE --name is for a new run, and --resume goes on with one where it is'],
     [`--resume ${run('a')} --steps 20 --preset small`, 1, 'E-MODEL', 'is of another model', 'conv_in.weight: (16, 1, 3, 3) there, (64, 1, 3, 3) in the model'],
   ]);
 });

@@ -53,6 +53,8 @@ async function train(): Promise<number> {
     process.stdout.write(adapters.length ? adapters.map(({ backend, name }, i) => `${i}  ${name} (${backend})\n`).join('') : 'no adapter was found\n');
     return 0;
   }
+  const stray = settings.resume === null ? undefined : (['name', 'overwrite'] as const).find((flag) => given.has(flag));
+  if (stray) throw new DdpmError('E-USAGE', `--${stray} is for a new run, and --resume goes on with one where it is. Leave one of them out.`);
   const resumed = settings.resume === null ? null : RunFolder.resume(settings.resume, settings.out);
   if (resumed) ({ settings, given } = parse({ json: resumed.run.config(), source: resumed.run.file('config.json') }));
   if (resumed && given.has('init') && settings.init !== resumed.run.config()['init'])
@@ -96,7 +98,9 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   const source = resumed?.checkpoint.path ?? initial?.folder ?? null;
   // Not where another preset is asked for: then the checkpoint is held against that.
   const stored = resumed && settings.preset === resumed.run.config()['preset'] ? await readModelConfig(resumed.checkpoint.path) : initial?.config;
-  const fields = stored ?? modelConfig(settings.preset, data, { learnedVariance, selfCondition, classes });
+  // Weights fit images of any size: what is trained on decides which size the model draws from now on.
+  const { height, width } = data, sample_size = height === width ? height : [height, width] as const;
+  const fields = stored ? { ...stored, sample_size } : modelConfig(settings.preset, data, { learnedVariance, selfCondition, classes });
   const unet = new UNet({ ...fields, dropout: settings.dropout }, { checkpointBlocks: settings.checkpointBlocks });
   if (source !== null) checkModel(unet, { source, channels: data.channels, selfCondition, learnedVariance, classes });
   const parameters = Parameters.place(engine, unet, { seed: settings.seed, initial: source === null && !asked.dryRun });
