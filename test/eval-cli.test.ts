@@ -119,7 +119,16 @@ cli('what it refuses', async () => {
     ['--train-features --data shapes --nll', 2, 'E-USAGE --nll is for measuring, and --train-features measures nothing'],
     [`${at('a')} --feature-steps 5`, 2, 'E-USAGE --feature-steps is for --train-features'],
     [`${at('a')} --nll --timesteps 3,7`, 2, 'E-USAGE the timesteps must fall'],
+    [`${at('a')} --features pixels --data shapes --image-size 12 --limit 9`, 1, 'E-SHAPE the images are 28×28×1 and those of shapes are 12×12×1'],
+    [`${at('a')} --features pixels --real-statistics ${at('pngs', '000.png')}`, 1, 'E-FILE', 'cannot be read as .npz'],
+    [`${at('a')} --features pixels --limit 9 --keep-images ${at('kept.zip')}`, 2, 'E-USAGE', 'give it that ending'],
+    [`${at('a')} --features pixels --limit 9 --out ${at('a', 'config.json', 'x.json')}`, 1, 'E-FILE cannot write', 'a part of the path is a file'],
+    [`${at('a')} --features pixels --limit 1`, 2, 'E-USAGE a covariance needs two images at least'],
   ] as const;
-  await Promise.all(refused.map(async ([line, code, ...words]) => ended(await run('eval', line), code, ...words)));
+  await Promise.all(refused.map(async ([line, code, ...words]) => {
+    const done = await run('eval', line);
+    ended(done, code, ...words);
+    assert.not.match(done.stderr, /^sampler/m, `${line}: before anything is drawn`);
+  }));
 });
 cli.run();

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { crc32, gzipSync, inflateSync } from 'node:zlib';
 import { DdpmError, type ErrorCode } from '../src/errors.ts';
 import { encodeApng } from '../src/io/apng.ts';
-import { readFileOr, writeAtomic } from '../src/io/files.ts';
+import { readFileOr, requireWritable, writeAtomic } from '../src/io/files.ts';
 import { looksLike } from '../src/io/magic.ts';
 import { imageGrid, toBytes, type Picture } from '../src/io/picture.ts';
 import { decodePng, encodePng } from '../src/io/png.ts';
@@ -401,6 +401,11 @@ files('errors say what happened', async () => {
   writeFileSync(join(folder, 'plain'), 'x');
   await rejectsWith('E-FILE', /cannot write .*: a part of the path is a file/, writeAtomic(join(folder, 'plain', 'below'), 'x'));
   await rejectsWith('E-FILE', /cannot write/, writeAtomic(folder, 'x'));
+  await rejectsWith('E-FILE', /cannot write .*: a part of the path is a file/, requireWritable(join(folder, 'plain', 'below')));
+  await rejectsWith('E-FILE', /cannot write .*: it is a folder/, requireWritable(folder));
+  const before = readdirSync(folder);
+  await requireWritable(join(folder, 'plain'));
+  assert.equal(readdirSync(folder), before, 'trying leaves nothing');
 });
 
 files('readFileOr gives a plain Uint8Array, whose slice copies', async () => {

@@ -195,12 +195,17 @@ cli('sample: what it cannot do, it says', async () => {
     [`${run('a')} --invert 1 --raw x.safetensors`, 2, 'E-USAGE', '--raw goes with a plain grid of images, not with --invert'],
     [`${run('a')} --out x.jpg`, 2, 'E-USAGE', 'should end in .png'],
     [`${run('a')} --trajectory x.gif`, 2, 'E-USAGE', '.apng or .png'],
+    [`${run('a')} --raw x.png --out x.png`, 2, 'E-USAGE two files would be called x.png'],
+    [`${run('a')} --invert 1 --n 3`, 2, 'E-USAGE --n goes with --figure', 'not with --invert'],
     [`${run('a')} --inpaint 1`, 2, 'E-USAGE', '--mask 0,0,14,28'],
     [`${run('a')} --interpolate 1,2,3`, 2, 'E-USAGE', 'it got 3'],
     [`${run('a')} --figure mean-only --sampler heun`, 2, 'E-USAGE', 'heun has none'],
     [`${run('a')} --label 3`, 2, 'E-USAGE', 'trained without labels'],
     [`${run('a')} --noise ${run('a', 'config.json')}`, 1, 'E-FILE', 'not a good safetensors file'],
   ]);
+  const late = await sample(`${run('a')} --n 1 --sample-steps 1 --out ${run('a', 'config.json', 'x.png')}`);
+  ended(late, 1, 'E-FILE cannot write', 'a part of the path is a file');
+  assert.not.match(late.stderr, /^sampler/m, 'said before anything is drawn');
 });
 
 cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does a longer run', async () => {

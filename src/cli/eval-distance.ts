@@ -28,18 +28,24 @@ export interface Figures {
 /** What images are compared with: a data set, or statistics of one that somebody else computed. */
 export type Real = { readonly data: Dataset; readonly split: string; readonly folder: string } | { readonly file: string };
 
-export async function measure(engine: Engine, images: Images, real: Real, extractor: Extractor): Promise<{ figures: Figures; protocol: Record<string, string | number> }> {
-  const own = await extract(extractor, images);
-  const protocol = { images: images.count, features: extractor.protocol };
-  if ('file' in real) {
-    const distance = frechetDistance(statistics(own), readStatistics(await readFileOr(real.file), real.file));
-    return { figures: { frechet_distance: distance }, protocol: { ...protocol, real: real.file } };
-  }
-  const { data } = real;
-  const shape = ({ height, width, channels }: Images): string => `${height}×${width}×${channels}`;
+type Shape = Pick<Images, 'height' | 'width' | 'channels'>;
+
+/** @throws DdpmError E-SHAPE for images of another size than the data set's */
+export function requireShape(images: Shape, data: Dataset): void {
+  const shape = ({ height, width, channels }: Shape): string => `${height}×${width}×${channels}`;
   if (shape(images) !== shape(data)) throw new DdpmError('E-SHAPE', `the images are ${shape(images)} and those of ${data.name} are ${shape(data)}. Name the data that the model was trained on with --data.`);
-  const start = performance.now(), distance = frechetDistance(statistics(own), await realStatistics(real, extractor));
+}
+
+/** What images will be compared with: read, as kept, or computed. */
+export const statisticsOf = async (real: Real, extractor: Extractor): Promise<Statistics> => ('file' in real ? readStatistics(await readFileOr(real.file), real.file) : dataStatistics(real, extractor));
+
+export async function measure(engine: Engine, images: Images, real: Real, known: Statistics, extractor: Extractor): Promise<{ figures: Figures; protocol: Record<string, string | number> }> {
+  if ('data' in real) requireShape(images, real.data);
+  const own = await extract(extractor, images), protocol = { images: images.count, features: extractor.protocol };
+  const start = performance.now(), distance = frechetDistance(statistics(own), known);
   say('distance', `${((performance.now() - start) / 1000).toFixed(1)} s`);
+  if ('file' in real) return { figures: { frechet_distance: distance }, protocol: { ...protocol, real: real.file } };
+  const { data } = real;
   const pairs = Math.min(images.count, data.count, MOST);
   const described = { ...protocol, real: `${data.name}, ${real.split} split`, real_images: data.count };
   if (pairs <= NEIGHBOURS) return { figures: { frechet_distance: distance }, protocol: described };
@@ -57,7 +63,7 @@ async function extract(extractor: Extractor, images: Images): Promise<Features> 
 }
 
 /** Statistics of real images, from the file that an earlier measurement left. Its name says what they depend on, the content of images and weights included. */
-async function realStatistics({ data, split, folder }: { data: Dataset; split: string; folder: string }, extractor: Extractor): Promise<Statistics> {
+async function dataStatistics({ data, split, folder }: { data: Dataset; split: string; folder: string }, extractor: Extractor): Promise<Statistics> {
   const hash = createHash('sha256').update(data.pixels).digest('hex').slice(0, 12);
   const path = join(folder, `${data.name.replace(/[^\w.-]+/g, '-')}-${split}-${data.count}-${hash}-${extractor.key}.npz`);
   if (existsSync(path)) {

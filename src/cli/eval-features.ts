@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { type Dataset, loadDataset } from '../data/dataset.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
-import { readFileOr, writeAtomic } from '../io/files.ts';
+import { readFileOr, requireWritable, writeAtomic } from '../io/files.ts';
 import { readSafetensors } from '../io/safetensors.ts';
 import { type NamedTensors, Parameters } from '../nn/parameters.ts';
 import type { OpenedEngine } from '../node.ts';
@@ -40,6 +40,7 @@ export async function trainFeatures(opened: OpenedEngine, settings: EvalSettings
   say('model', `${parameters.count} parameters`);
   await training.compile();
 
+  await requireWritable(out);
   const progress = new Progress(process.stderr, { total: steps, every: EVERY });
   let start = performance.now();
   for (let step = 0; step < steps; step++) {

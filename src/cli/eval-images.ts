@@ -79,7 +79,6 @@ export async function readImages(path: string, n: number): Promise<Measured> {
 
 /** Writes images as readImages takes them. */
 export async function keepImages(path: string, { count, height, width, channels, pixels }: Images): Promise<void> {
-  if (!path.endsWith('.npz')) throw new DdpmError('E-USAGE', `--keep-images ${path} would be an .npz file: give it that ending.`);
   await writeAtomic(path, npzChunks([['arr_0', { shape: [count, height, width, channels], data: pixels as Uint8Array<ArrayBuffer> }]]));
   say('images', path);
 }

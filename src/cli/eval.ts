@@ -4,18 +4,18 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Dataset, loadDataset } from '../data/dataset.ts';
 import { DdpmError } from '../errors.ts';
-import { readFileOr, writeAtomic } from '../io/files.ts';
+import { readFileOr, requireWritable, writeAtomic } from '../io/files.ts';
 import type { OpenedEngine } from '../node.ts';
 import { typedAs } from '../typed.ts';
 import { runCommand, say } from './command.ts';
 import { readingOptions } from './data-settings.ts';
-import { measure, type Real } from './eval-distance.ts';
+import { measure, type Real, requireShape, statisticsOf } from './eval-distance.ts';
 import { openExtractor, trainFeatures } from './eval-features.ts';
 import { reportLikelihood } from './eval-likelihood.ts';
 import { drawImages, holdsImages, keepImages, type Measured, readImages, realImages } from './eval-images.ts';
 import { camel, type Command, helpText, type Parsed, parseFlags } from './flags.ts';
 import { describeEnvironment } from './run-folder.ts';
-import { type PlacedModel, placeModel } from './sampling.ts';
+import { imageShape, type PlacedModel, placeModel } from './sampling.ts';
 import { EVAL } from './settings.ts';
 import { describeTuning, openTuned } from './tuning.ts';
 
@@ -76,19 +76,28 @@ async function report(opened: OpenedEngine, parsed: Parsed<typeof EVAL>): Promis
   const real: Real = file === null ? { data: await load(split), split, folder: settings.statistics } : { file };
   const extractor = await openExtractor(opened.engine, settings, 'data' in real ? real.data.name : (settings.data ?? ''));
 
+  const out = settings.out ?? (placed?.from && join(placed.from.run.path, 'eval.json'));
+  // Drawing may take hours: before it, whatever could refuse its images.
+  if (placed && 'data' in real) {
+    const [height, width, channels] = imageShape(placed.unet, placed.model);
+    requireShape({ height, width, channels }, real.data);
+  }
+  if (settings.keepImages !== null && !settings.keepImages.endsWith('.npz')) throw new DdpmError('E-USAGE', `--keep-images ${settings.keepImages} would be an .npz file: give it that ending.`);
+  for (const path of [out, settings.keepImages]) if (path) await requireWritable(path);
+  const known = await statisticsOf(real, extractor);
+
   let measured: Measured;
   if (settings.real) {
     const other = split === 'train' ? 'test' : 'train';
     measured = realImages(await load(other), settings.n, other);
   } else measured = placed ? await drawImages(placed, parsed) : await readImages(positional!, settings.n);
   if (settings.keepImages !== null) await keepImages(settings.keepImages, measured.images);
-  const { figures, protocol } = await measure(opened.engine, measured.images, real, extractor);
+  const { figures, protocol } = await measure(opened.engine, measured.images, real, known, extractor);
 
   const all = { ...measured.protocol, ...protocol };
   const print = (name: string, value: string | number): void => void process.stdout.write(`${name.replaceAll('_', ' ').padEnd(22)}${value}\n`);
   for (const [name, value] of Object.entries(all)) print(name, value);
   for (const [name, value] of Object.entries(figures)) print(name === 'frechet_distance' ? 'Fréchet distance' : name, Number(value.toPrecision(5)));
-  const out = settings.out ?? (placed?.from && join(placed.from.run.path, 'eval.json'));
   if (!out) return;
   await append(out, { ...figures, protocol: all, environment: describeEnvironment({ description: opened.info.description }) });
   print('added to', out);

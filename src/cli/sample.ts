@@ -1,7 +1,7 @@
 // npm run sample: pictures from a run, a checkpoint or any folder with a model that diffusers wrote: new ones, edited ones, and figures.
 
 import { DdpmError } from '../errors.ts';
-import { writeAtomic } from '../io/files.ts';
+import { requireWritable, writeAtomic } from '../io/files.ts';
 import type { Picture } from '../io/picture.ts';
 import { encodePng } from '../io/png.ts';
 import { runCommand, say } from './command.ts';
@@ -22,10 +22,13 @@ const COMMAND: Command = { name: 'sample', help: 'Draws images with a trained mo
 const TASKS = ['figure', 'from', 'interpolate', 'inpaint', 'invert'] as const;
 type Task = (typeof TASKS)[number];
 
+/** What their pictures are called unless --out says so; a figure has its own name. */
+const PICTURES = { from: 'edited', interpolate: 'between', inpaint: 'painted', invert: 'inverted' } as const;
+
 /** Flags that only some tasks know, and which; null is the plain grid. */
 const BELONG: readonly (readonly [setting: string, flag: string, tasks: readonly (Task | null)[]])[] = [
   ['strength', '--strength', ['from', 'interpolate']], ['mask', '--mask', ['inpaint']], ['jumpLength', '--jump-length', ['inpaint']], ['resamples', '--resamples', ['inpaint']],
-  ['trajectory', '--trajectory', [null]], ['raw', '--raw', [null]], ['noise', '--noise', [null]],
+  ['n', '--n', [null, 'figure', 'from', 'interpolate', 'inpaint']], ['trajectory', '--trajectory', [null]], ['raw', '--raw', [null]], ['noise', '--noise', [null]],
 ];
 
 async function sample(): Promise<number> {
@@ -34,7 +37,7 @@ async function sample(): Promise<number> {
     process.stdout.write(`${helpText(SAMPLE, COMMAND)}\n`);
     return 0;
   }
-  const task = taskOf(settings, given);
+  const task = taskOf(settings, given), outputs = outputsOf(settings, given, task);
   const { opened, tuning } = await openTuned(settings);
   const placed = await placeModel(opened.engine, positional!, settings.weights);
   const { model, unet, parameters } = placed, { schedule, variance } = model.scheduler;
@@ -46,30 +49,37 @@ async function sample(): Promise<number> {
   const label = labelOf(settings.label, model.classes) ?? (task !== null && task !== 'figure' && unet.conditional ? 'none' : null);
   const asked = { ...settings, sampler, label, ...(task === 'inpaint' && !given.has('sampleSteps') && settings.spacing === null && settings.timesteps === null && { sampleSteps: Math.min(100, schedule.T) }) };
   const ready: Ready = { placed, settings: asked, given, image: () => imageShape(unet, model), options: samplerOptions(asked, given, model.scheduler) };
-  const files = await run(task, ready), tuned = describeTuning(opened.engine.choices, tuning);
+  // Drawing may take hours.
+  for (const path of outputs) await requireWritable(path);
+  const files = task === null ? await drawGrid(ready) : await written(outputs[0], await run(task, ready)), tuned = describeTuning(opened.engine.choices, tuning);
   if (tuned) say('tuned', tuned);
   for (const [what, path] of files) process.stdout.write(`${what.padEnd(9)}${path}\n`);
   await opened.close();
   return 0;
 }
 
-function run(task: Task | null, ready: Ready): Promise<Written> {
+function run(task: Task, ready: Ready): Promise<Picture> {
   const { figure, from, interpolate, inpaint, invert } = ready.settings;
   switch (task) {
-    case null: return drawGrid(ready);
-    case 'figure': return written(figure!, ready, drawFigure(ready, figure as Figure));
-    case 'from': return written('edited', ready, editing(ready, from!));
-    case 'interpolate': return written('between', ready, interpolating(ready, interpolate!));
-    case 'inpaint': return written('painted', ready, inpainting(ready, inpaint!));
-    case 'invert': return written('inverted', ready, inverting(ready, invert!));
+    case 'figure': return drawFigure(ready, figure as Figure);
+    case 'from': return editing(ready, from!);
+    case 'interpolate': return interpolating(ready, interpolate!);
+    case 'inpaint': return inpainting(ready, inpaint!);
+    case 'invert': return inverting(ready, invert!);
   }
 }
 
-/** A picture goes to --out, or to a file with the name of what it shows. */
-async function written(name: string, { settings, given }: Ready, picture: Promise<Picture>): Promise<Written> {
-  const path = given.has('out') ? settings.out : `${name}.png`;
-  await writeAtomic(path, encodePng(await picture));
+async function written(path: string, picture: Picture): Promise<Written> {
+  await writeAtomic(path, encodePng(picture));
   return [['picture', path]];
+}
+
+/** The files that will be written, the picture first. @throws DdpmError E-USAGE where two of them have one name */
+function outputsOf({ out, raw, trajectory, figure }: SampleSettings, given: ReadonlySet<string>, task: Task | null): [picture: string, ...more: string[]] {
+  const picture = task === null || given.has('out') ? out : `${task === 'figure' ? figure : PICTURES[task]}.png`;
+  const all: [string, ...string[]] = [picture, ...[raw, trajectory].filter((path) => path !== null)], twice = all.find((path, i) => all.indexOf(path) < i);
+  if (twice !== undefined) throw new DdpmError('E-USAGE', `two files would be called ${twice}. Name them apart.`);
+  return all;
 }
 
 /** @throws DdpmError E-USAGE for two tasks at once, a flag that the task does not know, or a file name of another format */

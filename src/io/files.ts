@@ -1,6 +1,6 @@
 // Whole-file reading with clear errors, and writing that leaves either the old file or the complete new one, never half.
 
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DdpmError, type ErrorCode } from '../errors.ts';
 
@@ -55,6 +55,22 @@ export async function writeAtomic(path: string, bytes: Uint8Array | string | Ite
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => {});
+    throw new DdpmError('E-FILE', `cannot write ${path}: ${reason(error)}`, { cause: error });
+  }
+}
+
+/**
+ * Tries whether `writeAtomic` could write a file, for what takes long to come to that. Missing folders are made.
+ * @throws DdpmError(E-FILE) when it could not
+ */
+export async function requireWritable(path: string): Promise<void> {
+  const temporary = `${path}.${process.pid}-${++serial}.part`;
+  try {
+    if ((await stat(path).catch(() => null))?.isDirectory()) throw Object.assign(new Error(), { code: 'EISDIR' });
+    await mkdir(dirname(path), { recursive: true });
+    await (await open(temporary, 'w')).close();
+    await rm(temporary);
+  } catch (error) {
     throw new DdpmError('E-FILE', `cannot write ${path}: ${reason(error)}`, { cause: error });
   }
 }
