@@ -206,6 +206,7 @@ pages('weights, config and schedule that are dropped in give the samples of Node
   assert.ok(await page.isHidden('#label'), 'a model without classes');
 
   await page.click('#inpaint');
+  assert.is(await page.evaluate('document.querySelector("#under").width'), 28, 'pixel under pixel');
   await page.fill('#resamples', '1');
   await page.locator('.over .pad').scrollIntoViewIfNeeded();
   const box = (await page.locator('.over .pad').boundingBox())!, middle = [box.x + box.width / 2, box.y + box.height / 2] as const;
@@ -320,6 +321,7 @@ pages('kernels are checked on the GPU of the browser, beside their twins', async
   assert.match(await page.innerText('#checked'), new RegExp(`^${rest} of ${rest} agree`));
   await page.click('a[href="#kernels/matmul_subgroup"]');
   assert.equal(await page.locator('a[aria-current]').allInnerTexts(), ['Kernels', 'matmul_subgroup']);
+  assert.is(await page.evaluate('document.activeElement.textContent'), 'matmul_subgroup', 'the keyboard goes on from its heading');
   await page.click('#run-check');
   await until(page, 'document.querySelector("#result").innerText.startsWith("not run: needs subgroups of 8")');
   await page.click('nav a[href="#doctor"]');
@@ -351,6 +353,14 @@ pages('any address gives a page', async () => {
   assert.is(await page.innerText('h1'), 'silu_forward');
   await page.evaluate('location.hash = "toString"');
   await until(page, 'document.querySelector("nav a[aria-current]").textContent === "Train" && document.querySelector("#start").checkVisibility()');
+  // Also on the narrowest screens, and with the text twice as large, as wide as the screen.
+  await page.setViewportSize({ width: 320, height: 640 });
+  for (const size of ['100%', '200%'])
+    for (const name of ['train', 'sample', 'kernels', 'doctor']) {
+      await page.evaluate(`document.documentElement.style.fontSize = "${size}"; location.hash = "${name}"`);
+      await until(page, `document.querySelector("nav a[aria-current]").textContent.toLowerCase() === "${name}"`);
+      assert.is(await page.evaluate('document.scrollingElement.scrollWidth'), 320, `${name} at ${size}`);
+    }
   await done();
 });
 

@@ -71,6 +71,26 @@ site('axes have round numbers, smoothing starts at the first value and bridges g
   assert.equal([0, 4, 5, 99].map((x) => nearestIndex([1, 3, 6, 10], x)), [0, 1, 2, 3]);
 });
 
+site('text of the style sheet is read in light and in dark: 4.5 to 1 at least, edges of fields 3 to 1', () => {
+  const [light = '', dark = ''] = readFileSync(new URL('../src/web/style.css', import.meta.url), 'utf8').split('@media (prefers-color-scheme: dark)'), least: string[] = [];
+  const coloursIn = (text: string) => new Map([...text.matchAll(/--([\w-]+): #([0-9a-f]{6})/g)].map(([, name, hex]) => [name!, Number.parseInt(hex!, 16)]));
+  // Relative luminance and contrast as WCAG 2.2 defines them.
+  const luminance = (rgb: number): number => [16, 8, 0].reduce((sum, shift, i) => {
+    const c = ((rgb >> shift) & 255) / 255;
+    return sum + [0.2126, 0.7152, 0.0722][i]! * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  }, 0);
+  for (const colours of [coloursIn(light), coloursIn(dark)]) {
+    const contrast = (a: string, b: string): number => {
+      const [high, low] = [a, b].map((name) => luminance(colours.get(name)!)).sort((x, y) => y - x);
+      return (high! + 0.05) / (low! + 0.05);
+    };
+    const pairs = [...['ink', 'soft', 'faint', 'accent', 'good', 'bad'].flatMap((text) => ['paper', 'card', 'wash'].map((on) => [text, on, 4.5] as const)), ['accent-ink', 'accent', 4.5] as const, ['edge', 'card', 3] as const];
+    for (const [a, b, wanted] of pairs) if (!(contrast(a, b) >= wanted)) least.push(`${a} on ${b}: ${contrast(a, b).toFixed(2)}`);
+    for (let i = 0; i < 6; i++) if (!(contrast(`series-${i}`, 'card') >= 3)) least.push(`series-${i}`);
+  }
+  assert.equal(least, []);
+});
+
 site('a function is cut out of a file with its comment', () => {
   assert.is(functionIn('// File.\n\n/** Doc. */\nexport function f() {\n  g();\n}\n\nexport const g = (x) =>\n  x;\n', 'f'), '/** Doc. */\nexport function f() {\n  g();\n}');
   assert.is(functionIn('/** G. */\nexport const g = (x) =>\n  x;\nexport const h = 1;', 'g'), '/** G. */\nexport const g = (x) =>\n  x;');

@@ -22,6 +22,9 @@ export interface ChartOptions {
 }
 
 const PAD = { left: 52, right: 12, top: 8, bottom: 22 };
+/** All of a chart is drawn for a font of 16 pixels, and so much larger. */
+const enlarged = (): number => parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
+
 export class Chart {
   readonly element: HTMLElement;
   readonly #canvas: HTMLCanvasElement;
@@ -44,7 +47,7 @@ export class Chart {
     onTheme(() => this.#queue());
     const move = (event: PointerEvent): void => {
       const { x0, x1, width } = this.#range;
-      const inside = (event.offsetX - PAD.left) / Math.max(1, width - PAD.left - PAD.right);
+      const inside = (event.offsetX / enlarged() - PAD.left) / Math.max(1, width - PAD.left - PAD.right);
       this.#point(x0 + Math.min(1, Math.max(0, inside)) * (x1 - x0));
     };
     this.#canvas.addEventListener('pointermove', move);
@@ -91,8 +94,8 @@ export class Chart {
   }
 
   #draw(): void {
-    const canvas = this.#canvas, ratio = devicePixelRatio || 1;
-    const width = canvas.clientWidth, height = canvas.clientHeight;
+    const canvas = this.#canvas, larger = enlarged(), ratio = (devicePixelRatio || 1) * larger;
+    const width = canvas.clientWidth / larger, height = canvas.clientHeight / larger;
     if (width === 0 || height === 0) return;
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);

@@ -31,6 +31,9 @@ function put(element: Element, children: readonly Child[]): void {
   for (const child of children) if (child !== null && child !== undefined && child !== false) element.append(typeof child === 'number' ? String(child) : child);
 }
 
+/** A long name that may go on in another line where its words meet. */
+export const breakable = (name: string): readonly Child[] => name.split(/(?<=_)|(?<=[a-z])(?=[A-Z])/).flatMap((word, i) => (i ? [h('wbr'), word] : [word]));
+
 /** The element of an id that the page is known to have. */
 export function byId<T extends HTMLElement = HTMLElement>(id: string): T {
   const element = document.getElementById(id);

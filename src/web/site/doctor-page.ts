@@ -1,5 +1,5 @@
 // The doctor: what this browser's WebGPU is and allows, whether the kernels compute what they should, how fast; as text to share.
-import { fill, h, short } from '../dom.ts';
+import { breakable, fill, h, short } from '../dom.ts';
 import { CHECKS } from './checks.ts';
 import type { Client } from './client.ts';
 import type { BenchLine, CheckResult, DeviceFacts } from './messages.ts';
@@ -17,7 +17,7 @@ export function doctorPage(client: Client): { element: HTMLElement } {
   ];
   const bad = (): string[] => results.filter(({ ok, skipped }) => !ok && !skipped).map(({ kernel }) => kernel);
   const verdict = (): string => (results.length === 0 ? '' : bad().length === 0 ? `${results.filter(({ skipped }) => !skipped).length} kernels agree with their float64 twins${results.some(({ skipped }) => skipped) ? `; ${results.filter(({ skipped }) => skipped).length} need what this device was opened without` : ''}` : `${bad().join(', ')} differ from their float64 twins: do not trust this device`);
-  const report = (): string => ['ddpm.wgsl doctor', new Date().toISOString().slice(0, 10), '', ...rows().map(([a, b]) => `${a}: ${b}`), '', verdict(), ...lines.map(({ name, ms, rate }) => `${name}: ${ms.toPrecision(3)} ms, ${rate}`)].join('\n');
+  const report = (): string => ['ddpm.wgsl doctor', new Date().toISOString().slice(0, 10), '', ...rows().map(([a, b]) => `${a}: ${b}`), '', verdict(), ...lines.map(({ name, ms, rate }) => `${name}: ${short(Number(ms.toPrecision(3)))} ms, ${rate}`)].join('\n');
 
   /** One at a time: a test beside it would be in what is measured. */
   const alone = async (work: () => Promise<void>): Promise<void> => {
@@ -36,7 +36,7 @@ export function doctorPage(client: Client): { element: HTMLElement } {
   }));
   bench.addEventListener('click', () => void alone(async () => {
     lines = await client.call('bench', null);
-    fill(measured, ...lines.map(({ name, ms, rate }) => h('tr', {}, h('th', {}, name), h('td', { className: 'n' }, `${ms.toPrecision(3)} ms`), h('td', { className: 'n' }, rate))));
+    fill(measured, ...lines.map(({ name, ms, rate }) => h('tr', {}, h('th', {}, name), h('td', { className: 'n' }, `${short(Number(ms.toPrecision(3)))} ms`), h('td', { className: 'n' }, rate))));
   }));
   copy.addEventListener('click', () => void busy(copy, message, async () => {
     await navigator.clipboard.writeText(report());
@@ -44,14 +44,14 @@ export function doctorPage(client: Client): { element: HTMLElement } {
   }));
   client.call('device', null).then((found) => {
     device = found;
-    fill(table, ...rows().map(([name, value]) => h('tr', {}, h('th', {}, name), h('td', {}, value))));
+    fill(table, ...rows().map(([name, value]) => h('tr', {}, h('th', {}, ...breakable(name)), h('td', {}, value))));
   }, (error) => message.error(error));
 
   return {
     element: h(
       'div', { className: 'columns half' },
       h('section', { className: 'card' }, h('h2', {}, 'This device'), h('table', {}, table)),
-      h('section', { className: 'card stack', style: 'align-content: start' }, h('h2', {}, 'Does it compute, and how fast?'), h('div', { className: 'row' }, test, bench, copy), message.element, tested, h('table', {}, measured),
+      h('section', { className: 'card stack', style: 'align-content: start' }, h('h2', {}, 'Does it compute, and how fast?'), h('div', { className: 'row' }, test, bench, copy), message.element, tested, h('div', { className: 'wide' }, h('table', {}, measured)),
         h('p', { className: 'faint' }, 'The test runs kernels at odd shapes and compares every value with a float64 computation. The measurements are medians by the clock, with waiting included.')),
     ),
   };

@@ -1,6 +1,6 @@
 // The kernels, page by page: the mathematics, the WGSL, the float64 twin, and a button that runs and compares them on this GPU.
 import * as kernels from '../../gpu/kernels.gen.ts';
-import { fill, h, short } from '../dom.ts';
+import { breakable, fill, h, short } from '../dom.ts';
 import { CHECKS } from './checks.ts';
 import type { Client } from './client.ts';
 import type { CheckResult } from './messages.ts';
@@ -41,14 +41,14 @@ export function kernelsPage(client: Client): { element: HTMLElement; show(rest: 
 
   function page(name: string): void {
     const kernel = kernels[name as keyof typeof kernels] as Kernel, check = CHECKS[name]!, [mathematics = '', ...lines] = kernel.wgsl.split('\n');
-    const result = h('p', { id: 'result', role: 'status' }), go = h('button', { type: 'button', id: 'run-check' }, 'Run and check on this GPU');
+    const heading = h('h1', { tabIndex: -1 }, ...breakable(name)), result = h('p', { id: 'result', role: 'status' }), go = h('button', { type: 'button', id: 'run-check' }, 'Run and check on this GPU');
     go.addEventListener('click', () => void busy(go, message, async () => fill(result, resultText(await run(name)))));
     const pre = (text: string) => h('pre', { tabIndex: 0 }, h('code', {}, text));
     const code = (title: string, text: string, more: HTMLElement | null = null) => h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h3', { className: 'soft' }, title), pre(text), more);
     const file = TWIN_SOURCES[check.twin[0]]!, how = `${name.includes('_vec4') ? ', four channels at a time' : ''}${name.endsWith('_stored_f16') ? ', with activations stored as float16' : name.endsWith('_f16') && !name.startsWith('cast') ? ', with factors rounded to float16' : ''}`;
     fill(
       article,
-      h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h1', {}, name), h('p', { className: 'mathematics' }, mathematics.replace(/^\/\/ /, '')), h('div', { className: 'row' }, go), message.element, result),
+      h('section', { className: 'card stack', style: 'gap: .5rem' }, heading, h('p', { className: 'mathematics' }, mathematics.replace(/^\/\/ /, '')), h('div', { className: 'row' }, go), message.element, result),
       code(`Its float64 twin · test/ref/${check.twin[0]}.ts`, functionIn(file, check.twin[1]), h('details', {}, h('summary', {}, 'The whole file'), pre(file))),
       code(`kernels/${name.replace(/^(?!cast)(.*?)(_vec4)?(_stored_f16|_f16)?$/, '$1')}.wgsl, with its imports${how}`, lines.join('\n').trim()),
     );
@@ -56,9 +56,13 @@ export function kernelsPage(client: Client): { element: HTMLElement; show(rest: 
       if (link.textContent === name) link.setAttribute('aria-current', 'page');
       else link.removeAttribute('aria-current');
     }
+    // Who chose it in the list reads it from its top, and goes on from there with the keyboard.
+    if (!list.contains(document.activeElement)) list.querySelector('[aria-current]')!.scrollIntoView({ block: 'nearest' });
+    else heading.focus();
+    scrollTo(0, 0);
   }
 
-  fill(list, all, said, h('ul', {}, ...NAMES.map((name) => h('li', {}, h('a', { href: `#kernels/${name}` }, name), marks.get(name)!))));
+  fill(list, all, said, h('ul', {}, ...NAMES.map((name) => h('li', {}, h('a', { href: `#kernels/${name}` }, ...breakable(name)), marks.get(name)!))));
   return {
     element: h('div', { className: 'columns side' }, list, article),
     show: (rest) => page(NAMES.includes(rest) ? rest : 'silu_forward'),

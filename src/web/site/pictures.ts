@@ -6,8 +6,8 @@ import { h } from '../dom.ts';
 import type { ImageSize } from './models.ts';
 
 /** n images in [-1, 1], (n, H, W, C), as one picture of so many columns. */
-export const grid = (values: Float32Array, { height, width, channels }: ImageSize, columns: number): Picture =>
-  imageGrid(toBytes(values), values.length / (height * width * channels), height, width, channels, columns, { pad: 1, background: 0 });
+export const grid = (values: Float32Array, { height, width, channels }: ImageSize, columns: number, pad = 1): Picture =>
+  imageGrid(toBytes(values), values.length / (height * width * channels), height, width, channels, columns, { pad, background: 0 });
 
 /** Draws a picture onto a canvas at its own size; the style sheet enlarges it, pixel by pixel. */
 export function show(canvas: HTMLCanvasElement, picture: Picture): void {

@@ -30,12 +30,15 @@ export function samplePage(client: Client): { element: HTMLElement } {
   const steps = number('sample-steps', 50, { min: 1 }), eta = number('eta', 0, { min: 0, max: 1, step: 0.1 }), seed = number('sample-seed', 0, { min: 0, max: 0xffffffff }), n = number('count', 16, { min: 1, max: 64 });
   const label = h('select', { id: 'label' }), guidance = number('guidance', 1, { min: 0, max: 20, step: 0.1 }), classes = h('div', { hidden: true }, field('Class', label), field('Guidance', guidance));
   const resamples = number('resamples', 3, { min: 1, max: 20 });
+  eta.title = 'Fresh noise in each step of DDIM: 0 for none, 1 for as much as DDPM';
+  resamples.title = 'How often each stretch of the chain is gone over: more often fits what is painted better into what is kept';
   const interpolate = h('input', { type: 'checkbox', id: 'interpolate' });
   const about = h('dl', { className: 'numbers', id: 'model' }), progress = h('progress', { max: 1, value: 0, hidden: true, style: 'width: 100%', aria: { label: 'steps of the chain' } });
   const canvas = (id: string, label: string): HTMLCanvasElement => h('canvas', { id, className: 'pixels', style: 'width: 100%', width: 1, height: 1, role: 'img', aria: { label } });
   const shownX = canvas('chain-x', 'x_t'), shownX0 = canvas('chain-x0', 'the predicted x_0');
   const scrub = h('input', { type: 'range', id: 'scrub', min: '0', max: '0', value: '0', disabled: true, aria: { label: 'step of the chain' } }), at = h('span', { className: 'soft', id: 'at' }, 'nothing drawn yet'), drawn = h('p', { className: 'faint', id: 'drawn', role: 'status' });
-  const inpaint = h('div', { className: 'stack', style: 'gap: .5rem' }), pick = button('inpaint', 'Inpaint the first image');
+  const hint = h('p', { className: 'faint' }, 'Draw once, then brush over a part of an image to draw it anew. The images must be square.');
+  const inpaint = h('div', { className: 'stack', style: 'gap: .5rem' }, hint), pick = button('inpaint', 'Inpaint the first image');
 
   let model: ModelFacts | null = null, drawing = false;
   let chain: Link[] = [], length = 0, result: Floats | null = null, columns = 4;
@@ -63,7 +66,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   async function load(name: string, weights: Uint8Array, config: string | null, scheduler: string | null): Promise<void> {
     model = await client.call('model', { name, weights, config, scheduler });
     [chain, result, brush] = [[], null, null];
-    fill(inpaint);
+    fill(inpaint, hint);
     classes.hidden = model.classes === 0;
     fill(label, ...classOptions(model.classes, model.classNames));
     guidance.value = '1';
@@ -121,15 +124,16 @@ export function samplePage(client: Client): { element: HTMLElement } {
   pick.addEventListener('click', () => {
     const [height, width, channels] = model!.shape, pad = new Pad(height, 'mask over the image', { width: 4, colour: 'rgba(255, 90, 60, 0.85)', background: null });
     brush = { known: result!.slice(0, height * width * channels), pad };
-    const under = canvas('under', 'the image to keep'), off = button('leave', 'Leave'), clear = button('clear-brush', 'Clear the brush');
-    show(under, grid(brush.known, size(), 1));
+    const under = canvas('under', 'the image to keep'), off = button('leave', 'Leave'), anew = button('anew', 'Draw anew', 'primary'), clear = button('clear-brush', 'Clear the brush');
+    show(under, grid(brush.known, size(), 1, 0)); // without a frame: the brush lies over it pixel by pixel
     off.addEventListener('click', () => {
       brush = null;
       offerBrush();
       pick.focus();
     });
+    anew.addEventListener('click', () => draw.click()); // which is off while it draws
     clear.addEventListener('click', () => pad.clear());
-    fill(inpaint, h('p', {}, 'Brush over what shall be drawn anew, then press Draw.'), h('div', { className: 'over', style: 'max-width: 280px' }, under, pad.element), field('Times over', resamples), h('div', { className: 'row' }, clear, off));
+    fill(inpaint, h('p', {}, 'Brush over what shall be drawn anew.'), h('div', { className: 'over' }, under, pad.element), h('div', { className: 'narrow' }, field('Times over', resamples)), h('div', { className: 'row' }, anew, clear, off));
     pad.element.focus();
   });
 
@@ -159,13 +163,13 @@ export function samplePage(client: Client): { element: HTMLElement } {
     'div', { className: 'columns side' },
     h('div', { className: 'stack', style: 'align-content: start' },
       h('section', { className: 'card stack' }, h('h2', {}, 'Model'), zone, h('div', { className: 'row' }, useKept), about),
-      h('section', { className: 'card' }, h('h2', {}, 'Sampler'), field('Method', method), field('Steps', steps), field('Eta', eta), field('Seed', seed), field('Images', n), field('From one noise to another', interpolate), classes),
-      h('section', { className: 'card stack' }, h('h2', {}, 'Inpaint'), inpaint, h('p', { className: 'faint' }, 'Draw once, then brush over a part of an image to draw it anew.'))),
+      h('section', { className: 'card' }, h('h2', {}, 'Sampler'), field('Method', method), field('Steps', steps), field('Eta', eta), field('Seed', seed), field('Images', n), field('From one noise to another', interpolate), classes)),
     h('div', { className: 'stack', style: 'align-content: start' },
       h('section', { className: 'card stack' }, h('div', { className: 'row' }, draw, cancel, h('span', { className: 'faint' }, 'Save'), png, apng, raw), message.element, progress, drawn, h('div', { className: 'row' }, h('label', { className: 'slider' }, scrub), at)),
       h('div', { className: 'columns half' },
         h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x', h('sub', {}, 't')), shownX),
-        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, as predicted'), shownX0))),
+        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, as predicted'), shownX0)),
+      h('section', { className: 'card stack' }, h('h2', {}, 'Inpaint'), inpaint)),
   );
   buttons();
   return { element };

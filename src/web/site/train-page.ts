@@ -225,7 +225,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
 
   const element = h(
     'div', { className: 'columns side' },
-    h('div', { className: 'stack', style: 'align-content: start' }, data.element, settingsCard, h('section', { className: 'card stack' }, h('h2', {}, 'Files'), h('div', { className: 'row' }, saveFile, toDiffusers), load)),
+    h('div', { className: 'stack', style: 'align-content: start' }, data.element, settingsCard),
     h(
       'div', { className: 'stack', style: 'align-content: start' },
       h('section', { className: 'card stack' }, h('div', { className: 'row' }, start, pause, stop, resume), message.element, numbers, status),
@@ -233,8 +233,9 @@ export function trainPage(client: Client): { element: HTMLElement } {
       h(
         'div', { className: 'columns half' },
         h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'Samples'), samples, sampling, h('div', { className: 'row' }, drawNow), drawnOf, h('p', { className: 'faint' }, 'DDIM, 20 steps, averaged weights, always the same noise')),
-        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, predicted from x', h('sub', {}, 't')), h('div', { className: 'columns half' }, seen, predicted), levels),
+        h('section', { className: 'card stack', style: 'gap: .5rem' }, h('h2', {}, 'x₀, predicted from x', h('sub', {}, 't')), h('div', { className: 'pair' }, seen, predicted), levels),
       ),
+      h('section', { className: 'card stack' }, h('h2', {}, 'Files'), h('div', { className: 'row' }, saveFile, toDiffusers), load),
       h('details', { className: 'card' }, h('summary', {}, 'While it trains'), h('div', { className: 'stack', style: 'margin-top: .6rem' },
         h('div', { className: 'row' }, h('label', {}, 'Learning rate', rate), setRate),
         h('div', { className: 'row' }, lose, h('span', { className: 'faint' }, 'throws the GPU device away, to see the run go on from its last save')))),

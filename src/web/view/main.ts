@@ -1,6 +1,6 @@
 // The view of one or more runs: charts over their steps, sample grids with a slider, settings. Live from a server, or from what a report carries.
 import { Chart } from '../chart.ts';
-import { byId, fill, h, short } from '../dom.ts';
+import { breakable, byId, fill, h, short } from '../dom.ts';
 import { type Column, History } from './history.ts';
 import type { MetricsLine, Run, RunReport, SampleGrid } from './run.ts';
 
@@ -147,12 +147,12 @@ function showSettings(): void {
   const differs = (key: string): boolean => new Set(on.map(({ run }) => text(run.config[key]))).size > 1;
   keys.sort((a, b) => Number(differs(b)) - Number(differs(a)));
   const device = (run: Run): string => text((run.env['adapter'] as Record<string, unknown> | undefined)?.['description']);
-  fill(settings, h('details', { open: on.length > 1 }, h('summary', {}, 'Settings'), h(
+  fill(settings, h('details', { open: on.length > 1 }, h('summary', {}, 'Settings'), h('div', { className: 'wide', tabIndex: 0, role: 'region', aria: { label: 'settings of the runs' } }, h(
     'table', {},
     h('thead', {}, h('tr', {}, h('th', {}, ''), ...on.map(({ run }) => h('th', {}, run.name)))),
     h('tbody', {}, h('tr', {}, h('th', {}, 'device'), ...on.map(({ run }) => h('td', {}, device(run)))),
-      ...keys.map((key) => h('tr', {}, h('th', {}, key), ...on.map(({ run }) => h('td', {}, differs(key) ? h('b', {}, text(run.config[key])) : text(run.config[key])))))),
-  )));
+      ...keys.map((key) => h('tr', {}, h('th', {}, ...breakable(key)), ...on.map(({ run }) => h('td', {}, differs(key) ? h('b', {}, text(run.config[key])) : text(run.config[key])))))),
+  ))));
 }
 
 // ---- which runs
