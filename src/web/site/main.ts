@@ -24,7 +24,9 @@ function route(): void {
   const [name = '', rest = ''] = location.hash.slice(1).split(/\/(.*)/s);
   const page = (Object.hasOwn(PAGES, name) ? name : 'train') as PageName;
   if (!made.has(page)) made.set(page, PAGES[page](client));
-  fill(byId('page'), made.get(page)!.element);
+  const { element } = made.get(page)!;
+  // What is there stays: out of the document and in again, it would lose the focus and where it was scrolled to.
+  if (!element.isConnected) fill(byId('page'), element);
   made.get(page)!.show?.(rest);
   document.title = `${page[0]!.toUpperCase()}${page.slice(1)} · ddpm.wgsl`;
   for (const link of document.querySelectorAll('.bar nav a')) {

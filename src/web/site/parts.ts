@@ -1,4 +1,5 @@
 // Parts that several pages have: a message, a field, a drop zone, a button that is busy while it works.
+import { DdpmError } from '../../errors.ts';
 import { fill, h } from '../dom.ts';
 import type { Located } from './data-files.ts';
 
@@ -7,8 +8,9 @@ export class Message {
   readonly element = h('div', { role: 'alert', hidden: true });
 
   error(error: unknown): void {
-    const { code, message } = error as { code?: string; message?: string };
-    this.#say('message', `${code ? `${code}  ` : ''}${message ?? String(error)}`);
+    // The browser's own errors have numbers as codes, which say nothing.
+    const { code, message } = error as { code?: unknown; message?: string };
+    this.#say('message', `${typeof code === 'string' ? `${code}  ` : ''}${message ?? String(error)}`);
   }
 
   note(text: string): void {
@@ -46,7 +48,16 @@ export function select<T extends string>(options: Readonly<Record<T, string>>, v
 }
 
 export const number = (id: string, value: number, more: { min?: number; max?: number; step?: number | 'any' } = {}): HTMLInputElement =>
-  h('input', { type: 'number', id, value: String(value), min: String(more.min ?? ''), max: String(more.max ?? ''), step: String(more.step ?? 1) });
+  h('input', { type: 'number', id, value: String(value), min: String(more.min ?? ''), max: String(more.max ?? ''), step: String(more.step ?? 1), required: true });
+
+/** @throws DdpmError E-USAGE for the first of these fields that has none of its numbers; one that is off counts not */
+export function need(...fields: readonly HTMLInputElement[]): void {
+  const wrong = fields.find(({ disabled, step, validity: { valueMissing, badInput, rangeUnderflow, rangeOverflow, stepMismatch } }) => !disabled && (valueMissing || badInput || rangeUnderflow || rangeOverflow || (step === '1' && stepMismatch)));
+  if (!wrong) return;
+  wrong.focus();
+  const { labels, value, step, min, max } = wrong, name = labels![0]!.firstChild!.textContent;
+  throw new DdpmError('E-USAGE', `${name} ${value === '' ? 'has no number' : `is ${value}`}: it must be a ${step === '1' ? 'whole number' : 'number'}${min && max ? ` from ${min} to ${max}` : min ? ` of at least ${min}` : ''}.`);
+}
 
 /** The choice of a class by name or number: each in turn, one, or none, which has the last of `rows`. */
 export const classOptions = (rows: number, names: readonly string[] | null): HTMLOptionElement[] => [

@@ -5,7 +5,7 @@ import { fill, h, short } from '../dom.ts';
 import type { Client } from './client.ts';
 import type { DrawRequest, Floats, ModelFacts } from './messages.ts';
 import { Pad } from './pad.ts';
-import { busy, classOptions, dropZone, facts, field, Message, number, select } from './parts.ts';
+import { busy, classOptions, dropZone, facts, field, Message, need, number, select } from './parts.ts';
 import { animation, download, grid, show, still } from './pictures.ts';
 import { kept } from './store.ts';
 
@@ -32,6 +32,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   const resamples = number('resamples', 3, { min: 1, max: 20 });
   eta.title = 'Fresh noise in each step of DDIM: 0 for none, 1 for as much as DDPM';
   resamples.title = 'How often each stretch of the chain is gone over: more often fits what is painted better into what is kept';
+  raw.title = 'The values of the images as float32, in the order of images, rows, columns, channels';
   const interpolate = h('input', { type: 'checkbox', id: 'interpolate' });
   const about = h('dl', { className: 'numbers', id: 'model' }), progress = h('progress', { max: 1, value: 0, hidden: true, style: 'width: 100%', aria: { label: 'steps of the chain' } });
   const canvas = (id: string, label: string): HTMLCanvasElement => h('canvas', { id, className: 'pixels', style: 'width: 100%', width: 1, height: 1, role: 'img', aria: { label } });
@@ -88,6 +89,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   }).then(buttons));
 
   async function drawNow(): Promise<void> {
+    need(steps, eta, seed, n, ...(model!.classes ? [guidance] : []), ...(brush ? [resamples] : []));
     const request: DrawRequest = {
       method: method.value as SamplerName, steps: Math.min(Number(steps.value), model!.T), eta: Number(eta.value), seed: Number(seed.value), n: Number(n.value), interpolate: interpolate.checked,
       label: model!.classes ? label.value : null, guidance: model!.classes ? Number(guidance.value) : 1,

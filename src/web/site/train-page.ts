@@ -7,7 +7,7 @@ import type { Client } from './client.ts';
 import { DataPanel } from './data-panel.ts';
 import type { Calls, RunFacts } from './messages.ts';
 import { MODELS, type ModelName } from './models.ts';
-import { busy, classOptions, dropZone, facts, field, Message, number, say, select } from './parts.ts';
+import { busy, classOptions, dropZone, facts, field, Message, need, number, say, select } from './parts.ts';
 import { download, grid, show } from './pictures.ts';
 import type { RunSettings } from './run-file.ts';
 import { kept } from './store.ts';
@@ -148,7 +148,10 @@ export function trainPage(client: Client): { element: HTMLElement } {
   }
 
   start.addEventListener('click', () => void alone(async () => {
-    if (phase !== 'paused') await place({ data: data.data!, settings: settings() });
+    if (phase !== 'paused') {
+      need(steps, batch, lr, T, seed, preview, ...(byClass.checked && labels() ? [labelDropout] : []));
+      await place({ data: data.data!, settings: settings() });
+    }
     await train();
   }));
   pause.addEventListener('click', () => void client.call('pause', null));
@@ -161,10 +164,14 @@ export function trainPage(client: Client): { element: HTMLElement } {
     await place('kept');
     await train();
   }));
-  setRate.addEventListener('click', () => void busy(setRate, message, () => client.call('lr', Number(rate.value))));
+  setRate.addEventListener('click', () => void busy(setRate, message, async () => {
+    need(rate);
+    await client.call('lr', Number(rate.value));
+  }));
   byClass.addEventListener('change', buttons);
   for (const control of [drawn, guidance])
     control.addEventListener('change', () => void busy(setRate, message, async () => {
+      need(guidance);
       await client.call('sampling', { label: drawn.value, guidance: Number(guidance.value) });
       drawnOf.textContent = 'from the next samples on';
     }).then(buttons));
