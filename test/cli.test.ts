@@ -409,6 +409,9 @@ runs('metrics are lines of JSON; going on drops what comes after the checkpoint,
     assert.is(readFileSync(run.file('metrics.jsonl'), 'utf8'), '{"step":1,"loss":0.5}\n{"step":2,"loss":null,"nonfinite":true}\n{"step":3,"loss":0.5}\n{"step":4,"loss":0.5}\n');
     run.appendMetrics({ step: 5, loss: 1 });
     assert.ok(readFileSync(run.file('metrics.jsonl'), 'utf8').endsWith('{"step":5,"loss":1}\n'));
+    rmSync(run.file('metrics.jsonl'));
+    mkdirSync(run.file('metrics.jsonl'));
+    await refuses('E-FILE', () => run.appendMetrics({ step: 6 }), 'cannot write', 'metrics.jsonl: it is a folder');
   }));
 
 runs('checkpoints are complete or not there, `latest` names the last, the oldest go', () =>
@@ -426,6 +429,8 @@ runs('checkpoints are complete or not there, `latest` names the last, the oldest
     assert.is((error as Error).message, 'disk');
     assert.equal(readdirSync(run.file('checkpoints')).sort(), ['step-0000030', 'step-0000040']);
     assert.is(run.latest()!.step, 40);
+    // What the system refuses is said in words.
+    await refuses('E-FILE', () => run.saveCheckpoint(50, () => writeFileSync(join(out, 'nowhere', 'x'), '')), 'cannot write', 'step-0000050: there is no such file or folder');
 
     // Saved again at the same step: replaced. Gone on from an earlier one: the abandoned future goes first.
     await save(run, 40, 2, 'again');

@@ -5,7 +5,7 @@ import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renam
 import { cpus, platform, release } from 'node:os';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
-import { writeAtomic } from '../io/files.ts';
+import { notWritten, writeAtomic } from '../io/files.ts';
 import { typedAlone } from '../typed.ts';
 import { quoted } from './command.ts';
 
@@ -131,10 +131,15 @@ export class RunFolder {
     return this.file('samples', `${stepName(step)}.png`);
   }
 
-  /** Adds a line to metrics.jsonl. JSON has no NaN: a number that is not finite becomes null, and the line gets "nonfinite": true unless it says what was not. */
+  /** Adds a line to metrics.jsonl (E-FILE where it cannot be written). JSON has no NaN: a number that is not finite becomes null, and the line gets "nonfinite": true unless it says what was not. */
   appendMetrics(metrics: Readonly<Record<string, number | string | readonly (number | null)[]>>): void {
     const nonfinite = Object.values(metrics).some((v) => typeof v === 'number' && !Number.isFinite(v));
-    appendFileSync(this.file('metrics.jsonl'), JSON.stringify(nonfinite ? { ...metrics, nonfinite: metrics['nonfinite'] ?? true } : metrics) + '\n');
+    const path = this.file('metrics.jsonl');
+    try {
+      appendFileSync(path, JSON.stringify(nonfinite ? { ...metrics, nonfinite: metrics['nonfinite'] ?? true } : metrics) + '\n');
+    } catch (error) {
+      throw notWritten(path, error);
+    }
   }
 
   /** Before going on from `step`: drops the lines of later steps, which will be written again, and a last line that a crash cut short. */
@@ -171,14 +176,14 @@ export class RunFolder {
     const path = join(folder, stepName(step));
     const partial = `${path}.part`, replaced = `${path}.old`;
     this.#recover();
-    mkdirSync(partial, { recursive: true });
     try {
+      mkdirSync(partial, { recursive: true });
       await write(partial);
       if (existsSync(path)) renameSync(path, replaced); // saved before, when the run went on from an earlier step
       renameSync(partial, path);
     } catch (error) {
       rmSync(partial, { recursive: true, force: true });
-      throw error;
+      throw error instanceof Error && 'syscall' in error ? notWritten(path, error) : error;
     }
     await writeAtomic(this.file('latest'), `checkpoints/${stepName(step)}\n`);
     rmSync(replaced, { recursive: true, force: true });

@@ -39,7 +39,7 @@ export function respacedTimesteps(T: number, text: string): number[] {
   if (ddim) {
     const wanted = Number(ddim[1]);
     for (let k = 1; k <= T; k++) if (Math.ceil(T / k) === wanted) return Array.from({ length: wanted }, (_, i) => (wanted - 1 - i) * k);
-    return refuse(`does not go with ${T} timesteps: no whole stride leaves ${wanted}. Write "${wanted}" for evenly spread ones.`);
+    return refuse(`does not go with ${T} timesteps: no whole stride leaves ${wanted}.${wanted >= 1 && wanted <= T ? ` Write "${wanted}" for evenly spread ones.` : ''}`);
   }
   if (!/^\d+(,\d+)*$/.test(text)) refuse('is neither like ddim50 nor counts for sections, such as 10,20,30.');
   const counts = text.split(',').map(Number), kept: number[] = [];

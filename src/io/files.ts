@@ -33,6 +33,9 @@ export async function readFileOr(path: string, code: ErrorCode = 'E-FILE'): Prom
   }
 }
 
+/** E-FILE for a failed system call: which file or folder cannot be written, and why. */
+export const notWritten = (path: string, cause: unknown): DdpmError => new DdpmError('E-FILE', `cannot write ${path}: ${reason(cause)}`, { cause });
+
 let serial = 0; // two writes to one path from one process must not share a temporary name
 
 /**
@@ -55,7 +58,7 @@ export async function writeAtomic(path: string, bytes: Uint8Array | string | Ite
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => {});
-    throw new DdpmError('E-FILE', `cannot write ${path}: ${reason(error)}`, { cause: error });
+    throw notWritten(path, error);
   }
 }
 
@@ -71,6 +74,6 @@ export async function requireWritable(path: string): Promise<void> {
     await (await open(temporary, 'w')).close();
     await rm(temporary);
   } catch (error) {
-    throw new DdpmError('E-FILE', `cannot write ${path}: ${reason(error)}`, { cause: error });
+    throw notWritten(path, error);
   }
 }
