@@ -75,6 +75,12 @@ flags('--resume stands alone or takes a path', () => {
   assert.is(parse('--resume=runs/a --steps 5').settings.resume, 'runs/a');
 });
 
+flags('--view stands alone or takes a port', async () => {
+  assert.equal(['', '--view', '--view --steps 5', '--view 80'].map((line) => parse(line).settings.view), [null, 8007, 8007, 80]);
+  await refuses('E-USAGE', () => parse('--view abc'), '--view must be a whole number, at least 0 and at most 65535, not abc');
+  await refuses('E-USAGE', () => parse('--view 65536'), 'not 65536');
+});
+
 flags('reads numbers', () => {
   for (const [text, value] of [['64k', 64000], ['1.5M', 1.5e6], ['1e-4', 1e-4], ['-2', -2], ['1_000_000', 1e6], ['.5', 0.5], ['3.', 3]] as const) assert.is(parseNumber(text), value);
   for (const text of ['', 'k', '1x', '0x10', '1 0', 'NaN', 'Infinity', '--1', '1e', '_1']) assert.ok(Number.isNaN(parseNumber(text)), text);

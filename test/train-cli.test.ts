@@ -1,6 +1,7 @@
 // The commands as people type them: train, Ctrl-C, --resume, sample; what is in the run folder, and how they end when something is wrong.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { suite } from 'uvu';
@@ -265,7 +266,10 @@ cli('--precision f16: the device is tested, the loss is scaled, and the run fold
 cli('an existing run is not written over; --overwrite starts it again', async () => {
   ended(await train('--name c --steps 2'), 1, 'E-FILE', 'is there already', `--resume ${run('c')}`, '--overwrite');
   assert.ok(metrics('c').length > 4);
-  ended(await train('--name c --steps 2 --overwrite'), 0);
+  // A view that finds no port does not keep the run from training.
+  const last = createServer().on('error', () => {}).listen(65535, '127.0.0.1');
+  ended(await train('--name c --steps 2 --overwrite --view 65535'), 0, 'E-USAGE port 65535 cannot be used');
+  last.close();
   assert.is(metrics('c').length, 2);
 });
 

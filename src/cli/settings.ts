@@ -32,6 +32,8 @@ export interface NumberSetting extends Common {
   readonly max?: number;
   /** Like max, itself excluded. */
   readonly below?: number;
+  /** The value of the flag when it stands alone. */
+  readonly bare?: string;
 }
 
 interface SwitchSetting extends Common {
@@ -188,7 +190,7 @@ export const TRAIN = {
   'save-every': { type: 'int', min: 0, ...PRESET, group: 'run', help: 'steps between checkpoints; 0 is only the last' },
   keep: { type: 'int', min: 0, default: 3, group: 'run', help: 'checkpoints to keep; 0 keeps all' },
 
-  view: { type: 'string', default: null, bare: String(PORT), value: '[PORT]', unset: 'off', once: true, group: 'run', help: 'show the run, live, on a page at 127.0.0.1' },
+  view: { type: 'int', min: 0, max: 65535, default: null, bare: String(PORT), value: '[PORT]', unset: 'off', once: true, group: 'run', help: 'show the run, live, on a page at 127.0.0.1' },
 
   gpu: GPU,
   tuning: TUNING,

@@ -247,15 +247,16 @@ function endBy(signal: 'SIGINT' | 'SIGTERM'): never {
 }
 
 /** Shows the run on a page of this machine: from a process of its own, which can neither slow the training down nor stop it. */
-async function openView(run: RunFolder, port: string): Promise<void> {
+async function openView(run: RunFolder, port: number): Promise<void> {
   const command = join(import.meta.dirname, `view${extname(import.meta.filename)}`);
-  const child = fork(command, [run.path, '--port', port], { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] });
-  child.unref();
-  child.channel?.unref();
+  const child = fork(command, [run.path, '--port', String(port)], { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] });
   const first = await new Promise<string>((done) => {
     child.stdout!.once('data', (text: Buffer) => done(text.toString()));
     child.once('exit', () => done(''));
   });
+  // Not before: a view that did not come up would leave Node nothing to wait for, and the training would end here.
+  child.unref();
+  child.channel?.unref();
   (child.stdout as unknown as { unref?(): void }).unref?.();
   if (first) process.stderr.write(first.replace(', until Ctrl-C', ', until the training ends'));
 }
