@@ -274,6 +274,9 @@ presets('what the user left open comes from the preset, the adapter and the data
   assert.equal([learnt(''), learnt('--preset small'), learnt('--predict eps --snr-gamma 0')], [['v', 5], ['eps', 0], ['eps', 0]]);
   assert.equal([learnt('--loss l1'), learnt('--loss l1 --snr-gamma 5'), learnt('--loss hybrid')], [['v', 0], ['v', 5], ['v', 5]]);
   assert.equal([learnt('--predict mu'), learnt('--predict mu --snr-gamma 5'), learnt('--predict eps'), learnt('--predict v'), learnt('--rescale-betas-zero-snr')], [['mu', 0], ['mu', 5], ['eps', 0], ['v', 5], ['v', 5]]);
+  // Sampling starts at the last t where nothing is left of the image there.
+  const visited = (line: string): string => resolveSettings(parse(line).settings, { software: true, flip: false }).timestepSpacing;
+  assert.equal([visited(''), visited('--rescale-betas-zero-snr'), visited('--rescale-betas-zero-snr --timestep-spacing leading'), visited('--timestep-spacing linspace')], ['leading', 'trailing', 'leading', 'linspace']);
 });
 
 presets.run();

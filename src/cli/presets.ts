@@ -114,7 +114,7 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
 };
 
 /** Train settings with nothing left to the preset. */
-export type ResolvedSettings = { [K in keyof TrainSettings]: K extends PresetKey | 'preset' | 'flip' ? NonNullable<TrainSettings[K]> : TrainSettings[K] };
+export type ResolvedSettings = { [K in keyof TrainSettings]: K extends PresetKey | 'preset' | 'flip' | 'timestepSpacing' ? NonNullable<TrainSettings[K]> : TrainSettings[K] };
 
 /**
  * Fills what the user left open: the preset from the kind of adapter, its settings from the preset, flips from the data set.
@@ -131,6 +131,8 @@ export function resolveSettings(settings: TrainSettings, from: { readonly softwa
   if (settings.warmup === null) resolved.warmup = Math.min(resolved.warmup, Math.floor(resolved.steps / 10));
   // A preset's weights are for what it predicts: those of a posterior mean go up to tens of thousands. Another loss has weights of its own.
   if (settings.snrGamma === null && (resolved.predict !== defaults.predict || ![null, 'mse', 'hybrid'].includes(settings.loss))) resolved.snrGamma = 0;
+  // A last t without signal is of use where sampling starts from it, which leading spacing leaves out (Lin et al. 2023, section 3.3).
+  resolved.timestepSpacing ??= settings.rescaleBetasZeroSnr ? 'trailing' : 'leading';
   resolved.sampleSteps = Math.min(resolved.sampleSteps, resolved.timesteps);
   return resolved;
 }

@@ -147,7 +147,10 @@ export const TRAIN = {
   thresholding: { type: 'bool', default: false, group: 'diffusion', help: 'samplers clip it to a quantile instead, and divide by that (Saharia et al. 2022)' },
   'dynamic-thresholding-ratio': { type: 'float', min: 0, max: 1, default: 0.995, group: 'diffusion', help: 'thresholding: which quantile of the absolute values' },
   'sample-max-value': { type: 'float', min: 1, default: 1, group: 'diffusion', help: 'thresholding: the most that the quantile counts as' },
-  'timestep-spacing': { type: 'choice', choices: SPACINGS, default: 'leading', group: 'diffusion', help: 'timesteps that ddpm and ddim visit, unless told otherwise' },
+  'timestep-spacing': {
+    type: 'choice', choices: SPACINGS, default: null, unset: 'leading; trailing where rescaled', before: 'leading',
+    group: 'diffusion', help: 'timesteps that ddpm and ddim visit by default',
+  },
   'steps-offset': { type: 'int', min: 0, default: 0, group: 'diffusion', help: 'added to the timesteps of leading spacing' },
   'set-alpha-to-one': { type: 'bool', default: true, group: 'diffusion', help: "ddim's last step leads to x_0, not to the noise of t = 0" },
   loss: { type: 'choice', choices: LOSSES, default: null, unset: 'mse, or hybrid where the variance is learned', group: 'diffusion', help: 'what training minimises' },
