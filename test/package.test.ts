@@ -17,7 +17,8 @@ import { initialise } from '../src/nn/init.ts';
 import { parametersOf } from '../src/nn/parameter.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { writeSafetensors } from '../src/io/safetensors.ts';
-import { browserSuite, resultOf, serve } from './helpers/chromium.ts';
+import { browserSuite, resultOf } from './helpers/chromium.ts';
+import { serve } from './helpers/serve.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const consumers = mkdtempSync(join(tmpdir(), 'ddpm-package-'));

@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 // @ts-expect-error plain JavaScript without types, because it runs before TypeScript is installed
-import { aptCommands, aptHasBrowser, backportsSource, browserPaths, compareVersions, downloadData, findBrowser, kernelsAreStale, parseAptSources, parseOsRelease, planVulkan, releaseSource, stalePackages } from '../src/cli/setup.mjs';
+import { aptCommands, aptHasBrowser, backportsSource, compareVersions, downloadData, findBrowser, findFirefox, kernelsAreStale, parseAptSources, parseOsRelease, planVulkan, releaseSource, stalePackages } from '../src/cli/setup.mjs';
 
 const setup = suite('setup');
 
@@ -191,19 +191,22 @@ setup('Vulkan: other systems get their own command, macOS and Windows need nothi
   assert.is(plan({ platform: 'win32' }).kind, 'ready');
 });
 
-setup('Chromium comes from Debian, not from Ubuntu, whose package is a snap; a stub of one is no browser', () => {
+setup('browsers come from Debian, not from Ubuntu, whose packages are snaps; a stub of one is no browser', () => {
   assert.ok(aptHasBrowser(DEBIAN_12));
   assert.ok(aptHasBrowser({ id: 'raspbian', like: ['debian'] }));
   assert.not(aptHasBrowser({ id: 'ubuntu', like: ['debian'] }));
   assert.not(aptHasBrowser({ id: 'linuxmint', like: ['ubuntu', 'debian'] }));
   assert.not(aptHasBrowser({ id: 'fedora', like: [] }));
-  const folder = mkdtempSync(join(tmpdir(), 'ddpm-browser-')), own = join(folder, 'chromium-browser');
+  const folder = mkdtempSync(join(tmpdir(), 'ddpm-browser-'));
   try {
-    assert.is(browserPaths({ DDPM_CHROMIUM: own }, 'linux')[0], own);
-    writeFileSync(own, '#!/bin/sh\necho Requires the chromium snap to be installed.\n');
-    assert.is.not(findBrowser({ DDPM_CHROMIUM: own }, 'linux'), own);
-    writeFileSync(own, '#!/bin/sh\nexec /opt/chromium\n');
-    assert.is(findBrowser({ DDPM_CHROMIUM: own }, 'linux'), own);
+    for (const [name, variable, find] of [['chromium-browser', 'DDPM_CHROMIUM', findBrowser], ['firefox', 'DDPM_FIREFOX', findFirefox]] as const) {
+      const own = join(folder, name), env = { [variable]: own };
+      assert.is.not(find(env, 'linux'), own, 'nothing there');
+      writeFileSync(own, '#!/bin/sh\necho Requires the snap to be installed.\n');
+      assert.is.not(find(env, 'linux'), own);
+      writeFileSync(own, '#!/bin/sh\nexec /opt/browser\n');
+      assert.is(find(env, 'linux'), own, 'before those of the system');
+    }
   } finally {
     rmSync(folder, { recursive: true });
   }

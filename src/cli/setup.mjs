@@ -1,4 +1,4 @@
-// Sets up what is missing before a command: packages and kernels, and where it needs them a Vulkan driver, data, and a browser for the tests. Says what it does; instant when
+// Sets up what is missing before a command: packages and kernels, and where it needs them a Vulkan driver, data, and browsers for the tests. Says what it does; instant when
 // nothing is missing.
 //
 //   node src/cli/setup.mjs <train|test|sample|eval|bench|tune|doctor|view|web|info|fetch>      (npm runs it before each of these; DDPM_NO_SETUP=1 skips it)
@@ -352,32 +352,50 @@ function findGpus() {
   return [...gpus];
 }
 
-// ---- a browser, for tests ----
+// ---- browsers, for tests ----
 
 /** Where Chromium is looked for; DDPM_CHROMIUM names another. */
-export const browserPaths = (env, platform) => [
+const browserPaths = (env, platform) => [
   ...(env.DDPM_CHROMIUM ? [env.DDPM_CHROMIUM] : []),
   ...(platform === 'linux' ? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'] : []),
   ...(platform === 'darwin' ? ['/Applications/Chromium.app/Contents/MacOS/Chromium', '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome'] : []),
   ...(platform === 'win32' ? [`${env.PROGRAMFILES}\\Google\\Chrome\\Application\\chrome.exe`] : []),
 ];
 
-/** The first browser that is there, or undefined. Ubuntu's chromium-browser may be a stub of a few lines that asks for a snap. */
-export const findBrowser = (env = process.env, platform = process.platform) =>
-  browserPaths(env, platform).find((path) => existsSync(path) && !(path.endsWith('-browser') && statSync(path).size < 10_000 && /snap/.test(readFileSync(path, 'utf8'))));
+/** Where Firefox is looked for; DDPM_FIREFOX names another. */
+const firefoxPaths = (env, platform) => [
+  ...(env.DDPM_FIREFOX ? [env.DDPM_FIREFOX] : []),
+  ...(platform === 'linux' ? ['/usr/bin/firefox-esr', '/usr/bin/firefox'] : []),
+  ...(platform === 'darwin' ? ['/Applications/Firefox.app/Contents/MacOS/firefox'] : []),
+  ...(platform === 'win32' ? [`${env.PROGRAMFILES}\\Mozilla Firefox\\firefox.exe`] : []),
+];
 
-/** Whether apt has a Chromium that runs anywhere: Debian's does, Ubuntu's is a snap, which containers cannot install. */
+/** Ubuntu's chromium-browser and firefox may be stubs of a few lines that ask for a snap. */
+const isStub = (path) => /(-browser|firefox)$/.test(path) && statSync(path).size < 10_000 && /snap/.test(readFileSync(path, 'utf8'));
+const firstOf = (paths) => paths.find((path) => existsSync(path) && !isStub(path));
+
+/** The first Chromium that is there, or undefined. */
+export const findBrowser = (env = process.env, platform = process.platform) => firstOf(browserPaths(env, platform));
+/** The first Firefox that is there, or undefined. */
+export const findFirefox = (env = process.env, platform = process.platform) => firstOf(firefoxPaths(env, platform));
+
+/** Whether apt has browsers that run anywhere: Debian's do, Ubuntu's are snaps, which containers cannot install. */
 export const aptHasBrowser = ({ id, like }) => id === 'debian' || (like.includes('debian') && id !== 'ubuntu' && !like.includes('ubuntu'));
 
+const BROWSERS = [
+  { name: 'Chromium', packageName: 'chromium', variable: 'DDPM_CHROMIUM', find: findBrowser },
+  { name: 'Firefox', packageName: 'firefox-esr', variable: 'DDPM_FIREFOX', find: findFirefox },
+];
+
 /** Never fatal: the tests that need a browser say that they were skipped. */
-function installBrowser(mayUseApt) {
+function installBrowser({ name, packageName, variable, find }, mayUseApt) {
   if (mayUseApt) {
-    say('installing Chromium with apt-get for the tests in a browser (80 MB)');
-    const failure = aptInstall(['chromium'], null);
-    if (failure === null && findBrowser()) return;
+    say(`installing ${name} with apt-get for the tests in it (80 MB)`);
+    const failure = aptInstall([packageName], null);
+    if (failure === null && find()) return;
     say(`apt-get could not install it:\n${failure}`);
   }
-  say('no Chromium was found: the tests in a browser will be skipped. Install one, or set DDPM_CHROMIUM to its path.');
+  say(`no ${name} was found: the tests in it will be skipped. Install one, or set ${variable} to its path.`);
 }
 
 // ---- data ----
@@ -450,7 +468,7 @@ async function agreed(question) {
   return /^\s*(y|yes)?\s*$/i.test(answer);
 }
 
-async function ensureSystem(wantsData, wantsBrowser) {
+async function ensureSystem(wantsData, wantsBrowsers) {
   const facts = gatherFacts();
   const plan = planVulkan(facts);
   if (plan.note) say(plan.note);
@@ -465,15 +483,15 @@ async function ensureSystem(wantsData, wantsBrowser) {
   if (missingSource && !own) throw new Stop(3, `${plan.why}. It is in ${release}, which no apt source of this machine leads to: add one, then try again.\n${skip}`);
   const source = own && backportsSource(own, release.replace('-backports', ''));
 
-  const needsData = wantsData && !hasData(), needsBrowser = wantsBrowser && !findBrowser();
-  const canApt = existsSync('/usr/bin/apt-get') && (plan.kind === 'apt' || needsData || needsBrowser) && rootPrefix() !== null;
-  const browserByApt = needsBrowser && canApt && aptHasBrowser(facts.distro);
-  const packages = [...(plan.kind === 'apt' ? plan.packages : []), ...(needsData && canApt ? ['dataset-fashion-mnist'] : []), ...(browserByApt ? ['chromium'] : [])];
+  const needsData = wantsData && !hasData(), browsers = wantsBrowsers ? BROWSERS.filter(({ find }) => !find()) : [];
+  const canApt = existsSync('/usr/bin/apt-get') && (plan.kind === 'apt' || needsData || browsers.length > 0) && rootPrefix() !== null;
+  const browserByApt = canApt && aptHasBrowser(facts.distro);
+  const packages = [...(plan.kind === 'apt' ? plan.packages : []), ...(needsData && canApt ? ['dataset-fashion-mnist'] : []), ...(browserByApt ? browsers.map(({ packageName }) => packageName) : [])];
   const consent = canApt && packages.length > 0 && (await agreed(`install ${packages.join(', ')} with apt-get${source ? `, adding ${release} to the apt sources` : ''}?`));
 
   if (plan.kind === 'apt') installDriver(plan, source, canApt, consent, skip);
   if (needsData) await fetchData(canApt && consent);
-  if (needsBrowser) installBrowser(browserByApt && consent);
+  for (const browser of browsers) installBrowser(browser, browserByApt && consent);
 }
 
 function installDriver(plan, source, canApt, consent, skip) {

@@ -83,20 +83,36 @@ export class Queue {
     }
   }
 
-  /** Awaits what the device will resolve. */
+  /**
+   * Awaits what the device will resolve. Implementations may look for finished work rarely (Firefox 153: every 100 ms), but do with each submit: while nothing else
+   * was given to do, one of nothing is made now and then.
+   */
   async settle<T>(promise: Promise<T>): Promise<T> {
-    if (!this.#idle) return promise;
     let done = false;
     const end = () => {
       done = true;
     };
-    promise.then(end, end);
-    while (!done) await this.#idle();
+    const ended = promise.then(end, end);
+    for (let ms = 1; !done; ms = Math.min(2 * ms, NUDGE_MS)) {
+      if (this.#idle) await this.#idle();
+      else if (!(await endsWithin(ended, ms))) this.#device.queue.submit([]);
+    }
     return promise;
   }
 
   /** Resolves when the device has done what it was given, or is lost. */
   async done(): Promise<void> {
-    await Promise.race([this.#device.queue.onSubmittedWorkDone().catch(() => {}), this.#device.lost]);
+    await this.settle(Promise.race([this.#device.queue.onSubmittedWorkDone().catch(() => {}), this.#device.lost]));
   }
+}
+
+/** The longest time between two submits of nothing, in milliseconds. */
+const NUDGE_MS = 8;
+
+async function endsWithin(promise: Promise<void>, ms: number): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<false>((done) => (timer = setTimeout(done, ms, false)));
+  const ended = await Promise.race([promise.then(() => true), late]);
+  clearTimeout(timer);
+  return ended;
 }

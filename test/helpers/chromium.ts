@@ -1,8 +1,4 @@
-// One headless Chromium a process for the tests in a browser, and a server on loopback for their pages: WebGPU wants a secure context.
-import { createReadStream, existsSync, statSync } from 'node:fs';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { extname, join, normalize } from 'node:path';
+// One headless Chromium a process for the tests in a browser.
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { suite } from 'uvu';
 // @ts-expect-error plain JavaScript without types, because it runs before TypeScript is installed
@@ -34,36 +30,6 @@ export function browserSuite(name: string): { (what: string, test: () => void | 
   if (!there) console.log(`  SKIPPED  ${name}: no Chromium was found (set DDPM_CHROMIUM to its path, or apt-get install chromium)`);
   const add = (what: string, test: () => void | Promise<void>): void => (there ? tests(what, () => test()) : tests.skip(what, () => test()));
   return Object.assign(add, { run: () => tests.run() });
-}
-
-const TYPES: Record<string, string> = {
-  '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.css': 'text/css', '.json': 'application/json', '.wgsl': 'text/plain', '.png': 'image/png', '.svg': 'image/svg+xml',
-};
-
-export interface Served {
-  readonly url: string;
-  close(): void;
-}
-
-/** Serves a folder on loopback. `also` are pages in memory, by path ('/page.html'). */
-export async function serve(folder: string, also: Readonly<Record<string, string>> = {}): Promise<Served> {
-  const server = createServer((request, response) => {
-    const path = decodeURIComponent(new URL(request.url!, 'http://127.0.0.1').pathname);
-    const type = { 'content-type': `${TYPES[extname(path) || '.html'] ?? 'application/octet-stream'}; charset=utf-8` };
-    const file = join(folder, normalize(path));
-    if (path === '/favicon.ico') response.writeHead(204).end();
-    else if (also[path] !== undefined) response.writeHead(200, type).end(also[path]);
-    else if (existsSync(file) && statSync(file).isFile()) createReadStream(file).pipe(response.writeHead(200, type));
-    else response.writeHead(404).end();
-  });
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
-  return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    close: () => {
-      server.close();
-      server.closeAllConnections();
-    },
-  };
 }
 
 /**

@@ -1,0 +1,56 @@
+// What test/firefox.test.ts has a page do in Firefox, part by part.
+import { makeShapes } from '../../src/data/shapes.ts';
+import { Engine } from '../../src/gpu/engine.ts';
+import { engineRequirements } from '../../src/gpu/requirements.ts';
+import { Tensor } from '../../src/tensor.ts';
+import { check, CHECKS, type CheckResult } from '../../src/web/site/checks.ts';
+import { Run } from '../../src/web/site/run.ts';
+import type { RunSettings, TrainData } from '../../src/web/site/run-file.ts';
+import { goldenDraw } from './golden-draw.ts';
+
+export interface Device {
+  readonly features: readonly string[];
+  readonly info: Partial<GPUAdapterInfo>;
+  readonly deviceClass: string;
+  /** Milliseconds of each of some reads of a few bytes. */
+  readonly reads: readonly number[];
+}
+
+const SETTINGS: RunSettings = { model: 'mini', steps: 8, batchSize: 2, lr: 0.004, timesteps: 1000, predict: 'v', seed: 0, flip: true, labelDropout: 0.2, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
+
+/** The losses of a few steps on shapes, by class. */
+export async function losses(engine: Engine): Promise<readonly number[]> {
+  const { name, height, width, channels, pixels, labels, classes, count } = makeShapes({ count: 100, size: 16 });
+  const data: TrainData = { name, count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes };
+  const run = await Run.open(engine, data, SETTINGS);
+  await run.train({ stop: { requested: false }, onMetrics: () => {}, onPreview: () => {}, onSamples: () => {}, onSave: async () => {}, onEvent: () => {} });
+  await run.destroy();
+  return run.losses;
+}
+
+/** In the page alone; Node has no `part`. */
+export async function main(part: (name: string, work: () => Promise<unknown>) => Promise<void>, say: (value: unknown) => unknown): Promise<void> {
+  let engine!: Engine;
+  await part('device', async (): Promise<Device> => {
+    const adapter = await (globalThis as unknown as { navigator: { gpu?: GPU } }).navigator.gpu?.requestAdapter();
+    if (!adapter) throw new Error('there is no WebGPU adapter');
+    const device = await adapter.requestDevice(engineRequirements(adapter, { precision: 'f16' }));
+    device.addEventListener('uncapturederror', (e) => void say((e as GPUUncapturedErrorEvent).error.message));
+    engine = new Engine(device);
+    const { vendor, architecture, device: name, description, isFallbackAdapter } = adapter.info;
+    const x = Tensor.from(engine, [4], new Float32Array(4)), reads: number[] = [];
+    for (let i = 0; i < 10; i++) {
+      const start = performance.now();
+      await x.read();
+      reads.push(performance.now() - start);
+    }
+    return { reads, features: [...device.features], info: { vendor, architecture, device: name, description, isFallbackAdapter }, deviceClass: engine.deviceClass };
+  });
+  await part('kernels', async () => {
+    const results: CheckResult[] = [];
+    for (const name of Object.keys(CHECKS)) results.push(await check(engine, name));
+    return results;
+  });
+  await part('losses', () => losses(engine));
+  await part('sample', async () => goldenDraw(engine, new Uint8Array(await (await fetch('/golden/unet-dev-gray28.safetensors')).arrayBuffer())));
+}
