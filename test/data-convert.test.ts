@@ -57,6 +57,7 @@ convert('grey images in colour, and colour ones back, are what they were', () =>
   assert.equal(converted(colour, { channels: 1 }).pixels, grey.pixels);
   assert.is(converted(grey, { imageSize: 8, channels: 1 }), grey);
   assert.throws(() => converted({ ...grey, count: 5000 }, { imageSize: 1024 }), /more than 4 GiB\. Use a smaller --image-size or --limit 4096/);
+  assert.throws(() => converted(grey, { imageSize: 1e6 }), /Use a smaller --image-size\.$/);
 });
 
 convert('shapes are drawn in the size and the colours that are asked for', async () => {

@@ -221,6 +221,7 @@ sets('an unknown name lists the choices and suggests the nearest', async () => {
 
 sets('shapes: a known name in any spelling, different splits', async () => {
   const train = await loadDataset('Shapes', { limit: 50 }), test = await loadDataset('shapes', { split: 'test' });
+  await rejectsWith('E-LIMIT', /10000 images of 67108864 bytes are more than 4 GiB/, loadDataset('shapes', { imageSize: 8192 }));
   assert.equal([train.count, train.height, train.channels, test.count, train.flip], [50, 28, 1, 1000, false]);
   assert.not.equal(train.pixels.subarray(0, 784), test.pixels.subarray(0, 784));
 });

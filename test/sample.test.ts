@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import { drawSamples } from '../src/cli/command.ts';
 import { imageChannels, Network } from '../src/cli/network.ts';
 import { labelOf } from '../src/cli/sample-label.ts';
 import { moments, spread } from '../src/cli/sample-figures.ts';
@@ -158,6 +159,10 @@ sample('classes go by sample id, whatever the batch; guidance asks twice', async
   const plain = placed(engine, {});
   await assertError(() => new Network(plain, IMAGE, 2, { label: '1', guidance: 1 }), 'E-USAGE', /--label is for models with classes/);
   await assertError(() => new Network(plain, IMAGE, 2, { label: null, guidance: 2 }), 'E-USAGE', /--guidance is for models with classes/);
+});
+
+sample('more images than can be held at once are refused before one is drawn', async () => {
+  await assertError(() => drawSamples({ shape: [1, 32, 32, 3] } as unknown as Sampler, { n: 1e6, seed: 0 }), 'E-LIMIT', /1000000 images of 3072 values are more than 8 GiB\. Draw at most 699050 at once with --n/);
 });
 
 sample('a class goes by its name, in whatever case where that says which', async () => {

@@ -349,6 +349,7 @@ cli('what is wrong on the command line, with the data or with the checkpoint', a
     ['--stpes 3', 2, 'E-USAGE Unknown flag --stpes. Did you mean --steps?'],
     [`--data ${run('idx')}`, 1, 'E-DATA'],
     [`--data ${run('odd-images-idx3-ubyte')} --preset tiny`, 1, 'E-MODEL', '7 x 5'],
+    ['--data shapes --limit 9 --preset tiny --batch-size 1000000', 1, 'E-LIMIT', '--micro-batch N: the same batch and gradient'],
     ['--gpu 9', 3, 'E-NO-ADAPTER there is no adapter "9"', '\n  0  '],
     [`--resume ${run('nowhere')}`, 1, 'E-FILE'],
     [`--resume ${run('a')} --steps 9 --name other`, 2, 'E-USAGE --name is for a new run, and --resume goes on with one where it is'],

@@ -56,6 +56,9 @@ export const mebibytes = (bytes: number): string => {
 /** A path as it can be pasted into a shell. */
 export const quoted = (path: string): string => (/^[\w./:@%+=-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
+/** Bytes of samples that are held at once, at most. */
+const MOST = 2 ** 33;
+
 /** One step of one batch: rows `first` to `first + rows - 1` of all samples are the first `rows` of the step's tensors. */
 export interface BatchStep extends SampleStep {
   readonly first: number;
@@ -73,10 +76,15 @@ export interface DrawOptions {
   readonly onStep?: ((step: BatchStep) => void | Promise<void>) | undefined;
 }
 
-/** Draws n samples in batches of the sampler's size, (n, H, W, C), not clipped. The last batch is filled up and the surplus dropped: one plan serves all. */
+/**
+ * Draws n samples in batches of the sampler's size, (n, H, W, C), not clipped. The last batch is filled up and the surplus dropped: one plan serves all.
+ *
+ * @throws DdpmError E-LIMIT for more than fit into one array
+ */
 export async function drawSamples(sampler: Sampler, { n, seed, noise, onBatch, onStep }: DrawOptions): Promise<Float32Array<ArrayBuffer>> {
   const [batch, ...image] = sampler.shape;
   const size = image.reduce((a, b) => a * b, 1);
+  if (4 * n * size > MOST) throw new DdpmError('E-LIMIT', `${n} images of ${size} values are more than 8 GiB. Draw at most ${Math.floor(MOST / 4 / size)} at once with --n, and others with another --seed.`);
   const samples = new Float32Array(n * size);
   for (let first = 0; first < n; first += batch) {
     const rows = Math.min(batch, n - first);

@@ -110,7 +110,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   const schedule = scheduleOf(settings, betas), { predict: prediction, variance, timestepSpacing: spacing, stepsOffset, setAlphaToOne } = settings;
   const diffusion = new GaussianDiffusion(engine, makeSchedule(schedule), { prediction, variance }), clipSample = clipOf(settings), sampling = { clipSample, spacing, stepsOffset, setAlphaToOne };
   const { steps, lr, seed } = settings;
-  const training = new Training(unet, parameters, diffusion, images, { ...settings, clipSample, snrGamma: settings.snrGamma || null });
+  const training = inPartsIfLarge(() => new Training(unet, parameters, diffusion, images, { ...settings, clipSample, snrGamma: settings.snrGamma || null }));
 
   say('data', `${data.name}  ${data.count} × ${data.height}×${data.width}×${data.channels}  flip ${settings.flip ? 'on' : 'off'}  ${data.path}`);
   say('model', modelLine(settings, unet, { source: settings.init ?? settings.preset, classes, count: parameters.count }));
@@ -209,6 +209,16 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   else if (saved) process.stderr.write(`saved ${saved.path}.  go on with:  ${resumeCommand(run.path)}\n`);
   else process.stderr.write('stopped before the first step: there is nothing to save\n');
   return 130;
+}
+
+/** A step that is too large for the device can be taken in parts. */
+function inPartsIfLarge<T>(make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof DdpmError && error.code === 'E-LIMIT')) throw error;
+    throw new DdpmError('E-LIMIT', `${error.message} Here that is a smaller --batch-size, or --micro-batch N: the same batch and gradient, N images at a time.`, { cause: error });
+  }
 }
 
 async function compile(training: Training): Promise<void> {

@@ -14,7 +14,8 @@ const LARGEST = 2 ** 32; // bytes of pixels
 
 /** Throws E-LIMIT where so many images are too many to hold. */
 export function checkBytes(count: number, size: number): void {
-  if (count * size > LARGEST) throw new DdpmError('E-LIMIT', `${count} images of ${size} bytes are more than 4 GiB. Use a smaller --image-size or --limit ${Math.floor(LARGEST / size)}.`);
+  const most = Math.floor(LARGEST / size);
+  if (count > most) throw new DdpmError('E-LIMIT', `${count} images of ${size} bytes are more than 4 GiB. Use a smaller --image-size${most ? ` or --limit ${most}` : ''}.`);
 }
 
 /** The same images and labels, each image resized and in the channels that are asked for. What is asked for already comes back as it is. */

@@ -8,7 +8,7 @@ import { readFileOr } from '../io/files.ts';
 import { readNpy } from '../io/npy.ts';
 import { typedAs } from '../typed.ts';
 import { cifarKind, type CifarLabels, parseCifar } from './cifar.ts';
-import { converted } from './convert.ts';
+import { checkBytes, converted } from './convert.ts';
 import { imageFiles, loadFolder } from './folder.ts';
 import { type Dataset, FASHION_MNIST_CLASSES, namesFor } from './images.ts';
 import { npyImages, npyLabels } from './npy.ts';
@@ -75,8 +75,9 @@ export async function loadDataset(spec: string, options: LoadOptions = {}): Prom
 }
 
 function drawShapes({ split = 'train', limit = Infinity, imageSize, channels }: LoadOptions): Dataset {
-  const look = { ...(imageSize !== undefined && { size: imageSize }), ...(channels !== undefined && { channels }) };
-  return makeShapes({ ...look, count: Math.min(limit, split === 'train' ? 10_000 : 1_000), seed: split === 'train' ? 0 : 1 });
+  const look = { ...(imageSize !== undefined && { size: imageSize }), ...(channels !== undefined && { channels }) }, count = Math.min(limit, split === 'train' ? 10_000 : 1_000);
+  checkBytes(count, (imageSize ?? 28) ** 2 * (channels ?? 1));
+  return makeShapes({ ...look, count, seed: split === 'train' ? 0 : 1 });
 }
 
 /** Where all images lie in one file, a damaged one has none that could be told apart and left out. */
