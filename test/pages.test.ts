@@ -113,7 +113,10 @@ pages('training that is paused, reloaded and loses its device ends with the loss
 
 pages('a run from a file goes on in the tab, and its learning rate is changed while it trains', async () => {
   const { engine, close } = await openEngine();
-  writeFileSync(join(folder, 'run.safetensors'), await (await Run.open(engine, shapes(50), { ...SETTINGS, steps: 400, batchSize: 1 })).encode());
+  const run = await Run.open(engine, shapes(50), { ...SETTINGS, steps: 400, batchSize: 1 });
+  writeFileSync(join(folder, 'run.safetensors'), await run.encode());
+  run.step = 150;
+  writeFileSync(join(folder, 'long.safetensors'), await run.encode());
   await close();
   const { page, done } = await open('train');
   await page.setInputFiles('#run-file', join(folder, 'run.safetensors'));
@@ -132,6 +135,25 @@ pages('a run from a file goes on in the tab, and its learning rate is changed wh
   assert.equal([saved.lr, saved.settings.steps], [0.00001, 400]);
   assert.ok(saved.step >= 2 && saved.step < 400 && saved.losses.length === saved.step);
   assert.is(download.suggestedFilename(), `run-step-${saved.step}.safetensors`);
+
+  // A run that was trained for long does not give way to another without a word.
+  await page.setInputFiles('#run-file', join(folder, 'long.safetensors'));
+  await until(page, 'document.querySelector("#numbers dd").textContent === "150 / 400" && !document.querySelector("#start").disabled');
+  await page.click('#start');
+  await until(page, `${step} > 150`);
+  await page.click('#pause');
+  await until(page, '!document.querySelector("#save").disabled');
+  const at = await page.innerText('#numbers dd >> nth=0');
+  const [question] = await Promise.all([page.waitForEvent('dialog'), page.setInputFiles('#run-file', join(folder, 'run.safetensors'))]);
+  assert.match(question.message(), /the one of 15\d steps/);
+  await question.dismiss();
+  await until(page, '!document.querySelector("#start").disabled');
+  assert.is(await page.innerText('#numbers dd >> nth=0'), at);
+  // Neither does a number that a field does not take.
+  await page.click('#stop');
+  await page.fill('#batch', '0');
+  await page.click('#start');
+  await until(page, '/E-USAGE.*Batch size is 0: it must be a whole number from 1 to 512/.test(document.body.innerText)');
   await done();
 });
 

@@ -18,13 +18,14 @@ const resultText = ({ ok, error, share, shape, values, ms, skipped }: CheckResul
 
 export function kernelsPage(client: Client): { element: HTMLElement; show(rest: string): void } {
   const message = new Message(), article = h('div', { className: 'stack' }), list = h('nav', { className: 'card kernels', aria: { label: 'kernels' } });
-  const marks = new Map(NAMES.map((name) => [name, h('span', { className: 'faint' }, '○')]));
+  const marks = new Map(NAMES.map((name) => [name, h('span', { className: 'faint', role: 'img', aria: { label: 'not run yet' } }, '○')]));
   const all = h('button', { type: 'button', id: 'check-all', className: 'primary' }, `Check all ${NAMES.length}`), said = h('p', { id: 'checked', role: 'status', className: 'faint' }, 'Each runs here and is compared with its float64 twin');
 
   async function run(name: string): Promise<CheckResult> {
     const result = await client.call('check', name), mark = marks.get(name)!;
     mark.textContent = result.skipped ? '–' : result.ok ? '✓' : '✗';
     mark.className = result.skipped ? 'faint' : result.ok ? 'good' : 'bad';
+    mark.ariaLabel = result.skipped ? 'cannot run here' : result.ok ? 'agrees' : 'differs';
     return result;
   }
 

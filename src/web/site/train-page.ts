@@ -9,12 +9,14 @@ import type { Calls, RunFacts } from './messages.ts';
 import { MODELS, type ModelName } from './models.ts';
 import { busy, classOptions, dropZone, facts, field, Message, need, number, say, select } from './parts.ts';
 import { download, grid, show } from './pictures.ts';
-import type { RunSettings } from './run-file.ts';
+import { decodeRun, type RunSettings } from './run-file.ts';
 import { kept } from './store.ts';
 
 const DEFAULTS: Readonly<Record<ModelName, { steps: number; batchSize: number; lr: number }>> = {
   mini: { steps: 1000, batchSize: 8, lr: 2e-3 }, tiny: { steps: 3000, batchSize: 8, lr: 2e-3 }, small: { steps: 10_000, batchSize: 64, lr: 4e-4 },
 };
+/** Steps that are worth a question before they are gone. */
+const LONG = 100;
 /** Kinds of a run as its buttons know it. */
 type Phase = 'empty' | 'training' | 'paused' | 'done';
 
@@ -47,7 +49,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
   let working = false;
   let run: RunFacts | null = null;
   const x: number[] = [], y: number[] = [];
-  let last: Readonly<Metrics> = {}, savedAt: number | null = null, began = { step: 0, time: 0 };
+  let last: Readonly<Metrics> = {}, savedAt: number | null = null, inFile = false, began = { step: 0, time: 0 };
 
   const data = new DataPanel(message, () => buttons());
 
@@ -125,6 +127,12 @@ export function trainPage(client: Client): { element: HTMLElement } {
     buttons();
   }
 
+  /** Whether another run may take the place of the one that the browser keeps; who trained that for long, and has no file of it, is asked. */
+  async function mayReplace(): Promise<boolean> {
+    const bytes = inFile ? undefined : await kept('run').catch(() => undefined), done = bytes ? decodeRun(bytes, 'the kept run').step : 0;
+    return done < LONG || confirm(`The browser keeps one run, and this replaces the one of ${short(done)} steps that is there. To have that one too, cancel, go on with it, and save it as a file. Replace it?`);
+  }
+
   /** Places a run and takes it over. */
   const place = async (what: Calls['start']['in']): Promise<void> => adopt(await client.call('start', what));
 
@@ -150,6 +158,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
   start.addEventListener('click', () => void alone(async () => {
     if (phase !== 'paused') {
       need(steps, batch, lr, T, seed, preview, ...(byClass.checked && labels() ? [labelDropout] : []));
+      if (!(await mayReplace())) return;
       await place({ data: data.data!, settings: settings() });
     }
     await train();
@@ -177,7 +186,10 @@ export function trainPage(client: Client): { element: HTMLElement } {
     }).then(buttons));
   drawNow.addEventListener('click', () => void alone(async () => void (await client.call('samples', null))));
   lose.addEventListener('click', () => void client.call('lose', null));
-  saveFile.addEventListener('click', () => void alone(async () => download(`run-step-${x.at(-1) ?? 0}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>)));
+  saveFile.addEventListener('click', () => void alone(async () => {
+    download(`run-step-${x.at(-1) ?? 0}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>);
+    inFile = true;
+  }));
   toDiffusers.addEventListener('click', () => void alone(async () => {
     const { weights, config, scheduler } = await client.call('export', null);
     download('diffusion_pytorch_model.safetensors', weights as Uint8Array<ArrayBuffer>);
@@ -189,7 +201,9 @@ export function trainPage(client: Client): { element: HTMLElement } {
     else if (working) message.error(new DdpmError('E-USAGE', 'a run is being prepared, drawn from or saved. Load the other when that is done.'));
     else if (file)
       void alone(async () => {
+        if (!(await mayReplace())) return;
         await place({ file: new Uint8Array(await file.arrayBuffer()), name: file.name, data: data.data });
+        inFile = true;
         phase = run!.step >= run!.settings.steps ? 'done' : 'paused';
       });
   });
@@ -211,7 +225,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
     draw();
   });
   client.on('saved', ({ step }) => {
-    savedAt = step;
+    [savedAt, inFile] = [step, false];
     showNumbers();
   });
   client.on('note', (text) => message.note(text));
