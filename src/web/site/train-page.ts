@@ -117,14 +117,20 @@ export function trainPage(client: Client): { element: HTMLElement } {
     previewEvery: Number(preview.value), sampleEvery: 4 * Number(preview.value), saveEvery: Math.max(10, Math.min(200, Math.floor(Number(steps.value) / 10))),
   });
 
-  /** What is done with a run, one thing at a time; errors are shown. */
-  async function alone(work: () => Promise<void>): Promise<void> {
-    working = true;
-    buttons();
+  /** What is done with a run, one thing at a time, where these fields have the numbers for it; errors are shown. */
+  async function alone(work: () => Promise<void>, fields: readonly HTMLInputElement[] = []): Promise<void> {
     message.clear();
-    await work().catch((error: unknown) => message.error(error));
-    working = false;
-    buttons();
+    try {
+      need(...fields); // before they are off
+      working = true;
+      buttons();
+      await work();
+    } catch (error) {
+      message.error(error);
+    } finally {
+      working = false;
+      buttons();
+    }
   }
 
   /** Whether another run may take the place of the one that the browser keeps; who trained that for long, and has no file of it, is asked. */
@@ -157,12 +163,11 @@ export function trainPage(client: Client): { element: HTMLElement } {
 
   start.addEventListener('click', () => void alone(async () => {
     if (phase !== 'paused') {
-      need(steps, batch, lr, T, seed, preview, ...(byClass.checked && labels() ? [labelDropout] : []));
       if (!(await mayReplace())) return;
       await place({ data: data.data!, settings: settings() });
     }
     await train();
-  }));
+  }, phase === 'paused' ? [] : [steps, batch, lr, T, seed, preview, ...(byClass.checked && labels() ? [labelDropout] : [])]));
   pause.addEventListener('click', () => void client.call('pause', null));
   stop.addEventListener('click', () => void busy(stop, message, async () => {
     stopping = true;
