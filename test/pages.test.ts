@@ -314,6 +314,11 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   await page.click('#add-drawing');
   assert.is(await page.innerText('#data-about'), '2 images of 16 × 16, 2 classes');
   assert.ok(await page.isEnabled('#start'));
+  // Another size keeps what was drawn and what was chosen.
+  await page.selectOption('#size', '32');
+  await until(page, 'document.querySelector("#data-about").textContent === "2 images of 32 × 32, 2 classes"');
+  await page.selectOption('#source', 'images');
+  await until(page, 'document.querySelector("#data-about").textContent === "3 images of 32 × 32, 2 classes"');
   await done();
 });
 
@@ -360,6 +365,7 @@ pages('a worker that is not there is said to whoever asks, then and later', asyn
 pages('any address gives a page', async () => {
   const { page, done } = await open('kernels/%');
   assert.is(await page.innerText('h1'), 'silu_forward');
+  assert.ok(await page.evaluate('!document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true }))'), 'a file beside the drop zones is not opened');
   await page.evaluate('location.hash = "toString"');
   await until(page, 'document.querySelector("nav a[aria-current]").textContent === "Train" && document.querySelector("#start").checkVisibility()');
   // Also on the narrowest screens, and with the text twice as large, as wide as the screen.

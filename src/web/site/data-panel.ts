@@ -5,7 +5,7 @@ import { DdpmError } from '../../errors.ts';
 import { fill, h, short } from '../dom.ts';
 import { imageGrid } from '../../io/picture.ts';
 import { cifarImages, folderImages, labelled, type Located, readIdx } from './data-files.ts';
-import { Pad } from './pad.ts';
+import { Pad, pixelsOf } from './pad.ts';
 import { dropZone, field, type Message, select } from './parts.ts';
 import { show } from './pictures.ts';
 import { dataSet, type TrainData } from './run-file.ts';
@@ -28,7 +28,9 @@ export class DataPanel {
   readonly #about = h('p', { className: 'soft', id: 'data-about', role: 'status' });
   /** What was dropped or drawn, by source. */
   readonly #files = new Map<Source, TrainData>();
-  #drawings: { readonly pixels: Uint8Array; readonly of: string }[] = [];
+  #drawings: { readonly drawing: OffscreenCanvas; readonly of: string }[] = [];
+  /** The files that the images came from: another size is made from them. */
+  #located: readonly Located[] = [];
   readonly #onData: (data: TrainData | null) => void;
   data: TrainData | null = null;
 
@@ -39,8 +41,6 @@ export class DataPanel {
     for (const control of [this.#source, this.#size, this.#channels])
       control.addEventListener('change', () => {
         if (control !== this.#source) {
-          // Another size asks for the images again.
-          this.#drawings = [];
           this.#files.delete('images');
           this.#files.delete('drawings');
         }
@@ -78,7 +78,11 @@ export class DataPanel {
       fill(this.#body, dropZone('cifar-files', 'Drop data_batch_1.bin to data_batch_5.bin here (or some of them), or train.bin of CIFAR-100 and fine_label_names.txt', '.bin,.txt,*', (files) => void this.#take(files, [])));
     } else if (source === 'images') {
       fill(this.#body, ...sizes, dropZone('image-files', 'Drop images or a folder here: the middle of each image is cut out and scaled, and folders in the folder are classes', 'image/*', (files, located) => void this.#take(files, located), true));
-    } else fill(this.#body, ...sizes, this.#makePad());
+      if (!this.data && this.#located.length > 0) await this.#takeImages(this.#located);
+    } else {
+      fill(this.#body, ...sizes, this.#makePad());
+      this.#drawn();
+    }
   }
 
   #makePad(): HTMLElement {
@@ -86,7 +90,7 @@ export class DataPanel {
     const of = h('input', { id: 'drawing-class', placeholder: 'none', autocomplete: 'off' });
     const add = h('button', { type: 'button', className: 'primary', id: 'add-drawing' }, 'Add'), clear = h('button', { type: 'button' }, 'Clear'), undo = h('button', { type: 'button' }, 'Take the last back');
     add.addEventListener('click', () => {
-      this.#drawings.push({ pixels: pad.pixels(this.#image.channels), of: of.value.trim() });
+      this.#drawings.push({ drawing: pad.drawing(), of: of.value.trim() });
       pad.clear();
       this.#drawn();
     });
@@ -100,7 +104,8 @@ export class DataPanel {
   }
 
   #drawn(): void {
-    const data = this.#drawings.length ? dataSet('drawings', this.#image, this.#drawings.map(({ pixels }) => pixels), this.#drawings.map(({ of }) => of)) : null;
+    const image = this.#image, images = this.#drawings.map(({ drawing }) => pixelsOf(drawing, image.height, image.channels));
+    const data = images.length ? dataSet('drawings', image, images, this.#drawings.map(({ of }) => of)) : null;
     if (data) this.#files.set('drawings', data);
     else this.#files.delete('drawings');
     this.#set(data);
@@ -138,14 +143,25 @@ export class DataPanel {
         this.#keep('cifar', await cifarImages(files));
         return;
       }
-      let failure: unknown = null;
-      const set = await folderImages(located, this.#image, (error) => (failure ??= error));
-      if (failure) this.#message.error(failure);
-      else if (!set) throw new DdpmError('E-DATA', `there are no images among the ${located.length} files that were chosen.`);
-      if (set) this.#keep('images', set);
+      await this.#takeImages(located);
     } catch (error) {
       this.#message.error(error);
     }
+  }
+
+  async #takeImages(located: readonly Located[]): Promise<void> {
+    const before = this.#about.textContent, size = this.#image;
+    let failure: unknown = null;
+    this.#about.textContent = `reading ${short(located.length)} ${located.length === 1 ? 'file' : 'files'} …`;
+    const set = await folderImages(located, size, (error) => (failure ??= error)), now = this.#image;
+    // What was chosen meanwhile is what is wanted.
+    if (this.#source.value !== 'images' || now.height !== size.height || now.channels !== size.channels) return;
+    this.#about.textContent = before;
+    if (failure) this.#message.error(failure);
+    else if (!set) throw new DdpmError('E-DATA', `there are no images among the ${located.length} files that were chosen.`);
+    if (!set) return;
+    this.#located = located;
+    this.#keep('images', set);
   }
 
   /** Images, their labels or both; labels alone are of the images that are there. */

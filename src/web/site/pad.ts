@@ -67,21 +67,27 @@ export class Pad {
     this.#ctx.fillRect(0, 0, this.element.width, this.element.height);
   }
 
-  #small(): Uint8ClampedArray {
-    const canvas = new OffscreenCanvas(this.#size, this.#size), ctx = canvas.getContext('2d')!;
-    ctx.imageSmoothingQuality = 'high';
-    ctx.drawImage(this.element, 0, 0, this.#size, this.#size);
-    return ctx.getImageData(0, 0, this.#size, this.#size).data;
-  }
-
-  /** The drawing at its size, (size, size, channels). */
-  pixels(channels: number): Uint8Array {
-    return fromRgba(this.#small(), channels);
+  /** A copy of what is drawn, as fine as the lines are. */
+  drawing(): OffscreenCanvas {
+    const { width, height } = this.element, copy = new OffscreenCanvas(width, height);
+    copy.getContext('2d')!.drawImage(this.element, 0, 0);
+    return copy;
   }
 
   /** How much of each pixel is covered, (size, size), in [0, 1]. */
   cover(): Float32Array<ArrayBuffer> {
-    const rgba = this.#small();
+    const rgba = scaled(this.element, this.#size);
     return Float32Array.from({ length: rgba.length / 4 }, (_, i) => rgba[4 * i + 3]! / 255);
   }
 }
+
+/** A square drawing at another size, (size, size, 4). */
+function scaled(drawing: CanvasImageSource, size: number): Uint8ClampedArray {
+  const ctx = new OffscreenCanvas(size, size).getContext('2d')!;
+  ctx.imageSmoothingQuality = 'high';
+  ctx.drawImage(drawing, 0, 0, size, size);
+  return ctx.getImageData(0, 0, size, size).data;
+}
+
+/** A square drawing as an image, (size, size, channels). */
+export const pixelsOf = (drawing: CanvasImageSource, size: number, channels: number): Uint8Array => fromRgba(scaled(drawing, size), channels);

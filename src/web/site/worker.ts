@@ -166,7 +166,7 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
     return next.facts;
   },
   draw: async (request) => {
-    if (!model) throw new DdpmError('E-USAGE', 'there is no model yet: give weights first.');
+    if (!model) throw new DdpmError('E-USAGE', 'there is no model on the GPU device: give its files, again if the device was lost.');
     [drawing, cancelled] = [true, false];
     try {
       return await model.draw(request, (chain) => {

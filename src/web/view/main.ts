@@ -128,6 +128,7 @@ function showSamples(): void {
 }
 
 function showPictures(): void {
+  slider.ariaValueText = visible().flatMap(({ run }) => (run.samples.length > 0 ? [labelOf(run.samples[Math.round(chosen * (run.samples.length - 1))]!)] : [])).join(', ');
   const at = visible().filter(({ run }) => run.samples.length > 0).map(({ run, colour }) => ({ run, colour, grid: run.samples[Math.round(chosen * (run.samples.length - 1))]! }));
   fill(pictures, ...at.map(({ run, colour, grid }) => h(
     'figure', { style: 'margin: 0' },
