@@ -365,7 +365,7 @@ pages('a worker that is not there is said to whoever asks, then and later', asyn
 pages('any address gives a page', async () => {
   const { page, done } = await open('kernels/%');
   assert.is(await page.innerText('h1'), 'silu_forward');
-  assert.ok(await page.evaluate('!document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true }))'), 'a file beside the drop zones is not opened');
+  assert.ok(await page.evaluate('(() => { const dataTransfer = new DataTransfer(); dataTransfer.items.add(new File(["x"], "x.txt")); return !document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true })); })()'), 'a file beside the drop zones is not opened');
   await page.evaluate('location.hash = "toString"');
   await until(page, 'document.querySelector("nav a[aria-current]").textContent === "Train" && document.querySelector("#start").checkVisibility()');
   // Also on the narrowest screens, and with the text twice as large, as wide as the screen.

@@ -39,9 +39,9 @@ addEventListener('hashchange', route);
 // A file that misses its place would be opened instead of the page, and end what is computed here.
 for (const type of ['dragover', 'drop'] as const)
   addEventListener(type, (event) => {
-    if (event.defaultPrevented) return;
+    if (event.defaultPrevented || !event.dataTransfer?.types.includes('Files')) return;
     event.preventDefault();
-    if (event.dataTransfer) event.dataTransfer.dropEffect = 'none';
+    event.dataTransfer.dropEffect = 'none';
   });
 route();
 

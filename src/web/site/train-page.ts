@@ -135,7 +135,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
 
   /** Whether another run may take the place of the one that the browser keeps; who trained that for long, and has no file of it, is asked. */
   async function mayReplace(): Promise<boolean> {
-    const bytes = inFile ? undefined : await kept('run').catch(() => undefined), done = bytes ? decodeRun(bytes, 'the kept run').step : 0;
+    const done = inFile ? 0 : await kept('run').then((bytes) => (bytes ? decodeRun(bytes, 'the kept run').step : 0)).catch(() => 0); // of one that cannot be read there is nothing to lose
     return done < LONG || confirm(`The browser keeps one run, and this replaces the one of ${short(done)} steps that is there. To have that one too, cancel, go on with it, and save it as a file. Replace it?`);
   }
 
