@@ -28,7 +28,7 @@ const PICTURES = { from: 'edited', interpolate: 'between', inpaint: 'painted', i
 /** Flags that only some tasks know, and which; null is the plain grid. */
 const BELONG: readonly (readonly [setting: string, flag: string, tasks: readonly (Task | null)[]])[] = [
   ['strength', '--strength', ['from', 'interpolate']], ['mask', '--mask', ['inpaint']], ['jumpLength', '--jump-length', ['inpaint']], ['resamples', '--resamples', ['inpaint']],
-  ['n', '--n', [null, 'figure', 'from', 'interpolate', 'inpaint']], ['trajectory', '--trajectory', [null]], ['raw', '--raw', [null]], ['noise', '--noise', [null]],
+  ['data', '--data', ['figure', 'from', 'interpolate', 'inpaint', 'invert']], ['n', '--n', [null, 'figure', 'from', 'interpolate', 'inpaint']], ['trajectory', '--trajectory', [null]], ['raw', '--raw', [null]], ['noise', '--noise', [null]],
 ];
 
 async function sample(): Promise<number> {
@@ -90,7 +90,7 @@ function taskOf(settings: SampleSettings, given: ReadonlySet<string>): Task | nu
   for (const [setting, flag, belongs] of BELONG) {
     if (!given.has(setting) || belongs.includes(task)) continue;
     const owners = belongs.filter((each) => each !== null).map((each) => `--${each}`);
-    throw new DdpmError('E-USAGE', owners.length ? `${flag} goes with ${owners.join(' and ')}${task === null ? '' : `, not with --${task}`}.` : `${flag} goes with a plain grid of images, not with --${task}.`);
+    throw new DdpmError('E-USAGE', owners.length ? `${flag} goes with ${owners.join(', ').replace(/, (?=\S+$)/, ' and ')}${task === null ? '' : `, not with --${task}`}.` : `${flag} goes with a plain grid of images, not with --${task}.`);
   }
   for (const [flag, path, kinds] of [['--out', settings.out, /\.png$/i], ['--trajectory', settings.trajectory ?? '.apng', /\.a?png$/i]] as const) {
     if (!kinds.test(path)) throw new DdpmError('E-USAGE', `${flag} ${path}: a PNG is all that is written, so its name should end in ${flag === '--out' ? '.png' : '.apng or .png'}.`);
