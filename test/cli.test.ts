@@ -383,7 +383,7 @@ runs('create writes config.json and env.json; nothing is written over without be
     // Before a preset decided on the weights of the loss, null said that there were none, and before there was a choice eps was predicted: to go on and to repeat are the same in that.
     await again.describe({ config: { preset: 'tiny', snr_gamma: null }, environment: {} });
     const base = { json: again.config(), source: 'config.json' }, old = [parseFlags(TRAIN, train, [], { base }), parseFlags(TRAIN, train, ['--config', again.file('config.json')])];
-    for (const { settings } of old) assert.equal([settings.snrGamma, settings.predict], [0, 'eps']);
+    for (const { settings } of old) assert.equal([settings.snrGamma, settings.predict, settings.timeSampling], [0, 'eps', 'uniform']);
     assert.equal([parseFlags(TRAIN, train, ['--snr-gamma', '3', '--predict', 'v'], { base })].map(({ settings }) => [settings.snrGamma, settings.predict]), [[3, 'v']]);
   }));
 

@@ -22,7 +22,7 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 /** SwiftShader beside other work is slow; a test that waits this long for a page has failed. */
 const PATIENCE = 240_000;
 
-const SETTINGS: RunSettings = { model: 'mini', steps: 0, batchSize: 1, lr: 0.004, timesteps: 1000, predict: 'v', seed: 0, flip: false, labelDropout: null, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
+const SETTINGS: RunSettings = { model: 'mini', steps: 0, batchSize: 1, lr: 0.004, timesteps: 1000, predict: 'v', timeSampling: 'weighted', seed: 0, flip: false, labelDropout: null, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
 
 function shapes(count: number): TrainData {
   const { name, height, width, channels, pixels, labels, classes } = makeShapes({ count, size: 16 });

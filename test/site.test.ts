@@ -38,7 +38,7 @@ site('the server gives the pages and nothing else, whatever is asked for, and re
 
 site('a run comes back from its file, its images only where they are few', async () => {
   const tensor = (values: number[]) => new Map([['a.weight', { shape: [values.length], data: Float32Array.from(values) }]]);
-  const settings = { model: 'mini', steps: 9, batchSize: 2, lr: 1e-3, timesteps: 100, predict: 'v', seed: 4, flip: true, labelDropout: 0.1, saveEvery: 3, previewEvery: 0, sampleEvery: 0 } as const;
+  const settings = { model: 'mini', steps: 9, batchSize: 2, lr: 1e-3, timesteps: 100, predict: 'v', timeSampling: 'weighted', seed: 4, flip: true, labelDropout: 0.1, saveEvery: 3, previewEvery: 0, sampleEvery: 0 } as const;
   const content = { step: 2, settings, lr: 5e-4, losses: [0.5, NaN], tensors: { values: tensor([1, 2]), ema: tensor([3, 4]), m: tensor([5, 6]), v: tensor([7, 8]) }, optimizer: new Map([['step', { shape: [1], data: Float32Array.of(1) }]]) };
   const data = { name: 'drawings', count: 1, height: 2, width: 2, channels: 1, classes: ['cat', 'dog'] }, labels = Uint16Array.of(1);
   const saved = decodeRun(encodeRun({ ...content, data, labels, pixels: Uint8Array.of(1, 2, 3, 4) }), 'x');
@@ -46,8 +46,9 @@ site('a run comes back from its file, its images only where they are few', async
   assert.equal(['values', 'ema', 'm', 'v'].map((b) => saved.tensors[b as 'm'].get('a.weight')!.data), [[1, 2], [3, 4], [5, 6], [7, 8]].map((v) => Float32Array.from(v)));
   assert.equal([...saved.optimizer.get('step')!.data as Float32Array], [1]);
   assert.equal([saved.pixels, saved.labels, classesIn(saved.settings, { labels, classes: null })], [Uint8Array.of(1, 2, 3, 4), labels, 2]);
-  const { predict: _, ...older } = settings;
-  assert.is(decodeRun(encodeRun({ ...content, settings: older as typeof settings, data, labels, pixels: Uint8Array.of(1, 2, 3, 4) }), 'of before').settings.predict, 'eps');
+  const { timeSampling: _, ...older } = settings, { predict: _eps, ...oldest } = older;
+  const learnt = (of: object): unknown => (({ predict, timeSampling }) => [predict, timeSampling])(decodeRun(encodeRun({ ...content, settings: of as typeof settings, data, labels, pixels: Uint8Array.of(1, 2, 3, 4) }), 'x').settings);
+  assert.equal([settings, older, oldest].map(learnt), [['v', 'weighted'], ['v', 'uniform'], ['eps', 'uniform']]);
   assert.is(decodeRun(encodeRun({ ...content, data: { ...data, count: 5 << 20 }, labels: null, pixels: new Uint8Array(20 << 20) }), 'x').pixels, null);
   await assertError(() => decodeRun(writeSafetensors([]), 'weights.safetensors'), 'E-FILE', /weights\.safetensors is a safetensors file and not a run/);
 });
@@ -150,7 +151,7 @@ drawing('a model that reads its last prediction is known by its channels, and dr
 
 drawing('a run is saved, goes on with the same losses, draws the class that is asked for, and leaves nothing behind', async (engine) => {
   const { count, height, width, channels, pixels, labels, classes } = makeShapes({ count: 20, size: 8 }), data = { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes };
-  const settings = { model: 'mini', steps: 4, batchSize: 2, lr: 1e-3, timesteps: 50, predict: 'v', seed: 4, flip: false, labelDropout: 0.5, saveEvery: 2, previewEvery: 0, sampleEvery: 0 } as const;
+  const settings = { model: 'mini', steps: 4, batchSize: 2, lr: 1e-3, timesteps: 50, predict: 'v', timeSampling: 'weighted', seed: 4, flip: false, labelDropout: 0.5, saveEvery: 2, previewEvery: 0, sampleEvery: 0 } as const;
   const { live } = engine.memory(), saves: Uint8Array[] = [];
   const train = (run: Run) => run.train({ stop: { requested: false }, onMetrics: () => {}, onPreview: () => {}, onSamples: () => {}, onSave: async (bytes) => void saves.push(bytes), onEvent: () => {} });
   const run = await Run.open(engine, data, settings);

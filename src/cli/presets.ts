@@ -33,7 +33,7 @@ export interface ModelConfig extends PresetModel {
 }
 
 /** The settings whose default is the preset's. */
-type PresetKey = 'predict' | 'snrGamma' | 'steps' | 'batchSize' | 'lr' | 'lrSchedule' | 'warmup' | 'weightDecay' | 'gradClip' | 'ema' | 'dropout' | 'sampleEvery' | 'saveEvery';
+type PresetKey = 'predict' | 'snrGamma' | 'timeSampling' | 'steps' | 'batchSize' | 'lr' | 'lrSchedule' | 'warmup' | 'weightDecay' | 'gradClip' | 'ema' | 'dropout' | 'sampleEvery' | 'saveEvery';
 
 export type Preset = { readonly model: PresetModel } & { readonly [K in PresetKey]: NonNullable<TrainSettings[K]> };
 
@@ -53,8 +53,9 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
     },
     predict: 'v',
     snrGamma: 5,
-    steps: 7000,
-    batchSize: 8,
+    timeSampling: 'weighted',
+    steps: 12_000,
+    batchSize: 4,
     lr: 2e-3,
     lrSchedule: 'cosine',
     warmup: 200,
@@ -76,6 +77,7 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
     },
     predict: 'eps',
     snrGamma: 0,
+    timeSampling: 'uniform',
     steps: 20_000,
     batchSize: 128,
     lr: 4e-4,
@@ -99,6 +101,7 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
     },
     predict: 'eps',
     snrGamma: 0,
+    timeSampling: 'uniform',
     steps: 800_000,
     batchSize: 128,
     lr: 2e-4,

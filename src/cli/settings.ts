@@ -156,7 +156,7 @@ export const TRAIN = {
   loss: { type: 'choice', choices: LOSSES, default: null, unset: 'mse, or hybrid where the variance is learned', group: 'diffusion', help: 'what training minimises' },
   'snr-gamma': { type: 'float', min: 0, ...PRESET, before: 0, group: 'diffusion', help: 'min-SNR weights of mse and hybrid; 5 is usual, 0 is off' },
   'huber-delta': { type: 'float', min: 0, default: 1, group: 'diffusion', help: 'where the loss huber passes from squares to absolute values' },
-  'time-sampling': { type: 'choice', choices: TIME_SAMPLINGS, default: 'uniform', group: 'diffusion', help: 'how t is drawn; weighted: as its loss counts; importance: where it is large' },
+  'time-sampling': { type: 'choice', choices: TIME_SAMPLINGS, ...PRESET, before: 'uniform', group: 'diffusion', help: 'how t is drawn; weighted: as its loss counts, importance: by the losses' },
 
   steps: { ...COUNT, ...PRESET, group: 'optimiser', help: 'training steps in all' },
   'batch-size': { ...COUNT, ...PRESET, group: 'optimiser', help: 'images a step' },

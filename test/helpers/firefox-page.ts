@@ -16,7 +16,7 @@ export interface Device {
   readonly reads: readonly number[];
 }
 
-const SETTINGS: RunSettings = { model: 'mini', steps: 8, batchSize: 2, lr: 0.004, timesteps: 1000, predict: 'v', seed: 0, flip: true, labelDropout: 0.2, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
+const SETTINGS: RunSettings = { model: 'mini', steps: 8, batchSize: 2, lr: 0.004, timesteps: 1000, predict: 'v', timeSampling: 'weighted', seed: 0, flip: true, labelDropout: 0.2, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
 
 /** The losses of a few steps on shapes, by class. */
 export async function losses(engine: Engine): Promise<readonly number[]> {

@@ -54,7 +54,7 @@ export async function measure(engine: Engine): Promise<BenchLine[]> {
   ];
   const { pixels, count, height, width, channels } = makeShapes({ count: 64 }), steps = 8, batchSize = 8;
   const data = { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels), labels: null, classes: null };
-  const run = await Run.open(engine, data, { model: 'tiny', steps, batchSize, lr: 1e-3, timesteps: 1000, predict: 'v', seed: 0, flip: false, labelDropout: null, saveEvery: 0, previewEvery: 0, sampleEvery: 0 });
+  const run = await Run.open(engine, data, { model: 'tiny', steps, batchSize, lr: 1e-3, timesteps: 1000, predict: 'v', timeSampling: 'weighted', seed: 0, flip: false, labelDropout: null, saveEvery: 0, previewEvery: 0, sampleEvery: 0 });
   const times: number[] = [];
   await run.train({ stop: { requested: false }, onMetrics: ({ ms }) => times.push(ms as number), onPreview: () => {}, onSamples: () => {}, onSave: async () => {}, onEvent: () => {} });
   await run.destroy();

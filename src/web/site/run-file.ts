@@ -4,6 +4,7 @@ import { DdpmError } from '../../errors.ts';
 import { BUFFERS, type BufferName, type NamedTensors } from '../../nn/parameters.ts';
 import { readSafetensors, type TensorToWrite, writeSafetensors } from '../../io/safetensors.ts';
 import type { Prediction } from '../../diffusion/prediction.ts';
+import type { TimeSampling } from '../../diffusion/timestep-sampling.ts';
 import type { ImageSize, ModelName } from './models.ts';
 
 export interface TrainData extends ImageSize {
@@ -28,6 +29,7 @@ export interface RunSettings {
   readonly timesteps: number;
   /** What the network predicts. v goes with min-SNR weights of 5, as in the preset tiny of the command line. */
   readonly predict: Extract<Prediction, 'eps' | 'v'>;
+  readonly timeSampling: Extract<TimeSampling, 'uniform' | 'weighted'>;
   readonly seed: number;
   readonly flip: boolean;
   /** Of a model that learns the classes: the share of images that it sees without theirs. null: it learns none. */
@@ -98,9 +100,10 @@ export function decodeRun(bytes: Uint8Array, name: string): SavedRun {
   const of = (buffer: SavedBuffer | 'optimizer'): NamedTensors =>
     new Map([...tensors].flatMap(([key, { shape, data }]) => (key.startsWith(`${buffer}.`) ? [[key.slice(buffer.length + 1), { shape, data: data as Float32Array }] as const] : [])));
   const losses = tensors.get('history.loss')?.data as Float32Array | undefined, pixels = tensors.get('data.pixels')?.data as Uint8Array<ArrayBuffer> | undefined;
+  // What files of earlier versions do not say: there were no classes, all predicted eps, and t was uniform.
+  const { predict = 'eps', timeSampling = 'uniform', labelDropout = null } = state.settings;
   return {
-    // A file of a version without classes says nothing about them, and all predicted eps once.
-    step: state.step, settings: { ...state.settings, predict: state.settings.predict ?? 'eps', labelDropout: state.settings.labelDropout ?? null }, lr: state.lr, data: { ...state.data, classes: state.data.classes ?? null },
+    step: state.step, settings: { ...state.settings, predict, timeSampling, labelDropout }, lr: state.lr, data: { ...state.data, classes: state.data.classes ?? null },
     losses: Array.from(losses ?? []), labels: (tensors.get('data.labels')?.data as TrainData['labels'] | undefined) ?? null, pixels: pixels ?? null,
     tensors: Object.fromEntries(SAVED.map((buffer) => [buffer, of(buffer)])) as unknown as Record<SavedBuffer, NamedTensors>, optimizer: of('optimizer'),
   };

@@ -74,11 +74,11 @@ export class Run {
     this.parameters = Parameters.place(engine, this.unet, { seed: settings.seed });
     if (saved) for (const buffer of ['values', 'ema', 'm', 'v'] as const) this.parameters.write(buffer, saved.tensors[buffer], 'the saved run');
     this.#diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: settings.timesteps }), { prediction: settings.predict });
-    const { batchSize, steps, lr, seed } = settings;
+    const { batchSize, steps, lr, seed, timeSampling } = settings;
     const warmup = Math.min(200, Math.floor(steps / 10));
     this.#images = new DeviceImages(engine, labelDropout === null ? { ...data, labels: null } : data, settings.flip);
     this.#training = new Training(this.unet, this.parameters, this.#diffusion, this.#images, {
-      batchSize, steps, lr, warmup, seed, lrSchedule: 'cosine', ema: 0.999, snrGamma: settings.predict === 'v' ? 5 : null, ...(labelDropout !== null && { labelDropout }),
+      batchSize, steps, lr, warmup, seed, lrSchedule: 'cosine', ema: 0.999, snrGamma: settings.predict === 'v' ? 5 : null, timeSampling, ...(labelDropout !== null && { labelDropout }),
     });
     if (saved) {
       this.#training.peakLr = saved.lr;
