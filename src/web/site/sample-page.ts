@@ -37,7 +37,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   const about = h('dl', { className: 'numbers', id: 'model' }), progress = h('progress', { max: 1, value: 0, hidden: true, style: 'width: 100%', aria: { label: 'steps of the chain' } });
   const canvas = (id: string, label: string): HTMLCanvasElement => h('canvas', { id, className: 'pixels', style: 'width: 100%', width: 1, height: 1, role: 'img', aria: { label } });
   const shownX = canvas('chain-x', 'x_t'), shownX0 = canvas('chain-x0', 'the predicted x_0');
-  const scrub = h('input', { type: 'range', id: 'scrub', min: '0', max: '0', value: '0', disabled: true, aria: { label: 'step of the chain' } }), at = h('span', { className: 'soft', id: 'at' }, 'nothing drawn yet'), drawn = h('p', { className: 'faint', id: 'drawn', role: 'status' });
+  const scrub = h('input', { type: 'range', id: 'scrub', min: '0', max: '0', value: '0', disabled: true, aria: { label: 'step of the chain' } }), at = h('span', { className: 'soft', id: 'at' }, 'give a model first'), drawn = h('p', { className: 'faint', id: 'drawn', role: 'status' });
   const hint = h('p', { className: 'faint' }, 'Draw once, then brush over a part of an image to draw it anew. The images must be square.');
   const inpaint = h('div', { className: 'stack', style: 'gap: .5rem' }, hint), pick = button('inpaint', 'Inpaint the first image');
 
@@ -67,6 +67,10 @@ export function samplePage(client: Client): { element: HTMLElement } {
   async function load(name: string, weights: Uint8Array, config: string | null, scheduler: string | null): Promise<void> {
     model = await client.call('model', { name, weights, config, scheduler });
     [chain, result, brush] = [[], null, null];
+    // What another model drew goes with it.
+    for (const picture of [shownX, shownX0]) picture.width = picture.height = 1;
+    scrub.disabled = true;
+    [at.textContent, drawn.textContent] = ['nothing drawn yet', ''];
     fill(inpaint, hint);
     classes.hidden = model.classes === 0;
     fill(label, ...classOptions(model.classes, model.classNames));

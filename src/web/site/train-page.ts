@@ -33,7 +33,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
   labelDropout.title = 'The share of images that is shown without its class: the network learns both, and guidance is possible';
   const dropoutField = field('Label dropout', labelDropout), classFields = h('div', { hidden: true }, field('Learn the classes', byClass), dropoutField);
   const numbers = h('dl', { className: 'numbers', id: 'numbers' }), status = h('p', { className: 'soft', id: 'status', role: 'status' });
-  const loss = new Chart({ title: 'Loss', unit: 'mean squared error', log: true });
+  const loss = new Chart({ title: 'Loss', unit: 'squared error, weighted by noise level', log: true });
   const picture = (id: string, label: string): HTMLCanvasElement => h('canvas', { id, width: 1, height: 1, className: 'pixels', style: 'width: 100%', role: 'img', aria: { label } });
   const samples = picture('samples', 'samples of the averaged weights'), seen = picture('xt', 'noisy images'), predicted = picture('x0', 'the images predicted from them');
   const drawn = h('select', { id: 'samples-class' }), guidance = number('samples-guidance', 1, { min: 0, max: 20, step: 0.5 });

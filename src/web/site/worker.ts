@@ -20,7 +20,7 @@ let opened: Promise<Opened> | null = null;
 let run: Run | null = null;
 let model: Model | null = null;
 let stop = { requested: false };
-let drawing = false, cancelled = false;
+let training = false, drawing = false, cancelled = false;
 const EACH: Sampling = { label: 'all', guidance: 1 };
 let sampling = EACH;
 
@@ -130,7 +130,14 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
     await save(await run!.encode(), run!.step);
     return facts(run!);
   },
-  train,
+  train: async () => {
+    training = true;
+    try {
+      return await train();
+    } finally {
+      training = false;
+    }
+  },
   pause: async () => {
     stop.requested = true;
     return null;
@@ -182,7 +189,10 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
     return null;
   },
   check: async (name) => check((await device()).engine, name),
-  bench: async () => measure((await device()).engine),
+  bench: async () => {
+    if (training || drawing) throw new DdpmError('E-USAGE', `${training ? 'a run is training' : 'images are being drawn'}, which would be in what is measured. Pause or stop that first.`);
+    return measure((await device()).engine);
+  },
 };
 
 onmessage = async ({ data: { id, call, value } }: MessageEvent<ToWorker>) => {
