@@ -55,4 +55,10 @@ firefox('training in a tab gives the losses of Node, and drawing its image', asy
   drawn.forEach((v, i) => assert.ok(Math.abs(v - image[i]!) < allowed[i]!, `value ${i}: ${v} in the tab, ${image[i]} in Node`));
 });
 
+firefox('a device that is lost is E-DEVICE-LOST, though what was asked of it fails before it says so', async () => {
+  const [reading, ...later] = await part<string[]>('lost');
+  assert.ok(reading === 'none' || reading === 'E-DEVICE-LOST', reading); // it may have been read before
+  assert.equal(later, ['E-DEVICE-LOST', 'E-DEVICE-LOST']);
+});
+
 firefox.run();

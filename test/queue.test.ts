@@ -2,6 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Queue } from '../src/gpu/queue.ts';
+import { assertError } from './helpers/gpu.ts';
 
 const queue = suite('queue');
 
@@ -37,6 +38,21 @@ queue('nothing is submitted for what is there at once, nor where the owner has s
   await new Queue(device, async () => void (++naps === 4 && wake())).settle(later);
   assert.ok(naps >= 4 && naps <= 5, `${naps} naps`);
   assert.is(count(), 0);
+});
+
+queue('a read that is refused waits for the news that the device is lost, which comes when its work is done', async () => {
+  let told!: (info: { reason: string; message: string }) => void;
+  const work = lazy(2), lost = new Promise<{ reason: string; message: string }>((done) => (told = done));
+  void work.work.then(() => setTimeout(told, 5, { reason: 'unknown', message: 'the driver went away' }));
+  const encoder = { copyBufferToBuffer() {}, finish: () => ({}) };
+  const refusing = (lost: Promise<unknown>): GPUDevice => ({
+    lost, pushErrorScope() {}, popErrorScope: async () => null, createCommandEncoder: () => encoder,
+    createBuffer: () => ({ destroy() {}, mapAsync: () => Promise.reject(new Error('Buffer unmapped')) }),
+    queue: { onSubmittedWorkDone: () => work.work, submit: (commands: readonly unknown[]) => commands.length || work.device.queue.submit([]) },
+  }) as unknown as GPUDevice;
+  const buffer = {} as GPUBuffer;
+  await assertError(() => new Queue(refusing(lost), null).read(buffer, 0, 4), 'E-DEVICE-LOST', /driver went away/);
+  await new Queue(refusing(new Promise(() => {})), null).read(buffer, 0, 4).then(() => assert.unreachable(), (error: Error) => assert.is(error.message, 'Buffer unmapped'));
 });
 
 queue.run();

@@ -7,8 +7,8 @@
  */
 export type DeviceClass = 'gpu' | 'cpu-subgroups' | 'cpu' | 'swiftshader';
 
-/** Whether the adapter is a CPU that plays a GPU (llvmpipe, SwiftShader, WARP). */
-export const isSoftware = (info: Partial<GPUAdapterInfo>): boolean => /llvmpipe|lavapipe|swiftshader|software|basic render/i.test([info.vendor, info.architecture, info.device, info.description].join(' '));
+/** Whether the adapter is a CPU that plays a GPU (llvmpipe, SwiftShader, WARP): by what it says of itself, since Firefox hides its names, or by its names, since not all say so. */
+export const isSoftware = (info: Partial<GPUAdapterInfo>): boolean => !!info.isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software|basic render/i.test([info.vendor, info.architecture, info.device, info.description].join(' '));
 
 /** Subgroup width when it is one number on this device and the feature is on, else 0. */
 export function subgroupWidth({ features, adapterInfo: info }: GPUDevice): number {
@@ -20,5 +20,5 @@ export function deviceClass(device: GPUDevice): DeviceClass {
   const info: Partial<GPUAdapterInfo> = device.adapterInfo ?? {};
   if (info.architecture === 'swiftshader') return 'swiftshader';
   if (subgroupWidth(device) === 8) return 'cpu-subgroups';
-  return info.isFallbackAdapter || isSoftware(info) ? 'cpu' : 'gpu';
+  return isSoftware(info) ? 'cpu' : 'gpu';
 }

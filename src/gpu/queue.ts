@@ -77,6 +77,8 @@ export class Queue {
       return staging.getMappedRange().slice(0, bytes);
     } catch (error) {
       this.check();
+      await this.#hear();
+      this.check();
       throw error;
     } finally {
       staging.destroy();
@@ -100,6 +102,12 @@ export class Queue {
     return promise;
   }
 
+  /** After something failed: waits for what would have been its reason. That it is lost a device may say only once it has done what it was given before. */
+  async #hear(): Promise<void> {
+    await this.done();
+    await endsWithin(this.#device.lost, HEAR_MS);
+  }
+
   /** Resolves when the device has done what it was given, or is lost. */
   async done(): Promise<void> {
     await this.settle(Promise.race([this.#device.queue.onSubmittedWorkDone().catch(() => {}), this.#device.lost]));
@@ -109,7 +117,10 @@ export class Queue {
 /** The longest time between two submits of nothing, in milliseconds. */
 const NUDGE_MS = 8;
 
-async function endsWithin(promise: Promise<void>, ms: number): Promise<boolean> {
+/** Milliseconds between the end of a device's work and the news of its loss. */
+const HEAR_MS = 50;
+
+async function endsWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<false>((done) => (timer = setTimeout(done, ms, false)));
   const ended = await Promise.race([promise.then(() => true), late]);

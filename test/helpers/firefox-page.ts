@@ -1,7 +1,9 @@
 // What test/firefox.test.ts has a page do in Firefox, part by part.
 import { makeShapes } from '../../src/data/shapes.ts';
+import { DdpmError } from '../../src/errors.ts';
 import { Engine } from '../../src/gpu/engine.ts';
 import { engineRequirements } from '../../src/gpu/requirements.ts';
+import { silu } from '../../src/ops/pointwise.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { check, CHECKS, type CheckResult } from '../../src/web/site/checks.ts';
 import { Run } from '../../src/web/site/run.ts';
@@ -53,4 +55,11 @@ export async function main(part: (name: string, work: () => Promise<unknown>) =>
   });
   await part('losses', () => losses(engine));
   await part('sample', async () => goldenDraw(engine, new Uint8Array(await (await fetch('/golden/unet-dev-gray28.safetensors')).arrayBuffer())));
+  await part('lost', async () => {
+    const x = Tensor.from(engine, [1 << 16], new Float32Array(1 << 16)), reading = engine.scope(() => silu(silu(x))).read();
+    engine.device.destroy();
+    const codes: string[] = [];
+    for (const work of [() => reading, () => x.read(), () => engine.finished()]) codes.push(await work().then(() => 'none', (error: unknown) => (error instanceof DdpmError ? error.code : String(error))));
+    return codes;
+  });
 }
