@@ -5,8 +5,9 @@ import * as esbuild from 'esbuild';
 import * as assert from 'uvu/assert';
 import * as kernels from '../src/gpu/kernels.gen.ts';
 import { openEngine } from '../src/node.ts';
+import { siteFiles } from '../src/web/build.ts';
 import type { CheckResult } from '../src/web/site/checks.ts';
-import { type Device, losses } from './helpers/firefox-page.ts';
+import { type Device, losses, type Trained } from './helpers/firefox-page.ts';
 import { firefoxSuite, type Visit, visit } from './helpers/firefox.ts';
 import { goldenDraw, goldenTolerance } from './helpers/golden-draw.ts';
 
@@ -23,7 +24,7 @@ async function part<T>(name: string): Promise<T> {
 async function open(): Promise<Visit> {
   const contents = "import { main } from './helpers/firefox-page.ts'; void main(part, say);";
   const { outputFiles } = await esbuild.build({ stdin: { contents, loader: 'ts', resolveDir: here }, bundle: true, write: false, format: 'esm', target: 'es2022', logLevel: 'silent' });
-  return visit(here, outputFiles[0]!.text, PATIENCE);
+  return visit(here, { '/script.js': outputFiles[0]!.text, '/worker.js': (await siteFiles()).get('worker.js')! }, PATIENCE);
 }
 firefox.after(async () => (await opened)?.end());
 
@@ -44,10 +45,11 @@ firefox('every kernel that the device allows agrees with its float64 twin', asyn
   for (const { kernel, values, ok, error, share } of ran) assert.ok(ok && values > 0, `${kernel}: off by ${error}, ${share} of what is allowed`);
 });
 
-firefox('training in a tab gives the losses of Node, and drawing its image', async () => {
-  const got = await part<number[]>('losses'), drawn = await part<number[]>('sample'), { engine, close } = await openEngine();
+firefox('the worker of the pages, whose device is lost on the way, gives the losses of Node; and drawing its image', async () => {
+  const { losses: got, notes } = await part<Trained>('trained'), drawn = await part<number[]>('sample'), { engine, close } = await openEngine();
   const want = await losses(engine), image = await goldenDraw(engine, readFileSync(new URL('golden/unet-dev-gray28.safetensors', import.meta.url))), allowed = goldenTolerance(image.length);
   await close();
+  assert.match(notes.join(), /^the GPU device was lost; the run goes on from step \d+, its last save$/);
   assert.is(got.length, want.length);
   got.forEach((loss, i) => assert.ok(Math.abs(loss - want[i]!) < 1e-4, `step ${i + 1}: ${loss} in the tab, ${want[i]} in Node`));
   assert.ok(new Set(want.map((loss) => loss.toFixed(3))).size > 4, 'losses that differ');

@@ -7,7 +7,8 @@ import { silu } from '../../src/ops/pointwise.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { check, CHECKS, type CheckResult } from '../../src/web/site/checks.ts';
 import { Run } from '../../src/web/site/run.ts';
-import type { RunSettings, TrainData } from '../../src/web/site/run-file.ts';
+import type { Calls, FromWorker } from '../../src/web/site/messages.ts';
+import { decodeRun, type RunSettings, type TrainData } from '../../src/web/site/run-file.ts';
 import { goldenDraw } from './golden-draw.ts';
 
 export interface Device {
@@ -18,16 +19,53 @@ export interface Device {
   readonly reads: readonly number[];
 }
 
-const SETTINGS: RunSettings = { model: 'mini', steps: 8, batchSize: 2, lr: 0.004, timesteps: 1000, predict: 'v', timeSampling: 'weighted', seed: 0, flip: true, labelDropout: 0.2, saveEvery: 0, previewEvery: 0, sampleEvery: 0 };
+const SETTINGS: RunSettings = { model: 'mini', steps: 14, batchSize: 2, lr: 0.004, timesteps: 1000, predict: 'v', timeSampling: 'weighted', seed: 0, flip: true, labelDropout: 0.2, saveEvery: 5, previewEvery: 0, sampleEvery: 0 };
+
+function shapes(): TrainData {
+  const { name, height, width, channels, pixels, labels, classes, count } = makeShapes({ count: 100, size: 16 });
+  return { name, count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes };
+}
 
 /** The losses of a few steps on shapes, by class. */
 export async function losses(engine: Engine): Promise<readonly number[]> {
-  const { name, height, width, channels, pixels, labels, classes, count } = makeShapes({ count: 100, size: 16 });
-  const data: TrainData = { name, count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes };
-  const run = await Run.open(engine, data, SETTINGS);
+  const run = await Run.open(engine, shapes(), SETTINGS);
   await run.train({ stop: { requested: false }, onMetrics: () => {}, onPreview: () => {}, onSamples: () => {}, onSave: async () => {}, onEvent: () => {} });
   await run.destroy();
   return run.losses;
+}
+
+export interface Trained {
+  readonly losses: readonly number[];
+  /** What the worker told meanwhile. */
+  readonly notes: readonly string[];
+}
+
+/** The same by the worker of the pages, whose device is lost on the way. */
+async function trained(): Promise<Trained> {
+  const { Worker } = globalThis as unknown as { Worker: new (url: string, options: object) => { postMessage(message: unknown): void; terminate(): void; onmessage: unknown; onerror: unknown } };
+  const worker = new Worker('/worker.js', { type: 'module' }), waiting = new Map<number, { done: (value: unknown) => void; fail: (error: Error) => void }>(), notes: string[] = [];
+  const call = <K extends keyof Calls>(name: K, value: Calls[K]['in']): Promise<Calls[K]['out']> =>
+    new Promise<unknown>((done, fail) => {
+      waiting.set(waiting.size, { done, fail });
+      worker.postMessage({ id: waiting.size - 1, call: name, value });
+    }) as Promise<Calls[K]['out']>;
+  let lost = false;
+  worker.onerror = ({ message }: { message: string }) => waiting.forEach(({ fail }) => fail(new Error(`the worker: ${message}`)));
+  worker.onmessage = ({ data }: { data: FromWorker }) => {
+    if (!('event' in data)) {
+      if ('error' in data) waiting.get(data.id)!.fail(new Error(`${data.error.code} ${data.error.message}`));
+      else waiting.get(data.id)!.done(data.value);
+    } else if (data.event === 'note') notes.push(data.value);
+    else if (data.event === 'metrics' && !lost) {
+      lost = true;
+      void call('lose', null);
+    }
+  };
+  await call('start', { data: shapes(), settings: SETTINGS });
+  await call('train', null);
+  const { losses } = decodeRun(await call('save', null), 'the run');
+  worker.terminate();
+  return { losses, notes };
 }
 
 /** In the page alone; Node has no `part`. */
@@ -53,7 +91,7 @@ export async function main(part: (name: string, work: () => Promise<unknown>) =>
     for (const name of Object.keys(CHECKS)) results.push(await check(engine, name));
     return results;
   });
-  await part('losses', () => losses(engine));
+  await part('trained', trained);
   await part('sample', async () => goldenDraw(engine, new Uint8Array(await (await fetch('/golden/unet-dev-gray28.safetensors')).arrayBuffer())));
   await part('lost', async () => {
     const x = Tensor.from(engine, [1 << 16], new Float32Array(1 << 16)), reading = engine.scope(() => silu(silu(x))).read();

@@ -46,10 +46,10 @@ export interface Visit {
 }
 
 /**
- * Opens a page whose script is `script` (a module) in a new Firefox. The script calls `part(name, work)` with an async function for each of its parts, one after another;
+ * Opens a page whose script is `/script.js` of `files` (a module) in a new Firefox; what else it fetches is there too, or in the folder. The script calls `part(name, work)` with an async function for each of its parts, one after another;
  * a part that throws fails by itself. What does not come within `seconds`, or because the browser has ended, is an error with what the page and the browser said.
  */
-export async function visit(folder: string, script: string, seconds: number): Promise<Visit> {
+export async function visit(folder: string, files: Readonly<Record<string, string>> & { readonly '/script.js': string }, seconds: number): Promise<Visit> {
   const parts = new Map<string, PromiseWithResolvers<unknown>>(), said: string[] = [];
   let ended: string | null = null;
   const failure = (name: string): Error => new Error(`${name}: ${ended}\nthe page and Firefox said:\n${said.slice(-40).join('\n')}`);
@@ -71,7 +71,7 @@ export async function visit(folder: string, script: string, seconds: number): Pr
       addEventListener('unhandledrejection', (e) => say(e.reason));
       const part = (name, work) => work().then((value) => post('/part/' + name, { value }), (error) => post('/part/' + name, { error: error + '\\n' + error.stack }));
     </script><script type="module" src="/script.js"></script>`,
-    '/script.js': script,
+    ...files,
   }, (path, body) => {
     const value = JSON.parse(body) as { value?: unknown; error?: string };
     if (path === '/said') return void said.push(String(value));
