@@ -72,7 +72,7 @@ export class Queue {
     const staging = this.#device.createBuffer({ size, usage: USAGE.COPY_DST | USAGE.MAP_READ });
     try {
       this.submit((encoder) => encoder.copyBufferToBuffer(buffer, offset, staging, 0, size));
-      await this.settle(staging.mapAsync(MAP_READ));
+      await this.settle(this.guard(() => staging.mapAsync(MAP_READ)));
       this.check();
       return staging.getMappedRange().slice(0, bytes);
     } catch (error) {
