@@ -72,7 +72,7 @@ export class Queue {
     const staging = this.#device.createBuffer({ size, usage: USAGE.COPY_DST | USAGE.MAP_READ });
     try {
       this.submit((encoder) => encoder.copyBufferToBuffer(buffer, offset, staging, 0, size));
-      await this.settle(this.guard(() => staging.mapAsync(MAP_READ)));
+      await this.settle(this.#map(staging));
       this.check();
       return staging.getMappedRange().slice(0, bytes);
     } catch (error) {
@@ -100,6 +100,14 @@ export class Queue {
       else if (!(await endsWithin(ended, ms))) this.#device.queue.submit([]);
     }
     return promise;
+  }
+
+  /** Maps a buffer. What is wrong the rejection says; the scope keeps it from the device's owner. */
+  #map(staging: GPUBuffer): Promise<undefined> {
+    this.#device.pushErrorScope('validation');
+    const mapped = staging.mapAsync(MAP_READ);
+    this.#device.popErrorScope().catch(() => {}); // of a lost device
+    return mapped;
   }
 
   /** After something failed: waits for what would have been its reason. That it is lost a device may say only once it has done what it was given before. */

@@ -68,6 +68,8 @@ async function trained(): Promise<Trained> {
   return { losses, notes };
 }
 
+const codeOf = (work: Promise<unknown>): Promise<string> => work.then(() => 'none', (error: unknown) => (error instanceof DdpmError ? error.code : String(error)));
+
 /** In the page alone; Node has no `part`. */
 export async function main(part: (name: string, work: () => Promise<unknown>) => Promise<void>, say: (value: unknown) => unknown): Promise<void> {
   let engine!: Engine;
@@ -98,7 +100,9 @@ export async function main(part: (name: string, work: () => Promise<unknown>) =>
     const codes: string[] = [];
     engine.device.addEventListener('uncapturederror', (e) => codes.push((e as GPUUncapturedErrorEvent).error.message)); // the owner's, of which there is none
     engine.device.destroy();
-    for (const work of [() => reading, () => x.read(), () => engine.finished()]) codes.push(await work().then(() => 'none', (error: unknown) => (error instanceof DdpmError ? error.code : String(error))));
+    // The second read is asked of a device that is gone and has not said so.
+    for (const work of [reading, x.read()]) codes.push(await codeOf(work));
+    codes.push(await codeOf(engine.finished()));
     return codes;
   });
 }
