@@ -66,6 +66,9 @@ view('only whole lines are sent, each once', () => {
   assert.equal(wholeLines(file, first.next), { lines: [], next: first.next });
   appendFileSync(file, '"loss":0.5}\n');
   assert.equal(wholeLines(file, first.next).lines, ['{"step":3,"loss":0.5}']);
+  appendFileSync(file, '{"step":4,"lo{"step":5,"loss":0.4}\n{"step":6,"loss":0.3}\n');
+  const { lines, next } = wholeLines(file, first.next);
+  assert.equal([lines, wholeLines(file, next).lines], [['{"step":3,"loss":0.5}', '{"step":6,"loss":0.3}'], []], 'a damaged one is passed over');
   assert.equal(wholeLines(join(root, 'none'), 0), { lines: [], next: 0 });
 });
 

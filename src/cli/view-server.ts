@@ -71,11 +71,20 @@ function piece(file: string, from: number, bytes: number): Buffer {
   }
 }
 
-/** The whole lines that begin at `offset`, at most a piece of them, and where the next one begins. A line that is still being written waits. */
+function isJson(line: string): boolean {
+  try {
+    JSON.parse(line);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The whole lines that begin at `offset`, at most a piece of them, and where the next one begins. A line that is still being written waits, a damaged one is passed over. */
 export function wholeLines(file: string, offset: number): { lines: string[]; next: number } {
   if (!existsSync(file) || statSync(file).size <= offset) return { lines: [], next: offset };
   const bytes = piece(file, offset, PIECE), end = bytes.lastIndexOf(0x0a) + 1;
-  return { lines: bytes.toString('utf8', 0, end).split('\n').filter((line) => line !== ''), next: offset + end };
+  return { lines: bytes.toString('utf8', 0, end).split('\n').filter(isJson), next: offset + end };
 }
 
 /** The report of runs: one HTML file that opens from a disk, with their numbers thinned out and their pictures inside. */
