@@ -111,7 +111,7 @@ export async function report({ device, software, half, preset, batch, seconds, f
     await own('Kernels at the shapes of the step', 'bench/run.ts', [...shape, '--json', `${path}-kernels.json`]);
     await own('A fresh process to its first finished step', 'bench/run.ts', ['startup', ...shape]);
     // With a cache of its own: a report leaves what this user's runs are computed with as it is.
-    await own('What npm run tune gains', 'src/cli/tune.ts', [...shape, '--rounds', '5'], { env: { ...process.env, XDG_CACHE_HOME: scratch } });
+    await own('What npm run tune gains', 'src/cli/tune.ts', [...shape, '--rounds', '5'], { env: { ...process.env, XDG_CACHE_HOME: scratch }, keep: (line: string) => !line.startsWith('written ') });
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
