@@ -361,7 +361,7 @@ pages('a worker that is not there is said to whoever asks, then and later', asyn
   await until(page, 'document.querySelector("#device").textContent === "computes nothing"');
   assert.match(await said(page), /worker\.js, could not be loaded/);
   await page.click('#start');
-  await until(page, '[...document.querySelectorAll("main [role=alert]")].some((e) => /E-ENGINE.*worker\.js, could not be loaded/.test(e.innerText))');
+  await until(page, '[...document.querySelectorAll("main [role=alert]")].some((e) => /E-ENGINE.*worker\\.js, could not be loaded/.test(e.innerText))');
   assert.ok(await page.isEnabled('#start'));
   await done();
 });
