@@ -31,7 +31,7 @@ def preset(size, channels, widths, layers, attention, groups, batch, middle=True
 
 
 PRESETS = {
-    "tiny": preset(28, 1, [16, 16, 32], 1, [], 4, 8, middle=False),
+    "tiny": preset(28, 1, [16, 16, 32], 1, [], 4, 4, middle=False),
     "small": preset(28, 1, [64, 128, 128], 2, [1], 16, 128),
     "ddpm-cifar10": preset(32, 3, [128, 256, 256, 256], 2, [1], 32, 128),
 }
