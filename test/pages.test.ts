@@ -132,7 +132,7 @@ pages('a run from a file goes on in the tab, and its learning rate is changed wh
   await page.click('#bench');
   await until(page, '/E-USAGE.*a run is training, which would be in what is measured/.test(document.body.innerText)');
   await page.click('nav a[href="#train"]');
-  await until(page, 'Number([...document.querySelectorAll("#numbers dd")][3].textContent) <= 0.00001');
+  await until(page, 'Number([...document.querySelectorAll("#numbers dd")][3]?.textContent) <= 0.00001');
   await page.click('#pause');
   await until(page, '!document.querySelector("#save").disabled');
   const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]), saved = decodeRun(readFileSync(await download.path()), 'the run that was loaded');
