@@ -9,7 +9,7 @@ export interface Work {
   bytes: number;
 }
 
-/** The operations of products in one call. Of other kernels none are counted: memory bounds them. */
+/** The operations of products in one call. Of other kernels none are counted: they are taken to be bound by memory. */
 function operations(kernel: string, n: Shape): number {
   if (kernel.startsWith('conv2d_')) return 2 * n.N! * n.OH! * n.OW! * n.O! * n.KH! * n.KW! * n.C!;
   return kernel.startsWith('matmul') ? 2 * n.batch! * n.M! * n.N! * n.K! : 0;
