@@ -2,7 +2,12 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parseBench } from '../bench/flags.ts';
+import { rooflineLines, workIn } from '../bench/roofline.ts';
 import { DdpmError } from '../src/errors.ts';
+import { Engine } from '../src/gpu/engine.ts';
+import { grid } from '../src/gpu/kernel.ts';
+import * as k from '../src/gpu/kernels.gen.ts';
+import { paperDevice } from '../src/gpu/paper.ts';
 
 const test = suite('bench');
 
@@ -30,6 +35,23 @@ test('what is no flag, or one argument too many, is refused', () => {
   refuses('step --seconds', "'--seconds <value>' argument missing");
   refuses('step conv2d', 'step takes no more arguments, and was given conv2d.');
   assert.equal([parse('conv2d k3').mode, parse('scale').mode, parse('').mode], ['kernels', 'scale', 'kernels']);
+});
+
+test('a roofline counts the products and every tensor once, and says which side bounds a kernel', () => {
+  const engine = new Engine(paperDevice(32)), [a, b, c] = [engine.allocate(4 * 2 * 64), engine.allocate(4 * 64 * 16), engine.allocate(4 * 2 * 16)] as const;
+  const dims = { M: 2, N: 16, K: 64, batch: 1, inner: 1, trans_a: 0, trans_b: 0, accumulate: 0, alpha: 1, lda: 64, ldb: 16, ldc: 16, outer_a: 0, outer_b: 0, outer_c: 0, inner_a: 0, inner_b: 0, inner_c: 0 };
+  const works = workIn(engine, () => {
+    engine.capture(() => {
+      engine.run(k.matmul, [1], { a, b, c, ...dims });
+      engine.run(k.matmul, [1], { a, b: a, c, ...dims });
+      engine.run(k.fill, grid(1), { y: c, value: 0 });
+    });
+  });
+  assert.equal([...works], [['matmul', { flops: 2 * 2 * 2 * 16 * 64, bytes: a.bytes + b.bytes + c.bytes + (a.bytes + c.bytes) }], ['fill', { flops: 0, bytes: c.bytes }]]);
+  // 8,192 operations at 1 GFLOP/s are 8.192 us, 5,376 bytes at 1 GB/s 5.376: of 16.384 us one half.
+  const [first, second] = [...rooflineLines([{ kernel: 'matmul', calls: 2, ms: 16.384e-3 }, { kernel: 'fill', calls: 1, ms: 1.28e-3 }], works, { gflops: 1, gbs: 1 })];
+  assert.match(first!, / 50 % of its roofline, arithmetic$/);
+  assert.match(second!, / 10 % of its roofline, memory$/);
 });
 
 test.run();
