@@ -1,0 +1,29 @@
+// The multiply-adds that a device's peak is measured by: what they compute, in float64.
+import * as assert from 'uvu/assert';
+import { fma } from '../bench/peak.ts';
+import { gpuSuite } from './helpers/gpu.ts';
+
+const test = gpuSuite('bench: peak');
+
+/** 512 turns for the invocation `id`. */
+function twin(id: number): number[] {
+  const k = [0.11, 0.23, 0.29, 0.31].map((value) => Math.fround(Math.fround(value) + Math.fround(id * Math.fround(1e-9))));
+  let a = [1, 0.5, 2, 3], b = [0.3, 4, 0.7, 0.1];
+  const sum = (x: number[], y: number[]) => k.map((start, i) => start + k[0]! * x[i]! + k[1]! * x[(i + 1) % 4]! + k[2]! * y[i]! + k[3]! * y[(i + 2) % 4]!);
+  for (let turn = 0; turn < 512; turn++) [a, b] = [sum(a, b), sum(b, a)];
+  return a.map((value, i) => value + b[i]!);
+}
+
+test('every product of the loop is computed', async (engine) => {
+  const y = engine.allocate(16 * 64);
+  engine.clear(y);
+  engine.run(fma, [1], { y });
+  const got = await engine.read(y);
+  for (const id of [0, 63]) {
+    const want = twin(id);
+    // Four products and four sums round by half a unit each, and what a turn leaves the next ones multiply by the sum of k, 0.94.
+    for (let i = 0; i < 4; i++) assert.ok(Math.abs(got[4 * id + i]! - want[i]!) <= (8 / 0.06) * 2 ** -24 * Math.abs(want[i]!), `${id}, ${i}: ${got[4 * id + i]} and ${want[i]}`);
+  }
+});
+
+test.run();
