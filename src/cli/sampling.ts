@@ -129,7 +129,7 @@ function visited(settings: SamplingSettings, given: ReadonlySet<string>, { sched
 export function describeSampler(options: SamplerOptions & { readonly steps: number }, evaluations: number): string {
   const { method, steps, eta, innerSteps, snr } = options;
   const more = [eta !== undefined && `eta ${eta}`, innerSteps !== undefined && `${innerSteps} at each level, snr ${snr}`, evaluations !== steps && `${evaluations} evaluations of the network`];
-  return [`${method}, ${steps} steps`, ...more.filter(Boolean)].join(', ');
+  return [`${method}, ${steps} ${steps === 1 ? 'step' : 'steps'}`, ...more.filter(Boolean)].join(', ');
 }
 
 /** The network with a sampler for batches of n images: as many at a time as were asked for, or as the device's limits allow. */

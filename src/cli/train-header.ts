@@ -15,13 +15,13 @@ export function modelLine(s: ResolvedSettings, { config }: UNet, { source, class
 export function softwareWarning({ info }: OpenedEngine, { preset }: ResolvedSettings): string {
   const name = info.description.split(':')[0] || info.device;
   const slow = `preset ${preset} is made for a GPU and takes days here; --preset tiny takes minutes`;
-  return `${name} is a CPU that plays a GPU: ${preset === 'tiny' ? 'expect a few steps a second, and pictures after some ten minutes' : slow}`;
+  return `${name} is a CPU that plays a GPU: ${preset === 'tiny' ? 'expect ten to twenty steps a second, and its last pictures after some ten minutes' : slow}`;
 }
 
 export function trainLine(s: ResolvedSettings, images: number): string {
   const times = (s.steps * s.batchSize) / images, epochs = times < 1000 ? times.toPrecision(3) : Math.round(times);
   const rate = `lr ${s.lr} (warm-up ${s.warmup}, ${s.lrSchedule})`;
-  return `batch ${s.batchSize}, ${rate}, clip ${s.gradClip || 'off'}, ema ${s.ema}, seed ${s.seed}, ${s.steps} steps = ${epochs} epochs`;
+  return `batch ${s.batchSize}, ${rate}, clip ${s.gradClip || 'off'}, ema ${s.ema}, seed ${s.seed}, ${s.steps} ${s.steps === 1 ? 'step' : 'steps'} = ${epochs} epochs`;
 }
 
 /** What a run that goes on was trained for and is not any longer, or nothing. */
