@@ -128,8 +128,8 @@ function showSamples(): void {
 }
 
 function showPictures(): void {
-  slider.ariaValueText = visible().flatMap(({ run }) => (run.samples.length > 0 ? [labelOf(run.samples[Math.round(chosen * (run.samples.length - 1))]!)] : [])).join(', ');
   const at = visible().filter(({ run }) => run.samples.length > 0).map(({ run, colour }) => ({ run, colour, grid: run.samples[Math.round(chosen * (run.samples.length - 1))]! }));
+  slider.ariaValueText = at.map(({ grid }) => labelOf(grid)).join(', ');
   fill(pictures, ...at.map(({ run, colour, grid }) => h(
     'figure', { style: 'margin: 0' },
     h('img', { className: 'pixels', src: grid.url, alt: `samples of ${run.name}, ${labelOf(grid)}`, width: 512 }),
