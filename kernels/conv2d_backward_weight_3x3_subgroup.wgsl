@@ -1,6 +1,6 @@
 // part[s,kh,kw,c,o] = sum over the columns of split s of x[n, h+kh-1, w+kw-1, c] * dy[n,h,w,o], for a 3 x 3 convolution that keeps the size; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
-// One 8-wide subgroup computes all kh of one kw, 16 c and 16 o: lane = column (n, w) for x, lane = two output channels for dy. It walks down the rows of
-// eight columns and keeps the rows of x above, at and below in registers, so that each is loaded once for three taps. C and O are multiples of 4.
+// One 8-wide subgroup computes all nine taps of 8 c and 16 o: lane = column (n, w) for x, lane = two output channels for dy. It walks down the rows of eight columns
+// of x and keeps those above, at and below in registers: x is loaded once for all taps, dy for eight columns and the two beside. C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
@@ -10,67 +10,92 @@ enable subgroups;
 @group(0) @binding(3) var<storage, read_write> sums: array<vec2f>; // (splits, O); anything where has_bias is not set
 @group(0) @binding(4) var<uniform> dims: Dims;
 
-// Adds the outer products of sixteen channels of x and of dy at eight columns to the sums of one row of taps. Each sum takes its eight products at once:
-// there are more sums than registers, and each is stored as seldom as can be.
-fn meet(acc: ptr<function, array<vec2f, 48>>, first: u32, a: mat4x4f, b: array<vec2f, 8>) {
-  for (var q = 0u; q < 4u; q++) {
+// The sums: of tap (kh, kw) and input channel c the one at (kh * 3 + kw) * 8 + c.
+alias Sums = array<vec2f, 72>;
+
+// Adds the outer products of eight channels of x in eight columns, and of dy in the columns that these meet at each kw, to the sums of the row of taps that begins at
+// `first`. A value of x is spread once for three taps, and each sum takes its eight products at once: there are more sums than registers, and each is stored as seldom as can be.
+fn meet(acc: ptr<function, Sums>, first: u32, a: mat2x4f, left: array<vec2f, 8>, here: array<vec2f, 8>, right: array<vec2f, 8>) {
+  for (var q = 0u; q < 2u; q++) {
     for (var k = 0u; k < 4u; k++) {
-      var sum = (*acc)[first + q * 4u + k];
-      for (var r = 0u; r < 8u; r++) { sum = fma(vec2f(subgroupShuffle(a[q][k], r)), b[r], sum); }
-      (*acc)[first + q * 4u + k] = sum;
+      let i = first + q * 4u + k;
+      var s0 = (*acc)[i];
+      var s1 = (*acc)[i + 8u];
+      var s2 = (*acc)[i + 16u];
+      for (var r = 0u; r < 8u; r++) {
+        let v = vec2f(subgroupShuffle(a[q][k], r));
+        s0 = fma(v, right[r], s0);
+        s1 = fma(v, here[r], s1);
+        s2 = fma(v, left[r], s2);
+      }
+      (*acc)[i] = s0;
+      (*acc)[i + 8u] = s1;
+      (*acc)[i + 16u] = s2;
     }
   }
 }
 
-// Sixteen channels of the lane's column in row `h` of its image, zero outside.
-fn source(column: u32, c: vec4u, h: u32, inside: f32) -> mat4x4f {
-  let at = vec4u(column + min(h, dims.H - 1u) * dims.W * (dims.C / 4u)) + c;
+// Eight channels of the lane's column in row `h` of its image, zero outside.
+fn source(column: u32, c: vec2u, h: u32, inside: f32) -> mat2x4f {
+  let at = vec2u(column + min(h, dims.H - 1u) * dims.W * (dims.C / 4u)) + c;
   let m = select(0.0, inside, h < dims.H);
-  return mat4x4f(x[at.x] * m, x[at.y] * m, x[at.z] * m, x[at.w] * m);
+  return mat2x4f(x[at.x] * m, x[at.y] * m);
 }
+
+// Where column j begins, in pixels.
+fn column(j: u32) -> u32 { return j / dims.W * dims.H * dims.W + j % dims.W; }
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
   let C4 = dims.C / 4u;
   let O2 = dims.O / 2u;
   let o_tiles = (O2 + 7u) / 8u;
-  let c_tiles = (C4 + 3u) / 4u;
+  let c_tiles = (C4 + 1u) / 2u;
   let tile = workgroup_index(workgroup, count);
   let channel = tile % o_tiles * 8u + lane;
   let o = min(channel, O2 - 1u);
-  let c4 = tile / o_tiles % c_tiles * 4u;
-  let kw = tile / (o_tiles * c_tiles) % 3u;
-  let split = tile / (o_tiles * c_tiles * 3u);
+  let c4 = tile / o_tiles % c_tiles * 2u;
+  let split = tile / (o_tiles * c_tiles);
   if (split >= dims.splits) { return; }
-  let c = min(vec4u(c4) + vec4u(0u, 1u, 2u, 3u), vec4u(C4 - 1u));
+  let c = vec2u(c4, min(c4 + 1u, C4 - 1u));
   let columns = dims.N * dims.W;
   let share = (columns + 8u * dims.splits - 1u) / (8u * dims.splits) * 8u;
   let end = min((split + 1u) * share, columns);
 
-  let counted = dims.has_bias != 0u && kw == 1u && c4 == 0u;
+  let counted = dims.has_bias != 0u && c4 == 0u;
   var sum = vec2f(0.0);
-  var acc: array<vec2f, 48>;
+  var acc: Sums;
   for (var first = split * share; first < end; first += 8u) {
     let j = min(first + lane, columns - 1u);
-    let top = j / dims.W * dims.H * dims.W;
-    let across = i32(j % dims.W + kw) - 1;
-    let inside = select(0.0, 1.0, across >= 0 && across < i32(dims.W) && first + lane < end);
-    let column = (top + u32(clamp(across, 0, i32(dims.W) - 1))) * C4;
-    var at = (top + j % dims.W) * O2;
-    var above = mat4x4f();
-    var here = source(column, c, 0u, inside);
+    let inside = select(0.0, 1.0, first + lane < end);
+    // What lies beside the lane's column: zero where that is another image's.
+    let has_left = select(0.0, 1.0, j % dims.W != 0u);
+    let has_right = select(0.0, 1.0, j % dims.W != dims.W - 1u);
+    // Lane 0 and 1 of a second place: the columns on the left and on the right of the eight.
+    var at = column(j) * O2;
+    var beside = column(select(max(first, 1u) - 1u, min(first + 8u, columns - 1u), lane == 1u)) * O2;
+    let x_at = column(j) * C4;
+    var above = mat2x4f();
+    var here = source(x_at, c, 0u, inside);
     for (var h = 0u; h < dims.H; h++) {
-      let below = source(column, c, h + 1u, inside);
+      let below = source(x_at, c, h + 1u, inside);
       var b: array<vec2f, 8>;
       for (var r = 0u; r < 8u; r++) { b[r] = dy[subgroupShuffle(at, r) + o]; }
       // Columns past the end count for nothing; x is zero there, dy is not.
       if (counted) {
         for (var r = 0u; r < 8u; r++) { sum += select(vec2f(0.0), b[r], first + r < end); }
       }
-      meet(&acc, 0u, above, b);
-      meet(&acc, 16u, here, b);
-      meet(&acc, 32u, below, b);
+      var left: array<vec2f, 8>;
+      var right: array<vec2f, 8>;
+      left[0] = dy[subgroupShuffle(beside, 0u) + o] * subgroupShuffle(has_left, 0u);
+      right[7] = dy[subgroupShuffle(beside, 1u) + o] * subgroupShuffle(has_right, 7u);
+      for (var r = 1u; r < 8u; r++) { left[r] = b[r - 1u] * subgroupShuffle(has_left, r); }
+      for (var r = 0u; r < 7u; r++) { right[r] = b[r + 1u] * subgroupShuffle(has_right, r); }
+      meet(&acc, 0u, above, left, b, right);
+      meet(&acc, 24u, here, left, b, right);
+      meet(&acc, 48u, below, left, b, right);
       at += dims.W * O2;
+      beside += dims.W * O2;
       above = here;
       here = below;
     }
@@ -78,8 +103,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
 
   if (channel >= O2) { return; }
   if (counted) { sums[split * O2 + channel] = sum; }
-  for (var i = 0u; i < 48u; i++) {
-    let ci = c4 * 4u + i % 16u;
-    if (ci < dims.C) { part[((split * 9u + i / 16u * 3u + kw) * dims.C + ci) * O2 + channel] = acc[i]; }
+  for (var i = 0u; i < 72u; i++) {
+    let ci = c4 * 4u + i % 8u;
+    if (ci < dims.C) { part[((split * 9u + i / 8u) * dims.C + ci) * O2 + channel] = acc[i]; }
   }
 }

@@ -78,7 +78,7 @@ export const PRODUCTS = {
   conv2d_backward_input: { twin: ['conv2d', 'conv2dBackwardInput'], make: (stored) => backwardInput(3, 5, (C) => threads(pixels * C)[0], stored) },
   conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0], stored) },
   conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 16)) },
-  conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => 3 * tiles(C, O, 16, 16)) },
+  conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(C, O, 8, 16)) },
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64)) },
   conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), stored, half) },
   conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), stored, half) },
