@@ -1,12 +1,14 @@
 // y[n,h,w,o] = bias[o] + per_image[n,o] + residual[n,h,w,o] + sum_{kh,kw,c} x[n, h+kh-1, w+kw-1, c] * w[kh,kw,C0+c,o]: a 3 x 3 convolution that keeps the size, or, TRANSPOSED, its input gradient
 // One 8-wide subgroup computes G rows x 16 columns x 16 channels, lane = columns j and j + 8, over columns (n, w) counted through all images.
 // On a CPU (llvmpipe) a load costs a scalar access a lane, as much as three multiply-adds, and a broadcast less than one: x is loaded once for all nine taps, which
-// find their columns in the lane beside, and a weight once for all pixels of the tile, each spread by broadcast. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
+// find their columns in the lane beside, and a weight once for all pixels of the tile, each spread by broadcast. Down the rows Winograd's filtering halves the products,
+// for twice the rounding errors. G rows should divide H: 7 for 28, 14 and 7, in tiles of four and three; 8 or 4 else.
 // TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
 #import conv2d_subgroup
+#import winograd
 override G: u32 = 7u;
 override TRANSPOSED: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
@@ -38,25 +40,78 @@ fn moved(a: vec4f, b: vec4f, beyond: vec4f, s: Shift) -> mat2x4f {
   return mat2x4f(select(vec4f(0.0), left, s.inside.x), select(vec4f(0.0), right, s.inside.y));
 }
 
-// Adds to four channels of one row what the rows of x above, at and below it bring. Each sum takes its twelve products at once:
-// there are more sums than registers, and each is stored as seldom as can be.
-fn meet(acc: ptr<function, array<vec4f, 64>>, i: u32, above: mat2x4f, here: mat2x4f, below: mat2x4f, m: Taps) {
-  (*acc)[i] = add(above[0], m.above, add(here[0], m.here, add(below[0], m.below, (*acc)[i])));
-  (*acc)[i + 32u] = add(above[1], m.above, add(here[1], m.here, add(below[1], m.below, (*acc)[i + 32u])));
+// A column of x, from row `first`, at Winograd's points.
+fn filtered(s: array<mat2x4f, 10>, first: u32, k: u32) -> array<vec4f, 6> {
+  if (G == 7u && first == 4u) { return three_rows(array<vec4f, 5>(s[4][k], s[5][k], s[6][k], s[7][k], s[8][k])); }
+  return four_rows(array<vec4f, 6>(s[first][k], s[first + 1u][k], s[first + 2u][k], s[first + 3u][k], s[first + 4u][k], s[first + 5u][k]));
 }
-struct Taps { above: mat4x4f, here: mat4x4f, below: mat4x4f }
 
-fn meet_all(acc: ptr<function, array<vec4f, 64>>, q: u32, s: array<mat2x4f, 10>, m: Taps) {
-  meet(acc, q, s[0], s[1], s[2], m);
-  meet(acc, q + 4u, s[1], s[2], s[3], m);
-  meet(acc, q + 8u, s[2], s[3], s[4], m);
-  meet(acc, q + 12u, s[3], s[4], s[5], m);
-  if (G > 4u) {
-    meet(acc, q + 16u, s[4], s[5], s[6], m);
-    meet(acc, q + 20u, s[5], s[6], s[7], m);
-    meet(acc, q + 24u, s[6], s[7], s[8], m);
+// The three taps of a column, at Winograd's points.
+fn at_points(above: Weights, here: Weights, below: Weights) -> array<Weights, 6> {
+  let a = mat2x4f(above.a, above.b);
+  let h = mat2x4f(here.a, here.b);
+  let b = mat2x4f(below.a, below.b);
+  let one = a + b;
+  let two = a + 4.0 * b;
+  let h2 = 2.0 * h;
+  return array<Weights, 6>(above, both(one + h), both(one - h), both(two + h2), both(two - h2), below);
+}
+fn both(m: mat2x4f) -> Weights { return Weights(m[0], m[1]); }
+
+// The sums of products: of point p, tile t (two of columns, then two of rows) and output channel o the one at (p * 4 + t) * 16 + o.
+alias Sums = array<f32, 384>;
+
+// Adds the products of four input channels.
+fn meet(acc: ptr<function, Sums>, i: u32, s: vec4f, w: vec4f) {
+  (*acc)[i] = fma(s.w, w.w, fma(s.z, w.z, fma(s.y, w.y, fma(s.x, w.x, (*acc)[i]))));
+}
+
+// One output channel after another, so that its four weights wait in registers for all pixels; written out, as llvmpipe unrolls no loop as long as this.
+fn meet_channel(acc: ptr<function, Sums>, p: u32, o: u32, s: array<array<vec4f, 6>, 4>, w: vec4f) {
+  let i = p * 64u + o;
+  meet(acc, i, s[0][p], w);
+  meet(acc, i + 16u, s[1][p], w);
+  if (G > 7u || (G > 4u && p != 4u)) {
+    meet(acc, i + 32u, s[2][p], w);
+    meet(acc, i + 48u, s[3][p], w);
   }
-  if (G > 7u) { meet(acc, q + 28u, s[7], s[8], s[9], m); }
+}
+fn meet_point(acc: ptr<function, Sums>, p: u32, q: u32, s: array<array<vec4f, 6>, 4>, w: Weights) {
+  meet_channel(acc, p, q * 4u, s, weight_of(w, q, 0u));
+  meet_channel(acc, p, q * 4u + 1u, s, weight_of(w, q, 1u));
+  meet_channel(acc, p, q * 4u + 2u, s, weight_of(w, q, 2u));
+  meet_channel(acc, p, q * 4u + 3u, s, weight_of(w, q, 3u));
+}
+fn meet_quad(acc: ptr<function, Sums>, q: u32, s: array<array<vec4f, 6>, 4>, w: array<Weights, 6>) {
+  meet_point(acc, 0u, q, s, w[0]);
+  meet_point(acc, 1u, q, s, w[1]);
+  meet_point(acc, 2u, q, s, w[2]);
+  meet_point(acc, 3u, q, s, w[3]);
+  meet_point(acc, 4u, q, s, w[4]);
+  meet_point(acc, 5u, q, s, w[5]);
+}
+
+// Four channels of y in the rows of one tile, from the sums of their products.
+fn rows_of(acc: ptr<function, Sums>, t: u32, q: u32) -> array<vec4f, 4> {
+  let i = t * 16u + q * 4u;
+  let m0 = channels(acc, i);
+  let even = channels(acc, i + 64u) + channels(acc, i + 128u);
+  let odd = channels(acc, i + 64u) - channels(acc, i + 128u);
+  let even2 = channels(acc, i + 192u) + channels(acc, i + 256u);
+  let odd2 = channels(acc, i + 192u) - channels(acc, i + 256u);
+  let last = channels(acc, i + 320u);
+  if (G == 7u && t >= 2u) { return array<vec4f, 4>(m0 + even + even2, odd + 2.0 * odd2, even + 4.0 * even2 + last, vec4f(0.0)); }
+  return array<vec4f, 4>(m0 + even + even2, odd + 2.0 * odd2, even + 4.0 * even2, odd + 8.0 * odd2 + last);
+}
+fn channels(acc: ptr<function, Sums>, i: u32) -> vec4f { return vec4f((*acc)[i], (*acc)[i + 1u], (*acc)[i + 2u], (*acc)[i + 3u]); }
+
+// Both tiles of columns at once: row g of quad q and tile t is y[(t * 4 + q) * 4 + g % 4].
+fn settle(acc: ptr<function, Sums>, y: ptr<function, array<vec4f, 64>>, i: u32) {
+  let r = rows_of(acc, i / 4u, i % 4u);
+  (*y)[i * 4u] = r[0];
+  (*y)[i * 4u + 1u] = r[1];
+  (*y)[i * 4u + 2u] = r[2];
+  (*y)[i * 4u + 3u] = r[3];
 }
 
 @compute @workgroup_size(8)
@@ -79,7 +134,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   // Lane 2 r and 2 r + 1 of three loads: row r of the columns beside the tile, on its left and on its right.
   let beside = column(select(max(first, 1u) - 1u, first + 16u, lane % 2u == 1u), from4);
   var at = vec2u(column(j.x, from4), column(j.y, from4));
-  var acc: array<vec4f, 64>;
+  var acc: Sums;
   for (var c = 0u; c < from4; c++) {
     var a: Rows;
     var b: Rows;
@@ -138,12 +193,38 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       let w0 = Weights(w[above.x], w[above.y]);
       let w1 = Weights(w[here.x], w[here.y]);
       let w2 = Weights(w[below.x], w[below.y]);
-      meet_all(&acc, 0u, s, Taps(spread(w0, 0u), spread(w1, 0u), spread(w2, 0u)));
-      meet_all(&acc, 1u, s, Taps(spread(w0, 1u), spread(w1, 1u), spread(w2, 1u)));
-      meet_all(&acc, 2u, s, Taps(spread(w0, 2u), spread(w1, 2u), spread(w2, 2u)));
-      meet_all(&acc, 3u, s, Taps(spread(w0, 3u), spread(w1, 3u), spread(w2, 3u)));
+      var t: array<array<vec4f, 6>, 4>;
+      t[0] = filtered(s, 0u, 0u);
+      t[1] = filtered(s, 0u, 1u);
+      if (G > 4u) {
+        t[2] = filtered(s, 4u, 0u);
+        t[3] = filtered(s, 4u, 1u);
+      }
+      let points = at_points(w0, w1, w2);
+      meet_quad(&acc, 0u, t, points);
+      meet_quad(&acc, 1u, t, points);
+      meet_quad(&acc, 2u, t, points);
+      meet_quad(&acc, 3u, t, points);
     }
   }
+
+  var sums: array<vec4f, 64>;
+  settle(&acc, &sums, 0u);
+  settle(&acc, &sums, 1u);
+  settle(&acc, &sums, 2u);
+  settle(&acc, &sums, 3u);
+  settle(&acc, &sums, 4u);
+  settle(&acc, &sums, 5u);
+  settle(&acc, &sums, 6u);
+  settle(&acc, &sums, 7u);
+  settle(&acc, &sums, 8u);
+  settle(&acc, &sums, 9u);
+  settle(&acc, &sums, 10u);
+  settle(&acc, &sums, 11u);
+  settle(&acc, &sums, 12u);
+  settle(&acc, &sums, 13u);
+  settle(&acc, &sums, 14u);
+  settle(&acc, &sums, 15u);
 
   // One loop, which is not unrolled: storing is longer than all that is before.
   let n = j / vec2u(dims.W);
@@ -161,7 +242,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     }
     if (select(j.x, j.y, second) < columns && top + g < dims.H) {
       let to = select(corner.x, corner.y, second) + g * dims.W * to4 + o;
-      var sum = acc[select(0u, 32u, second) + g * 4u + q] + start;
+      var sum = sums[(g / 4u * 8u + select(0u, 4u, second) + q) * 4u + g % 4u] + start;
       if (dims.has_residual != 0u) { sum += residual[to]; }
       if (dims.accumulate != 0u) { sum += y[to]; }
       y[to] = sum;

@@ -20,6 +20,7 @@ import {
 import { coins, normals, permute, uniformInt, uniformInts, words } from './ref/random.ts';
 import { softmax, softmaxBackward } from './ref/softmax.ts';
 import { timestepEmbedding } from './ref/timestep_embedding.ts';
+import { filtered, filteredBound } from './ref/winograd.ts';
 
 const golden = (file: string) => {
   const { tensors } = readSafetensors(readFileSync(new URL(`./golden/${file}`, import.meta.url)), file);
@@ -261,6 +262,18 @@ differences('linear, softmax, attention', () => {
 });
 
 differences.run();
+
+// ------------------------------------------------------------------------------------------------------------------ filtering
+const filtering = suite('Winograd twin');
+for (const rows of [4, 7, 8]) {
+  filtering(`tiles of ${rows} rows give the convolution`, () => {
+    const s: ConvShape = { N: 2, H: 10, W: 3, C: 2, O: 3, KH: 3, KW: 3, stride: 1, pad: [1, 1], OH: 10, OW: 3, wC: 5, c0: 2 };
+    const x = random(s.N * s.H * s.W * s.C, 0), w = random(9 * 5 * s.O, 1), want = conv2d({ ...s, x, w });
+    same(filtered({ ...s, x, w }, rows), want, 'y');
+    assert.ok(filteredBound({ ...s, x, w }, rows).every((v, i) => v > bound(9 * s.C, conv2d({ ...s, x: abs(x), w: abs(w) }))[i]), 'more roundings than of the sum of products');
+  });
+}
+filtering.run();
 
 // ------------------------------------------------------------------------------------------------------------------- matmul, strides
 const strides = suite('matmul twin');

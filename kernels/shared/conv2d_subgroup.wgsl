@@ -24,4 +24,12 @@ fn spread(v: Weights, q: u32) -> mat4x4f {
   return transpose(mat4x4f(subgroupShuffle(held, lane), subgroupShuffle(held, lane + 1u), subgroupShuffle(held, lane + 2u), subgroupShuffle(held, lane + 3u)));
 }
 
+// The weights of four input channels and output channel 4 q + o.
+fn weight_of(v: Weights, q: u32, o: u32) -> vec4f {
+  if (!TRANSPOSED) { return vec4f(subgroupShuffle(v.a[o], q), subgroupShuffle(v.a[o], q + 4u), subgroupShuffle(v.b[o], q), subgroupShuffle(v.b[o], q + 4u)); }
+  var held = v.a;
+  if (q >= 2u) { held = v.b; }
+  return subgroupShuffle(held, q % 2u * 4u + o);
+}
+
 fn add(s: vec4f, m: mat4x4f, sum: vec4f) -> vec4f { return fma(vec4f(s.x), m[0], fma(vec4f(s.y), m[1], fma(vec4f(s.z), m[2], fma(vec4f(s.w), m[3], sum)))); }

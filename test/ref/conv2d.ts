@@ -59,6 +59,14 @@ export function conv2dBackwardInput(a: ConvShape & { dy: Floats; w: Floats }): F
   return dx;
 }
 
+/** w (KH,KW,wC,O) → (KH,KW,O,C): its taps from last to first and its input channels [c0, c0 + C) as outputs, as the input's gradient reads it. */
+export function turned({ KH, KW, C, O, wC = C, c0 = 0 }: ConvShape, w: Floats): Float64Array {
+  return Float64Array.from({ length: KH * KW * O * C }, (_, i) => {
+    const c = i % C, o = Math.floor(i / C) % O, tap = Math.floor(i / (C * O));
+    return w[((KH * KW - 1 - tap) * wC + c0 + c) * O + o];
+  });
+}
+
 /** x (N,H,W,C), dy (N,OH,OW,O) → dw (KH,KW,wC,O), zero outside the input channels [c0, c0 + C). */
 export function conv2dBackwardWeight(a: ConvShape & { x: Floats; dy: Floats }): Float64Array {
   const { x, dy, C, O, KH, KW, wC = C } = a;

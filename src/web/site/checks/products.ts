@@ -5,6 +5,7 @@ import { abs, bound } from '../../../../test/ref/accuracy.ts';
 import * as conv from '../../../../test/ref/conv2d.ts';
 import { half } from '../../../../test/ref/half.ts';
 import { matmul } from '../../../../test/ref/matmul.ts';
+import { filteredBound } from '../../../../test/ref/winograd.ts';
 import { type Checks, type Floats, type Stored, values, whole } from './case.ts';
 
 /** What a kernel takes of a factor. */
@@ -43,6 +44,12 @@ function forward(C: number, O: number, workgroups: Tiles, stored: Stored = whole
   };
 }
 
+/** The same by Winograd's filtering, in tiles of 7 rows. */
+function forwardFiltered(C: number, O: number, workgroups: Tiles) {
+  const check = forward(C, O, workgroups), { x, w } = check.inputs, off = filteredBound({ ...shapeOf(C, O).twin, x, w }, 7);
+  return { ...check, outputs: { y: { ...check.outputs.y, off: check.outputs.y.off.map((v, i) => v + off[i]!) } } };
+}
+
 function backwardInput(C: number, O: number, workgroups: Tiles, stored: Stored = whole) {
   const s = shapeOf(C, O), dy = stored(values(pixels * O, 1)), w = values(s.weights, 2), twin = (f: (v: Floats) => Floats) => conv.conv2dBackwardInput({ ...s.twin, dy: f(dy), w: f(w) });
   return { shape: `(${N}, ${H}, ${W}, ${O}) to (${N}, ${H}, ${W}, ${C})`, grid: grid(workgroups(C, O)), inputs: { dy, w }, numbers: s.numbers, outputs: { dx: { want: twin((v) => v), off: bound(9 * O, twin(abs)) } } };
@@ -71,7 +78,7 @@ export const PRODUCTS = {
   matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => product([32, 16]) },
   conv2d_forward: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(3, 5, (_, O) => threads(pixels * O)[0], stored) },
   conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 64, 16)) },
-  conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => rows3x3(O)) },
+  conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forwardFiltered(8, 20, (_, O) => rows3x3(O)) },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64)) },
   conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 128), stored, half) },
   conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64), stored, half) },
