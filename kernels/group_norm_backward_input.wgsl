@@ -1,5 +1,5 @@
-// dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group; dh is dy with SiLU undone where set
-// One workgroup does one group of one image, from the means of group_norm_backward_sums; dx and dx2 are the two inputs' gradients.
+// dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group; dh is dy with dropout and SiLU undone where set
+// One workgroup does one group of one image, whose means group_norm_backward left: dx and dx2 are the gradients of two inputs. That kernel has no binding left for the second.
 // Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4.
 #import values
 #import stored
@@ -12,9 +12,9 @@ override DROP: bool = false;
 @group(0) @binding(2) var<storage, read> dy: array<StoredValues>;        // (N, P, C0 + C1)
 @group(0) @binding(3) var<storage, read> gamma: array<Values>;           // (C0 + C1), or with beta (N, 2, C0 + C1)
 @group(0) @binding(4) var<storage, read> beta: array<Values>;            // (C0 + C1)
-@group(0) @binding(5) var<storage, read> means: array<vec4u>;            // (N, G), bits; behind them with DROP the clock's numbers
+@group(0) @binding(5) var<storage, read> stats: array<vec4u>;            // (N, G): bits of mean, rstd, mean of dh gamma, mean of dh gamma xhat; behind them with DROP the clock's numbers
 @group(0) @binding(6) var<storage, read_write> dx: array<StoredValues>;  // (N, P, C0)
-@group(0) @binding(7) var<storage, read_write> dx2: array<StoredValues>; // (N, P, C1); anything where C1 = 0
+@group(0) @binding(7) var<storage, read_write> dx2: array<StoredValues>; // (N, P, C1)
 @group(0) @binding(8) var<uniform> dims: Dims;
 
 @compute @workgroup_size(WG)
@@ -24,19 +24,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let size = (C0 + C1) / dims.G;
   let first = workgroup.x * size;
   let row = workgroup.y * dims.P;
-  let m = bitcast<vec4f>(means[workgroup.y * dims.G + workgroup.x]);
+  let m = bitcast<vec4f>(stats[workgroup.y * dims.G + workgroup.x]);
   var key = vec3u();
-  if (DROP) { key = means[dims.N * dims.G].xyz; }
+  if (DROP) { key = stats[dims.N * dims.G].xyz; }
   for (var c = first; c < first + size; c++) {
     let g = scale_of(workgroup.y, c);
     let b = offset_of(workgroup.y, c);
     for (var p = li; p < dims.P; p += WG) {
-      let xhat = (load(row + p, c) - m.x) * m.y;
       var e = Values(dy[(row + p) * (C0 + C1) + c]);
       if (DROP) { e = dropped(e, workgroup.y, p, c, key); }
-      let dh = through_silu(e, g * xhat + b);
-      var d = m.y * (dh * g - m.z - xhat * m.w);
-      if (!TWO || c < C0) {
+      var d = gradient(e, load(row + p, c), g, b, m);
+      if (c < C0) {
         let i = (row + p) * C0 + c;
         if (dims.accumulate != 0u) { d += Values(dx[i]); }
         dx[i] = StoredValues(d);

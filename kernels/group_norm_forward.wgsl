@@ -14,7 +14,7 @@ override DROP: bool = false;
 @group(0) @binding(3) var<storage, read> beta: array<Values>;          // (C0 + C1)
 @group(0) @binding(4) var<storage, read> clock: array<u32>;            // seed, step, first sample id; anything where DROP is not set
 @group(0) @binding(5) var<storage, read_write> y: array<StoredValues>; // (N, P, C0 + C1)
-@group(0) @binding(6) var<storage, read_write> stats: array<vec2u>;    // (N, G): bits of mean, 1 / sqrt(var + eps); behind them with DROP (seed, step), (first, 0)
+@group(0) @binding(6) var<storage, read_write> stats: array<vec4u>;    // (N, G): bits of mean, 1 / sqrt(var + eps), and room for the way back; behind them with DROP (seed, step, first)
 @group(0) @binding(7) var<uniform> dims: Dims;
 
 var<workgroup> sums: array<vec2f, WG>;
@@ -46,14 +46,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let moments = sums[0] / f32(dims.P * (dims.C0 + dims.C1) / dims.G);
   let mean = shift + moments.x;
   let rstd = inverseSqrt(max(moments.y - moments.x * moments.x, 0.0) + dims.eps);
-  if (li == 0u) { stats[workgroup.y * dims.G + workgroup.x] = bitcast<vec2u>(vec2f(mean, rstd)); }
+  if (li == 0u) { stats[workgroup.y * dims.G + workgroup.x] = bitcast<vec4u>(vec4f(mean, rstd, 0.0, 0.0)); }
   var key = vec3u();
   if (DROP) {
     key = vec3u(clock[0], clock[1], clock[2]);
-    if (li == 0u && workgroup.x == 0u && workgroup.y == 0u) {
-      stats[dims.N * dims.G] = key.xy;
-      stats[dims.N * dims.G + 1u] = vec2u(key.z, 0u);
-    }
+    if (li == 0u && workgroup.x == 0u && workgroup.y == 0u) { stats[dims.N * dims.G] = vec4u(key, 0u); }
   }
 
   for (var c = first; c < first + size; c++) {

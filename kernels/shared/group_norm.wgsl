@@ -27,3 +27,9 @@ fn dropped(v: Values, n: u32, row: u32, c: u32, key: vec3u) -> Values {
   let u = unit(philox(vec4u(element / 4u, key.z + n, key.y, 0u), vec2u(key.x, dims.stream)));
   return select(Values(), v / (1.0 - dims.p), of_four(u, element) >= Values(dims.p));
 }
+
+// An element's gradient, from the one by y, with scale g and offset b of its channel; m is (mean, rstd, mean of dh gamma, mean of dh gamma xhat) of its group.
+fn gradient(dy: Values, x: Values, g: Values, b: Values, m: vec4f) -> Values {
+  let xhat = (x - m.x) * m.y;
+  return m.y * (through_silu(dy, g * xhat + b) * g - m.z - xhat * m.w);
+}

@@ -33,7 +33,7 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: (beta ?? gamma).slice };
   const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
   const y = Tensor.empty(engine, [...a.shape.slice(0, -1), C], a.type);
-  const stats = engine.allocate(8 * N * G + 16);
+  const stats = engine.allocate(16 * N * G + 16);
   engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, WG: workgroup('group_norm_forward'), ...inputs, clock: dropout?.clock.slice ?? gamma.slice, y: y.slice, stats });
 
   return record(
@@ -43,8 +43,10 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
       // With one gamma for each image, the terms are the gradient.
       const whole = !beta && dgamma && !dgamma.accumulate, late = !!beta && [dgamma, dbeta].every((to) => !to || to.late);
       const WG = workgroup('group_norm_backward');
-      const part = whole ? dgamma.slice : termsRoom(engine, 8 * N * C, late), means = engine.allocate(16 * N * G + 16);
-      engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, WG, ...inputs, dy, stats, part, means });
+      const part = whole ? dgamma.slice : termsRoom(engine, 8 * N * C, late);
+      // A gradient that nobody wants still needs a place: the kernels write all of them.
+      const first = dx?.slice ?? engine.allocate(a.slice.bytes, a.type), accumulate = dx?.accumulate ?? 0;
+      engine.run(vec4 ? k.group_norm_backward_vec4 : k.group_norm_backward, [G, N], { ...dims, WG, ...inputs, dy, stats, part, dx: first, accumulate });
       if (!beta) {
         if (dgamma?.accumulate) engine.run(k.accumulate, pointwise(gamma.size), { x: part, y: dgamma.slice, copy: 0 });
         if (!whole) engine.free(part);
@@ -52,16 +54,12 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
         const sum = (to: Destination | null | undefined, from: number) => (to ? [{ y: to.slice, accumulate: to.accumulate, from, terms: N, step: 2 * C, size: C }] : []);
         fold(engine, part, [...sum(dgamma, 0), ...sum(dbeta, C)]);
       }
-      if (dx || dx2) {
-        // A gradient that nobody wants still needs a place: the kernel writes both.
-        const first = dx?.slice ?? engine.allocate(a.slice.bytes, a.type), second = dx2?.slice ?? engine.allocate(b?.slice.bytes ?? 16, a.type);
-        engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], {
-          ...dims, WG, ...inputs, dy, means, dx: first, dx2: second, accumulate: dx?.accumulate ?? 0, accumulate2: dx2?.accumulate ?? 0,
-        });
-        if (!dx) engine.free(first);
+      if (b && (dx || dx2)) {
+        const second = dx2?.slice ?? engine.allocate(b.slice.bytes, b.type);
+        engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], { ...dims, WG, ...inputs, dy, stats, dx: first, dx2: second, accumulate, accumulate2: dx2?.accumulate ?? 0 });
         if (!dx2) engine.free(second);
       }
-      engine.free(means);
+      if (!dx) engine.free(first);
     },
     { saved: [stats] },
   );

@@ -59,17 +59,17 @@ for (const s of cases) {
       const tdy = upload(engine, [dy.length], dy).slice;
       // A workgroup of 64 is what GPUs use up to 16 x 16 pixels, 256 above, 8 what CPUs use; each must do for any size.
       for (const WG of s.mean ? [8] : [8, 64, 256]) {
-        // TWO only leaves out a branch: it may stand on without a second input.
+        // With TWO the gradient takes a second pass: it may stand on without a second input.
         const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: 0, WG, TWO: Number(C1 > 0 || WG > 8), stream: 0, p: 0 };
-        const y = Tensor.empty(engine, [N * P * C]), stats = Tensor.empty(engine, [2 * N * G]), part = Tensor.empty(engine, [2 * N * C]), means = Tensor.empty(engine, [4 * N * G]);
+        const y = Tensor.empty(engine, [N * P * C]), stats = Tensor.empty(engine, [4 * N * G]), part = Tensor.empty(engine, [2 * N * C]);
         engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, clock: first.slice, y: y.slice, stats: stats.slice });
-        engine.run(vec4 ? k.group_norm_backward_sums_vec4 : k.group_norm_backward_sums, [G, N], { ...dims, ...inputs, dy: tdy, stats: stats.slice, part: part.slice, means: means.slice });
         assertClose(await y.read(), want.y, { atol: atol.y, what: `WG ${WG}: y` });
         for (const accumulate of [0, 1]) {
           const place = (name: keyof typeof before, on: number) => destination(engine, [Math.max(1, before[name].length)], on && before[name].length ? before[name] : null);
           // The inputs' flags are independent: the second one adds where the first does not.
           const accumulate2 = 1 - accumulate, dx = place('dx', accumulate), dx2 = place('dx2', accumulate2), dgamma = place('dgamma', accumulate), dbeta = place('dbeta', accumulate);
-          engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], { ...dims, ...inputs, dy: tdy, means: means.slice, dx: dx.slice, dx2: dx2.slice, accumulate, accumulate2 });
+          engine.run(vec4 ? k.group_norm_backward_vec4 : k.group_norm_backward, [G, N], { ...dims, ...inputs, dy: tdy, stats: stats.slice, part: part.slice, dx: dx.slice, accumulate });
+          if (dims.TWO) engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], { ...dims, ...inputs, dy: tdy, stats: stats.slice, dx: dx.slice, dx2: dx2.slice, accumulate, accumulate2 });
           const terms = Tensor.empty(engine, part.shape), of = { accumulate: accumulate as 0 | 1, terms: N, step: 2 * C, size: C };
           engine.copy(part.slice, terms.slice);
           fold(engine, terms.slice, [{ ...of, y: dgamma.slice, from: 0 }, { ...of, y: dbeta.slice, from: C }]);

@@ -203,9 +203,9 @@ stored('it is used on a GPU alone, after a self-test that finds a kernel that is
   if (cpu.deviceClass !== 'gpu') assert.is(cpu.storage, 'f32');
   const { run } = engine;
   for (const [kernel, damage, message] of [
-    [k.group_norm_backward_input_vec4, (args: object) => ({ ...args, eps: 1, G: 2 }), /gradient|result/],
+    [k.group_norm_backward_vec4, (args: object) => ({ ...args, eps: 1, G: 2 }), /gradient|result/],
     // Another mask than forward's, where there is one.
-    ...[k.group_norm_backward_input, k.group_norm_backward_input_vec4].map((kernel) => [kernel, (args: object) => ({ ...args, stream: 1 }), /: group norm with dropout/] as const),
+    ...[k.group_norm_backward, k.group_norm_backward_vec4].map((kernel) => [kernel, (args: object) => ({ ...args, stream: 1 }), /: group norm with dropout/] as const),
     [k.softmax_forward, (args: object) => ({ ...args, size: 32 }), /^activations stay float32 on this device: softmax on float16 is not right \(value \d+ of 2211 in the result is \S+, and \S+ in float32\)$/],
     [k.cast_f16, (args: object) => ({ ...args, accumulate: 1 }), /: casting and adding|too large for float16/],
   ] as const) {

@@ -15,10 +15,10 @@ function shapeOf(stored: Stored, C0: number, C1: number, G: number) {
 
 function forward(stored: Stored = whole, ...channels: [number, number, number]) {
   const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, ...channels), { y } = groupNorm(twin);
-  return { shape, grid, inputs: { ...inputs, clock: new Float32Array(4), stats: new Float32Array(2 * N * twin.G) }, numbers, outputs: { y: { want: y, off: groupNormErrors(twin, dy).y } } };
+  return { shape, grid, inputs: { ...inputs, clock: new Float32Array(4), stats: new Float32Array(4 * N * twin.G) }, numbers, outputs: { y: { want: y, off: groupNormErrors(twin, dy).y } } };
 }
 
-/** What the first backward pass leaves for the second, image by image: the sums for gamma and beta, and the means of each group. */
+/** What the backward pass finds, and leaves with two inputs for the second, image by image: the moments of each group, the sums for gamma and beta, and the means of each group. */
 function sumsOf(stored: Stored = whole, ...channels: [number, number, number]) {
   const { twin, dy, C } = shapeOf(stored, ...channels), { G, C0, C1, gamma } = twin, D = C / G, { stats } = groupNorm(twin);
   const part: number[] = [], off: number[] = [], means: number[] = [], meansOff: number[] = [];
@@ -34,17 +34,24 @@ function sumsOf(stored: Stored = whole, ...channels: [number, number, number]) {
       meansOff.push(0, 0, mean(error.dbeta, Math.abs) + bound(D + 2, [mean(want.dbeta, Math.abs)])[0], mean(error.dgamma, Math.abs) + bound(D + 2, [mean(want.dgamma, Math.abs)])[0]);
     }
   }
-  return { stats: Float32Array.from(stats), part, off, means: Float32Array.from(means), meansOff };
+  return { stats: Float32Array.from({ length: 4 * N * G }, (_, i) => (i % 4 < 2 ? stats[2 * Math.floor(i / 4) + (i % 4)]! : 0)), part, off, means: Float32Array.from(means), meansOff };
 }
 
+/** Both gradients at once, of one input. */
+function backward(stored: Stored = whole, C: number, G: number) {
+  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, C, 0, G), { stats, part, off } = sumsOf(stored, C, 0, G), { x, gamma, beta } = inputs;
+  return { shape, grid, inputs: { x, gamma, beta, dy, stats }, numbers: { ...numbers, TWO: 0 }, outputs: { part: { want: part, off }, dx: { want: groupNormBackward({ ...twin, dy }).dx, off: groupNormErrors(twin, dy).dx } } };
+}
+
+/** The first pass of two inputs. */
 function backwardSums(stored: Stored = whole, ...channels: [number, number, number]) {
   const { inputs, numbers, shape, grid, dy } = shapeOf(stored, ...channels), { stats, part, off, means, meansOff } = sumsOf(stored, ...channels);
-  return { shape, grid, inputs: { ...inputs, dy, stats }, numbers, outputs: { part: { want: part, off }, means: { want: means, off: meansOff.map((v, i) => v + 2 ** -24 * Math.abs(means[i]) * Number(i % 4 > 1)) } } };
+  return { shape, grid, inputs: { ...inputs, dy, stats }, numbers, outputs: { part: { want: part, off }, stats: { want: means, off: meansOff.map((v, i) => v + 2 ** -24 * Math.abs(means[i]) * Number(i % 4 > 1)) } } };
 }
 
 function backwardInput(stored: Stored = whole, ...channels: [number, number, number]) {
   const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, ...channels), want = groupNormBackward({ ...twin, dy }), off = groupNormErrors(twin, dy);
-  return { shape, grid, inputs: { ...inputs, dy, means: sumsOf(stored, ...channels).means }, numbers, outputs: { dx: { want: want.dx, off: off.dx }, dx2: { want: want.dx2, off: off.dx2 } } };
+  return { shape, grid, inputs: { ...inputs, dy, stats: sumsOf(stored, ...channels).means }, numbers, outputs: { dx: { want: want.dx, off: off.dx }, dx2: { want: want.dx2, off: off.dx2 } } };
 }
 
 /** Group norm's gamma and beta under a scale and a shift of each image's own. */
@@ -57,8 +64,8 @@ function modulation() {
 export const NORMS = {
   group_norm_forward: { twin: ['group_norm', 'groupNorm'], make: (stored) => forward(stored, 5, 4, 3) },
   group_norm_forward_vec4: { twin: ['group_norm', 'groupNorm'], make: (stored) => forward(stored, 12, 12, 3) },
-  group_norm_backward_sums: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardSums(stored, 5, 4, 3) },
-  group_norm_backward_sums_vec4: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardSums(stored, 12, 12, 3) },
+  group_norm_backward: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardSums(stored, 5, 4, 3) },
+  group_norm_backward_vec4: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backward(stored, 24, 3) },
   group_norm_backward_input: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardInput(stored, 5, 4, 3) },
   group_norm_backward_input_vec4: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardInput(stored, 12, 12, 3) },
   film_forward: { twin: ['film', 'film'], make: () => {
