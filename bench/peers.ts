@@ -102,14 +102,14 @@ function opJob(engine: Engine, inputs: Tensor[], goal: Tensor | null, op: () => 
 const MAX_FLOPS = 3e8;
 
 /** The distinct convolutions of a preset's training step with at least 16 channels on both sides. */
-function convShapes(engine: Engine, preset: PresetName): ConvDims[] {
+export function convShapes(preset: PresetName, batch: number): ConvDims[] {
   const found = new Map<string, ConvDims>();
   const add = (s: ConvDims) => {
     if (s.C < 16 || s.O < 16 || s.H * s.W === 1) return;
     const flops = (N: number) => 2 * N * s.OH * s.OW * s.O * s.C * s.KH * s.KW;
-    // The largest batch up to the preset's that the slowest library here still gets through.
-    let N = PRESETS[preset].batchSize;
-    while (N > 1 && flops(N) > MAX_FLOPS) N /= 2;
+    // The largest batch up to the one asked for that the slowest library here still gets through.
+    let N = batch;
+    while (N > 1 && flops(N) > MAX_FLOPS) N = Math.floor(N / 2);
     found.set([s.H, s.C, s.O, s.KH, s.stride].join(), { ...s, N, WC: s.C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 });
   };
   const paper = new Engine(paperDevice());
@@ -120,16 +120,16 @@ function convShapes(engine: Engine, preset: PresetName): ConvDims[] {
 
 const dataOf = (sizes: Record<string, readonly number[]>): Data => Object.fromEntries(Object.entries(sizes).map(([name, shape], i) => [name, noise(sizeOf(shape) + i).subarray(i)]));
 
-function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName) {
+function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName, batch: number) {
   const jobsOf = (ours: Job, theirs: (peer: Peer) => Job) => [{ peer: 'ours', job: ours }, ...peers.map((peer) => ({ peer: peer.name, job: theirs(peer) }))];
-  for (const dims of convShapes(engine, preset)) {
+  for (const dims of convShapes(preset, batch)) {
     const { N, H, W, C, OH, OW, O, KH: K, stride } = dims; // a U-Net's are square
     const data = dataOf({ x: [N, H, W, C], w: [K, K, C, O], dy: [N, OH, OW, O] });
     for (const direction of ['forward', 'input', 'weight'] as const) {
       const terms = { forward: K * K * C, input: K * K * O, weight: N * OH * OW }[direction];
       yield {
         name: `conv2d ${direction}/${N}x${H}x${W} ${C}->${O} k${K}${stride > 1 ? ` s${stride}` : ''}`, flops: 2 * N * OH * OW * O * K * K * C,
-        // Two orders of summing k random products differ by about sqrt(k) 2^-24 of the sum each.
+        // Two orders of summing k random products differ by about sqrt(k) 2^-24 of the sum each, and twice that where a convolution filters.
         tolerance: Math.sqrt(terms) * 2 ** -22 + 2 ** -21, jobs: () => jobsOf(convJob(engine, dims, direction, data), (peer) => peer.conv({ ...dims, K }, direction, data)),
       };
     }
@@ -176,7 +176,7 @@ export async function peers({ engine }: OpenedEngine, preset: PresetName, filter
     const theirs = row.peers.map((peer, i) => `${peer} ${row.ms[i + 1]!.toFixed(2).padStart(9)} ms = ${row.ratios[i]!.toFixed(1).padStart(5)}x, ${row.cpuRatios[i]!.toFixed(1).padStart(5)}x by CPU time`);
     console.log(`${row.name.padEnd(46)} ours ${row.ms[0]!.toFixed(3).padStart(8)} ms ${row.flops ? `${(row.flops / row.ms[0]! / 1e6).toFixed(1).padStart(6)} GFLOP/s` : ''.padStart(14)}   ${theirs.join('   ')}`);
   };
-  for (const { jobs, ...item } of cases(engine, others, preset)) if (wanted(item.name)) report(await compare({ ...item, jobs: jobs() }));
+  for (const { jobs, ...item } of cases(engine, others, preset, batch)) if (wanted(item.name)) report(await compare({ ...item, jobs: jobs() }));
   if (wanted('training step')) report(await trainingStep(engine, others.find((p) => p.jax)!, preset, batch, compare));
   for (const family of ['conv2d forward', 'conv2d input', 'conv2d weight', 'conv2d', 'group_norm_silu', 'attention', 'training step']) {
     const of = rows.filter((r) => r.name.startsWith(family));

@@ -2,6 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parseBench } from '../bench/flags.ts';
+import { convShapes } from '../bench/peers.ts';
 import { rooflineLines, workIn } from '../bench/roofline.ts';
 import { DdpmError } from '../src/errors.ts';
 import { Engine } from '../src/gpu/engine.ts';
@@ -35,6 +36,14 @@ test('what is no flag, or one argument too many, is refused', () => {
   refuses('step --seconds', "'--seconds <value>' argument missing");
   refuses('step conv2d', 'step takes no more arguments, and was given conv2d.');
   assert.equal([parse('conv2d k3').mode, parse('scale').mode, parse('').mode], ['kernels', 'scale', 'kernels']);
+});
+
+test('the convolutions that peers compares have the batch asked for, cut where the slowest library would not get through', () => {
+  const batches = (batch: number) => new Map(convShapes('ddpm-cifar10', batch).map((s) => [[s.H, s.C, s.O, s.KH, s.stride].join(), s.N]));
+  const [one, ten] = [batches(1), batches(10)];
+  assert.equal([...one.keys()], [...ten.keys()]);
+  assert.ok([...one.values()].every((N) => N === 1));
+  assert.equal([ten.get('8,256,256,1,1'), ten.get('32,256,256,3,1')], [10, 1]);
 });
 
 test('a roofline counts the products and every tensor once, and says which side bounds a kernel', () => {
