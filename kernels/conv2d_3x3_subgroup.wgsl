@@ -1,14 +1,14 @@
 // y[n,h,w,o] = bias[o] + per_image[n,o] + residual[n,h,w,o] + sum_{kh,kw,c} x[n, h+kh-1, w+kw-1, c] * w[kh,kw,C0+c,o]: a 3 x 3 convolution that keeps the size, or, TRANSPOSED, its input gradient
 // One 8-wide subgroup computes G rows x 16 columns x 16 channels, lane = columns j and j + 8, over columns (n, w) counted through all images.
 // On a CPU (llvmpipe) a load costs a scalar access a lane, as much as three multiply-adds, and a broadcast less than one: x is loaded once for all nine taps, which
-// find their columns in the lane beside, and a weight once for all pixels of the tile, each spread by broadcast. Down the rows Winograd's filtering halves the products,
-// for twice the rounding errors. G rows should divide H: 7 for 28, 14 and 7, in tiles of four and three; 8 or 4 else.
+// find their columns in the lane beside, and a weight once for all pixels of the tile, each spread by broadcast. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
+// Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four
+// rows of y from six of x take six products instead of twelve, three from five take five instead of nine, for twice the rounding errors. What does not divide evenly is left to x.
 // TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
 #import conv2d_subgroup
-#import winograd
 override G: u32 = 7u;
 override TRANSPOSED: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
@@ -40,13 +40,28 @@ fn moved(a: vec4f, b: vec4f, beyond: vec4f, s: Shift) -> mat2x4f {
   return mat2x4f(select(vec4f(0.0), left, s.inside.x), select(vec4f(0.0), right, s.inside.y));
 }
 
-// A column of x, from row `first`, at Winograd's points.
+// Six rows of x at the points, for four rows of y.
+fn four_rows(d: array<vec4f, 6>) -> array<vec4f, 6> {
+  let even = (4.0 * d[2] - d[4]) * (1.0 / 6.0);
+  let odd = (4.0 * d[1] - d[3]) * (1.0 / 6.0);
+  let even2 = (d[4] - d[2]) * (1.0 / 24.0);
+  let odd2 = (d[3] - d[1]) * (1.0 / 12.0);
+  return array<vec4f, 6>(d[0] - 1.25 * d[2] + 0.25 * d[4], even + odd, even - odd, even2 + odd2, even2 - odd2, 4.0 * d[1] - 5.0 * d[3] + d[5]);
+}
+
+// Five rows of x, for three rows of y: without the point -2.
+fn three_rows(d: array<vec4f, 5>) -> array<vec4f, 6> {
+  let a = 0.5 * (d[3] - d[1]);
+  return array<vec4f, 6>(d[0] - d[2] + a, d[1] + 0.5 * (d[2] - d[3]), (3.0 * d[2] - 2.0 * d[1] - d[3]) * (1.0 / 6.0), a * (1.0 / 3.0), vec4f(0.0), 2.0 * (d[1] - d[3]) - d[2] + d[4]);
+}
+
+// A column of the tile from row `first` on, at the points.
 fn filtered(s: array<mat2x4f, 10>, first: u32, k: u32) -> array<vec4f, 6> {
   if (G == 7u && first == 4u) { return three_rows(array<vec4f, 5>(s[4][k], s[5][k], s[6][k], s[7][k], s[8][k])); }
   return four_rows(array<vec4f, 6>(s[first][k], s[first + 1u][k], s[first + 2u][k], s[first + 3u][k], s[first + 4u][k], s[first + 5u][k]));
 }
 
-// The three taps of a column, at Winograd's points.
+// The three taps of a column, at the points.
 fn at_points(above: Weights, here: Weights, below: Weights) -> array<Weights, 6> {
   let a = mat2x4f(above.a, above.b);
   let h = mat2x4f(here.a, here.b);
@@ -58,7 +73,7 @@ fn at_points(above: Weights, here: Weights, below: Weights) -> array<Weights, 6>
 }
 fn both(m: mat2x4f) -> Weights { return Weights(m[0], m[1]); }
 
-// The sums of products: of point p, tile t (two of columns, then two of rows) and output channel o the one at (p * 4 + t) * 16 + o.
+// The sums of products: of point p, tile t and output channel o the one at (p * 4 + t) * 16 + o. Tiles 0 and 1 are the first rows of a lane's two columns, 2 and 3 the last.
 alias Sums = array<f32, 384>;
 
 // Adds the products of four input channels.
@@ -105,7 +120,7 @@ fn rows_of(acc: ptr<function, Sums>, t: u32, q: u32) -> array<vec4f, 4> {
 }
 fn channels(acc: ptr<function, Sums>, i: u32) -> vec4f { return vec4f((*acc)[i], (*acc)[i + 1u], (*acc)[i + 2u], (*acc)[i + 3u]); }
 
-// Both tiles of columns at once: row g of quad q and tile t is y[(t * 4 + q) * 4 + g % 4].
+// The rows of quad i % 4 of tile i / 4, in a place where a loop may look them up.
 fn settle(acc: ptr<function, Sums>, y: ptr<function, array<vec4f, 64>>, i: u32) {
   let r = rows_of(acc, i / 4u, i % 4u);
   (*y)[i * 4u] = r[0];

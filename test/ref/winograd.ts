@@ -5,7 +5,7 @@ import { type ConvShape, turned } from './conv2d.ts';
 type Floats = ArrayLike<number>;
 
 /**
- * The matrices of F(4, 3) and F(3, 3) at the points 0, 1, -1, 2, -2 and infinity, a row for each point, with all scales in B: rows of y are A^T ((G w) * (B^T x))
+ * The matrices of F(4, 3) and F(3, 3) at the points 0, 1, -1, 2, -2 and infinity, a row for each point, with all that does not divide evenly in B: rows of y are A^T ((G w) * (B^T x))
  * (Lavin & Gray 2016, arXiv:1509.09308, equation 7). F(3, 3) goes without -2.
  */
 const B = {
