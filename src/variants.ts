@@ -47,7 +47,7 @@ const CPU = { groupNorm: { many: 1, short: 8, long: 8 }, sums: { workgroup: 8, c
 export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
   gpu: {
     conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'],
-    groupNorm: { many: 256, short: 64, long: 256 }, sums: { workgroup: 256, columns: 8, stages: 4097 }, waiting: 2 ** 25,
+    groupNorm: { many: 256, short: 64, long: 256 }, sums: { workgroup: 256, columns: 8, stages: 4097 }, waiting: 2 ** 27,
   },
   'cpu-subgroups': { conv3x3: all('subgroup3x3'), conv: all('subgroup'), narrow: all('padded'), matmul: ['subgroup', 'tiled'], ...CPU },
   cpu: { conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'], ...CPU },

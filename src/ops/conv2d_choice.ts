@@ -26,7 +26,7 @@ type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 /** Workgroups that compute a weight's gradient, of each split. */
 export function weightGroups(variant: Split, { C, O, KH, KW }: ConvDims): number {
   const rows = KH * KW * C;
-  return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 64, 64), tiled_f16: tiles(rows, O, 64, 64), subgroup_matrix: tiles(rows, O, 64, 64) }[variant];
+  return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), subgroup_matrix: tiles(rows, O, 64, 64) }[variant];
 }
 
 /** A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order. */

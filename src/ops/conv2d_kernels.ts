@@ -16,7 +16,7 @@ export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residu
 /** One GEMM for the forward and the input's gradient, one for the weight's. */
 const TILED = { tiled: k.conv2d_tiled, ...HALF.conv } as const, WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, ...HALF.weight } as const;
 /** Workgroups that compute so many pixels and channels. */
-const tiled = (variant: keyof typeof TILED, pixels: number, channels: number) => grid(variant === 'subgroup_matrix' ? tiles(pixels, channels, 128, 128) : tiles(pixels, channels, 64, 64));
+const tiled = (variant: keyof typeof TILED, pixels: number, channels: number) => grid(variant === 'subgroup_matrix' ? tiles(pixels, channels, 128, 128) : tiles(pixels, channels, 128, 64));
 
 /**
  * Four channels so many times are a tile of the kernel `conv2d_subgroup`: 16 times, a fifth faster, where that leaves no more of the last tile empty and there are pixels

@@ -39,7 +39,7 @@ const odd: Case[] = [
   shape('5x5 without padding', 1, 6, 7, 2, 3, 5, { pad: [0, 0, 0, 0] }),
   shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
 ];
-/** Multiples of 4: every family. Tiles are 64 pixels x 16 or 64 channels (subgroup) and 64 x 64 (tiled); the last tile of each row and column is ragged. */
+/** Multiples of 4: every family. Tiles are 64 pixels x 16 or 64 channels (subgroup) and 128 x 64 or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
 const fours: Case[] = [
   shape('one small tile', 1, 3, 3, 4, 4, 3),
   shape('several tiles, ragged in all directions', 2, 9, 7, 36, 68, 3),
@@ -158,7 +158,7 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
       else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 32) * Math.ceil(s.O / 16)), args);
       else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * Math.ceil(s.C / 8) * Math.ceil(s.O / 16)), args);
-      else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 64) * Math.ceil(s.O / 64)), args);
+      else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 128) * Math.ceil(s.O / 128)), args);
       fold(engine, part.slice, [{ y: dw.slice, accumulate: 0, from: 0, terms: splits, step: weights, size: weights }]);
       if (has_bias) fold(engine, sums.slice, [{ y: db.slice, accumulate: 0, from: 0, terms: splits, step: s.O, size: s.O }]);
       assertClose(await dw.read(), want, { atol, what: `${splits} splits` });

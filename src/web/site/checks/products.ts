@@ -79,16 +79,16 @@ export const PRODUCTS = {
   conv2d_forward: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(3, 5, (_, O) => threads(pixels * O)[0], stored) },
   conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 64, 16)) },
   conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forwardFiltered(8, 20, (_, O) => rows3x3(O)) },
-  conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64)) },
+  conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64)) },
   conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 128), stored, half) },
-  conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64), stored, half) },
+  conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64), stored, half) },
   conv2d_backward_input: { twin: ['conv2d', 'conv2dBackwardInput'], make: (stored) => backwardInput(3, 5, (C) => threads(pixels * C)[0], stored) },
   conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0], stored) },
   conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 16)) },
   conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(C, O, 8, 16)) },
-  conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64)) },
+  conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128)) },
   conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), stored, half) },
-  conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), stored, half) },
+  conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128), stored, half) },
   fold: { twin: ['conv2d', 'sumRows'], make: () => {
     // Two sums in one dispatch, as a weight's and a bias's gradient: 335 values of 6 terms, and behind them 5 of 6.
     const [weights, O, terms] = [335, 5, 6] as const, part = values(terms * (weights + O), 1), first = Math.ceil(weights / 256);
