@@ -47,7 +47,7 @@ const CPU = { groupNorm: { many: 1, short: 8, long: 8 }, sums: { workgroup: 8, c
 export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
   gpu: {
     conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'],
-    groupNorm: { many: 256, short: 64, long: 256 }, sums: { workgroup: 256, columns: 8, stages: 4097 }, waiting: 2 ** 27,
+    groupNorm: { many: 256, short: 64, long: 256 }, sums: { workgroup: 256, columns: 8, stages: 4097 }, waiting: 2 ** 26,
   },
   'cpu-subgroups': { conv3x3: all('subgroup3x3'), conv: all('subgroup'), narrow: all('padded'), matmul: ['subgroup', 'tiled'], ...CPU },
   cpu: { conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'], ...CPU },
@@ -55,7 +55,7 @@ export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
 };
 
 /** Workgroups that keep a device busy: a weight's gradient is split until there are so many. */
-export const BUSY: Readonly<Record<Exclude<ConvVariant | HalfVariant, 'padded' | 'rounded'>, number>> = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 512, tiled_f16: 512, subgroup_matrix: 512 };
+export const BUSY: Readonly<Record<Exclude<ConvVariant | HalfVariant, 'padded' | 'rounded'>, number>> = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 264, tiled_f16: 264, subgroup_matrix: 512 };
 
 /** Whether a number, perhaps out of a file, is a size of workgroup whose halves can meet: a power of two, and what every device takes. */
 export const isWorkgroup = (size: unknown): size is number => typeof size === 'number' && [1, 2, 4, 8, 16, 32, 64, 128, 256].includes(size);
