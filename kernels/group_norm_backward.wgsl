@@ -1,10 +1,12 @@
 // part[n,c] = (sum_p dh xhat, sum_p dh), terms of dgamma and dbeta; dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group; dh is dy with dropout and SiLU undone where set
-// One workgroup does one group of one image: it sums channel by channel, then writes dx, or, with TWO, leaves the two means in stats for group_norm_backward_input, which has a place for two gradients.
-// Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4.
+// One workgroup does GROUPS neighbouring groups of one image: it sums channel by channel, then writes dx, or, with TWO, leaves the two means in stats for group_norm_backward_input, which has a place for two gradients.
+// Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. COLS invocations stand side by side, as in group_norm_forward.
 #import values
 #import stored
-#import group_norm
+#import group_norm_backward
 override WG: u32 = 64u;
+override GROUPS: u32 = 1u;
+override COLS: u32 = 1u;
 override TWO: bool = true;
 override DROP: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<StoredValues>;        // (N, P, C0)
@@ -20,56 +22,101 @@ override DROP: bool = false;
 struct Sums { dgamma: Values, dbeta: Values }
 var<workgroup> sums: array<Sums, WG>;
 
+// The sums with one more pixel: v is x there, d the gradient by y.
+fn plus(sum: Sums, v: Values, d: Values, g: Values, b: Values, stat: vec2f, n: u32, p: u32, c: u32, key: vec3u) -> Sums {
+  let xhat = (v - stat.x) * stat.y;
+  var e = d;
+  if (DROP) { e = dropped(e, n, p, c, key); }
+  let dh = through_silu(e, g * xhat + b);
+  return Sums(fma(dh, xhat, sum.dgamma), sum.dbeta + dh);
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) li: u32) {
   let C = (dims.C0 + dims.C1) / WIDTH;
   let size = C / dims.G;
-  let first = workgroup.x * size;
-  let row = workgroup.y * dims.P;
-  let stat = bitcast<vec2f>(stats[workgroup.y * dims.G + workgroup.x].xy);
+  let n = workgroup.y;
+  let row = n * dims.P;
+  let first = workgroup.x * GROUPS * size;
+  let end = first + GROUPS * size;
+  // Pixels go round the lanes; what is left of the workgroup has none.
+  let lanes = WG / COLS;
+  let column = li % COLS;
+  let start = select(li / COLS, dims.P, li >= lanes * COLS);
+  let of_group = COLS / GROUPS;
+  let group = workgroup.x * GROUPS + column / of_group;
+  let stat = bitcast<vec2f>(stats[n * dims.G + group].xy);
   var key = vec3u();
   if (DROP) { key = stats[dims.N * dims.G].xyz; }
   var total = vec2f(0.0);
-  for (var c = first; c < first + size; c++) {
-    let g = scale_of(workgroup.y, c);
-    let b = offset_of(workgroup.y, c);
-    var dgamma = Values();
-    var dbeta = Values();
-    for (var p = li; p < dims.P; p += WG) {
-      let xhat = (load(row + p, c) - stat.x) * stat.y;
-      var d = Values(dy[(row + p) * C + c]);
-      if (DROP) { d = dropped(d, workgroup.y, p, c, key); }
-      let dh = through_silu(d, g * xhat + b);
-      dgamma = fma(dh, xhat, dgamma);
-      dbeta += dh;
+  for (var next = first; next < end; next += COLS) {
+    let c = next + column;
+    let begin = select(start, dims.P, c >= end);
+    let g = scale_of(n, min(c, end - 1u));
+    let b = offset_of(n, min(c, end - 1u));
+    var sum = Sums();
+    var p = begin;
+    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
+      let four = load_four(row + p, lanes, c);
+      let d = gradients_four(row + p, lanes, c);
+      sum = plus(sum, four[0], d[0], g, b, stat, n, p, c, key);
+      sum = plus(sum, four[1], d[1], g, b, stat, n, p + lanes, c, key);
+      sum = plus(sum, four[2], d[2], g, b, stat, n, p + 2u * lanes, c, key);
+      sum = plus(sum, four[3], d[3], g, b, stat, n, p + 3u * lanes, c, key);
     }
-    sums[li] = Sums(dgamma, dbeta);
+    for (; p < dims.P; p += lanes) { sum = plus(sum, load(row + p, c), Values(dy[(row + p) * C + c]), g, b, stat, n, p, c, key); }
+    sums[li] = sum;
     workgroupBarrier();
-    for (var half = WG / 2u; half > 0u; half /= 2u) {
-      if (li < half) { sums[li] = Sums(sums[li].dgamma + sums[li + half].dgamma, sums[li].dbeta + sums[li + half].dbeta); }
+    for (var left = lanes; left > 1u; left = (left + 1u) / 2u) {
+      let half = (left + 1u) / 2u;
+      if (li / COLS + half < left) {
+        let other = li + half * COLS;
+        sums[li] = Sums(sums[li].dgamma + sums[other].dgamma, sums[li].dbeta + sums[other].dbeta);
+      }
       workgroupBarrier();
     }
-    let sum = sums[0];
-    workgroupBarrier();
-    total += vec2f(channel_sum(sum.dbeta * g), channel_sum(sum.dgamma * g));
-    if (li == 0u) {
-      part[2u * workgroup.y * C + c] = sum.dgamma;
-      part[(2u * workgroup.y + 1u) * C + c] = sum.dbeta;
+    for (var k = column / of_group * of_group; k < (column / of_group + 1u) * of_group && next + k < end; k++) {
+      let scale = scale_of(n, next + k);
+      total += vec2f(channel_sum(sums[k].dbeta * scale), channel_sum(sums[k].dgamma * scale));
     }
+    if (li < COLS && c < end) {
+      part[2u * n * C + c] = sums[li].dgamma;
+      part[(2u * n + 1u) * C + c] = sums[li].dbeta;
+    }
+    workgroupBarrier();
   }
   let m = vec4f(stat, total / f32(dims.P * (dims.C0 + dims.C1) / dims.G));
   if (TWO) {
-    if (li == 0u) { stats[workgroup.y * dims.G + workgroup.x] = bitcast<vec4u>(m); }
+    if (li < COLS && li % of_group == 0u) { stats[n * dims.G + group] = bitcast<vec4u>(m); }
     return;
   }
-  for (var c = first; c < first + size; c++) {
-    let g = scale_of(workgroup.y, c);
-    let b = offset_of(workgroup.y, c);
-    for (var p = li; p < dims.P; p += WG) {
+  for (var c = first + column; c < end; c += COLS) {
+    let g = scale_of(n, c);
+    let b = offset_of(n, c);
+    let s = lanes * C;
+    var p = start;
+    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
       let i = (row + p) * C + c;
-      var e = Values(dy[i]);
-      if (DROP) { e = dropped(e, workgroup.y, p, c, key); }
-      var d = gradient(e, load(row + p, c), g, b, m);
+      let four = load_four(row + p, lanes, c);
+      let e = gradients_four(row + p, lanes, c);
+      var d0 = gradient(e[0], four[0], g, b, m, n, p, c, key);
+      var d1 = gradient(e[1], four[1], g, b, m, n, p + lanes, c, key);
+      var d2 = gradient(e[2], four[2], g, b, m, n, p + 2u * lanes, c, key);
+      var d3 = gradient(e[3], four[3], g, b, m, n, p + 3u * lanes, c, key);
+      if (dims.accumulate != 0u) {
+        d0 += Values(dx[i]);
+        d1 += Values(dx[i + s]);
+        d2 += Values(dx[i + 2u * s]);
+        d3 += Values(dx[i + 3u * s]);
+      }
+      dx[i] = StoredValues(d0);
+      dx[i + s] = StoredValues(d1);
+      dx[i + 2u * s] = StoredValues(d2);
+      dx[i + 3u * s] = StoredValues(d3);
+    }
+    for (; p < dims.P; p += lanes) {
+      let i = (row + p) * C + c;
+      var d = gradient(Values(dy[i]), load(row + p, c), g, b, m, n, p, c, key);
       if (dims.accumulate != 0u) { d += Values(dx[i]); }
       dx[i] = StoredValues(d);
     }

@@ -1,10 +1,12 @@
 // dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group; dh is dy with dropout and SiLU undone where set
-// One workgroup does one group of one image, whose means group_norm_backward left: dx and dx2 are the gradients of two inputs. That kernel has no binding left for the second.
-// Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4.
+// One workgroup does GROUPS neighbouring groups of one image, whose means group_norm_backward left: dx and dx2 are the gradients of two inputs. That kernel has no binding left for the second.
+// Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. COLS invocations stand side by side, as in group_norm_forward.
 #import values
 #import stored
-#import group_norm
+#import group_norm_backward
 override WG: u32 = 64u;
+override GROUPS: u32 = 1u;
+override COLS: u32 = 1u;
 override TWO: bool = true;
 override DROP: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<StoredValues>;         // (N, P, C0)
@@ -22,18 +24,58 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let C0 = dims.C0 / WIDTH;
   let C1 = dims.C1 / WIDTH;
   let size = (C0 + C1) / dims.G;
-  let first = workgroup.x * size;
-  let row = workgroup.y * dims.P;
-  let m = bitcast<vec4f>(stats[workgroup.y * dims.G + workgroup.x]);
+  let n = workgroup.y;
+  let row = n * dims.P;
+  let end = (workgroup.x + 1u) * GROUPS * size;
+  // Pixels go round the lanes; what is left of the workgroup has none.
+  let lanes = WG / COLS;
+  let column = li % COLS;
+  let start = select(li / COLS, dims.P, li >= lanes * COLS);
+  let of_group = COLS / GROUPS;
+  let m = bitcast<vec4f>(stats[n * dims.G + workgroup.x * GROUPS + column / of_group]);
   var key = vec3u();
   if (DROP) { key = stats[dims.N * dims.G].xyz; }
-  for (var c = first; c < first + size; c++) {
-    let g = scale_of(workgroup.y, c);
-    let b = offset_of(workgroup.y, c);
-    for (var p = li; p < dims.P; p += WG) {
-      var e = Values(dy[(row + p) * (C0 + C1) + c]);
-      if (DROP) { e = dropped(e, workgroup.y, p, c, key); }
-      var d = gradient(e, load(row + p, c), g, b, m);
+  for (var c = workgroup.x * GROUPS * size + column; c < end; c += COLS) {
+    let g = scale_of(n, c);
+    let b = offset_of(n, c);
+    var p = start;
+    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
+      let four = load_four(row + p, lanes, c);
+      let e = gradients_four(row + p, lanes, c);
+      var d0 = gradient(e[0], four[0], g, b, m, n, p, c, key);
+      var d1 = gradient(e[1], four[1], g, b, m, n, p + lanes, c, key);
+      var d2 = gradient(e[2], four[2], g, b, m, n, p + 2u * lanes, c, key);
+      var d3 = gradient(e[3], four[3], g, b, m, n, p + 3u * lanes, c, key);
+      if (c < C0) {
+        let i = (row + p) * C0 + c;
+        let s = lanes * C0;
+        if (dims.accumulate != 0u) {
+          d0 += Values(dx[i]);
+          d1 += Values(dx[i + s]);
+          d2 += Values(dx[i + 2u * s]);
+          d3 += Values(dx[i + 3u * s]);
+        }
+        dx[i] = StoredValues(d0);
+        dx[i + s] = StoredValues(d1);
+        dx[i + 2u * s] = StoredValues(d2);
+        dx[i + 3u * s] = StoredValues(d3);
+      } else {
+        let i = (row + p) * C1 + c - C0;
+        let s = lanes * C1;
+        if (dims.accumulate2 != 0u) {
+          d0 += Values(dx2[i]);
+          d1 += Values(dx2[i + s]);
+          d2 += Values(dx2[i + 2u * s]);
+          d3 += Values(dx2[i + 3u * s]);
+        }
+        dx2[i] = StoredValues(d0);
+        dx2[i + s] = StoredValues(d1);
+        dx2[i + 2u * s] = StoredValues(d2);
+        dx2[i + 3u * s] = StoredValues(d3);
+      }
+    }
+    for (; p < dims.P; p += lanes) {
+      var d = gradient(Values(dy[(row + p) * (C0 + C1) + c]), load(row + p, c), g, b, m, n, p, c, key);
       if (c < C0) {
         let i = (row + p) * C0 + c;
         if (dims.accumulate != 0u) { d += Values(dx[i]); }

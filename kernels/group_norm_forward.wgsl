@@ -1,11 +1,14 @@
 // y = silu(gamma (x - mean) / sqrt(var + eps) + beta), moments over the pixels and channels of a group (Wu and He, 2018); silu only where set; then dropout where DROP is set
-// One workgroup normalises one group of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
+// One workgroup normalises GROUPS neighbouring groups of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
 // Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
+// COLS invocations stand side by side, a column (of Values) each: those of all groups, or of one group as many. On GPUs they read whole sectors of memory so; 1 on CPUs.
 // TWO is off where there is no x2: CPUs run both sides of a branch.
 #import values
 #import stored
 #import group_norm
 override WG: u32 = 64u;
+override GROUPS: u32 = 1u;
+override COLS: u32 = 1u;
 override TWO: bool = true;
 override DROP: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<StoredValues>;       // (N, P, C0)
@@ -19,19 +22,44 @@ override DROP: bool = false;
 
 var<workgroup> sums: array<vec2f, WG>;
 
+fn result(v: Values, mean: f32, scale: Values, offset: Values, n: u32, p: u32, c: u32, key: vec3u) -> StoredValues {
+  var h = fma(v - mean, scale, offset);
+  if (dims.silu != 0u) { h = h / (1.0 + exp(-h)); }
+  if (DROP) { h = dropped(h, n, p, c, key); }
+  return StoredValues(h);
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) li: u32) {
   let C = (dims.C0 + dims.C1) / WIDTH;
   let size = C / dims.G;
-  let first = workgroup.x * size;
-  let row = workgroup.y * dims.P;
+  let n = workgroup.y;
+  let row = n * dims.P;
+  let end = (workgroup.x + 1u) * GROUPS * size;
+  // Pixels go round the lanes; what is left of the workgroup has none.
+  let lanes = WG / COLS;
+  let column = li % COLS;
+  let start = select(li / COLS, dims.P, li >= lanes * COLS);
+  let of_group = COLS / GROUPS;
+  let group = workgroup.x * GROUPS + column / of_group;
+  let first = workgroup.x * GROUPS * size + column;
 
   // Moments about the group's first value: E[x^2] - E[x]^2 would cancel where the mean is large.
-  let shift = first_channel(load(row, first));
+  let shift = first_channel(load(row, group * size));
   var sum = Values();
   var squares = Values();
-  for (var c = first; c < first + size; c++) {
-    for (var p = li; p < dims.P; p += WG) {
+  for (var c = first; c < end; c += COLS) {
+    var p = start;
+    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
+      let four = load_four(row + p, lanes, c);
+      let d0 = four[0] - shift;
+      let d1 = four[1] - shift;
+      let d2 = four[2] - shift;
+      let d3 = four[3] - shift;
+      sum = sum + d0 + d1 + d2 + d3;
+      squares = fma(d3, d3, fma(d2, d2, fma(d1, d1, fma(d0, d0, squares))));
+    }
+    for (; p < dims.P; p += lanes) {
       let d = load(row + p, c) - shift;
       sum += d;
       squares = fma(d, d, squares);
@@ -39,28 +67,35 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   }
   sums[li] = vec2f(channel_sum(sum), channel_sum(squares));
   workgroupBarrier();
-  for (var half = WG / 2u; half > 0u; half /= 2u) {
-    if (li < half) { sums[li] += sums[li + half]; }
+  for (var left = lanes; left > 1u; left = (left + 1u) / 2u) {
+    let half = (left + 1u) / 2u;
+    if (li / COLS + half < left) { sums[li] += sums[li + half * COLS]; }
     workgroupBarrier();
   }
-  let moments = sums[0] / f32(dims.P * (dims.C0 + dims.C1) / dims.G);
+  var total = sums[column / of_group * of_group];
+  for (var k = 1u; k < of_group; k++) { total += sums[column / of_group * of_group + k]; }
+  let moments = total / f32(dims.P * (dims.C0 + dims.C1) / dims.G);
   let mean = shift + moments.x;
   let rstd = inverseSqrt(max(moments.y - moments.x * moments.x, 0.0) + dims.eps);
-  if (li == 0u) { stats[workgroup.y * dims.G + workgroup.x] = bitcast<vec4u>(vec4f(mean, rstd, 0.0, 0.0)); }
+  if (li < COLS && li % of_group == 0u) { stats[n * dims.G + group] = bitcast<vec4u>(vec4f(mean, rstd, 0.0, 0.0)); }
   var key = vec3u();
   if (DROP) {
     key = vec3u(clock[0], clock[1], clock[2]);
-    if (li == 0u && workgroup.x == 0u && workgroup.y == 0u) { stats[dims.N * dims.G] = vec4u(key, 0u); }
+    if (li == 0u && workgroup.x == 0u && n == 0u) { stats[dims.N * dims.G] = vec4u(key, 0u); }
   }
 
-  for (var c = first; c < first + size; c++) {
-    let scale = rstd * scale_of(workgroup.y, c);
-    let offset = offset_of(workgroup.y, c);
-    for (var p = li; p < dims.P; p += WG) {
-      var h = fma(load(row + p, c) - mean, scale, offset);
-      if (dims.silu != 0u) { h = h / (1.0 + exp(-h)); }
-      if (DROP) { h = dropped(h, workgroup.y, p, c, key); }
-      y[(row + p) * C + c] = StoredValues(h);
+  for (var c = first; c < end; c += COLS) {
+    let scale = rstd * scale_of(n, c);
+    let offset = offset_of(n, c);
+    var p = start;
+    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
+      let four = load_four(row + p, lanes, c);
+      let i = (row + p) * C + c;
+      y[i] = result(four[0], mean, scale, offset, n, p, c, key);
+      y[i + lanes * C] = result(four[1], mean, scale, offset, n, p + lanes, c, key);
+      y[i + 2u * lanes * C] = result(four[2], mean, scale, offset, n, p + 2u * lanes, c, key);
+      y[i + 3u * lanes * C] = result(four[3], mean, scale, offset, n, p + 3u * lanes, c, key);
     }
+    for (; p < dims.P; p += lanes) { y[(row + p) * C + c] = result(load(row + p, c), mean, scale, offset, n, p, c, key); }
   }
 }

@@ -8,16 +8,23 @@ fn load(row: u32, c: u32) -> Values {
   return Values(x2[row * (dims.C1 / WIDTH) + c - C0]);
 }
 
+// As load, of rows `step` apart: all four are asked for before one is used.
+fn load_four(row: u32, step: u32, c: u32) -> array<Values, 4> {
+  let C0 = dims.C0 / WIDTH;
+  if (!TWO || c < C0) {
+    let i = row * C0 + c;
+    let s = step * C0;
+    return array<Values, 4>(Values(x[i]), Values(x[i + s]), Values(x[i + 2u * s]), Values(x[i + 3u * s]));
+  }
+  let C1 = dims.C1 / WIDTH;
+  let i = row * C1 + c - C0;
+  let s = step * C1;
+  return array<Values, 4>(Values(x2[i]), Values(x2[i + s]), Values(x2[i + 2u * s]), Values(x2[i + 3u * s]));
+}
+
 // Scale and offset of a channel: gamma and beta (C), or, where per_image = 2 C, one of each for each image: gamma and beta are then one tensor (N, 2, C).
 fn scale_of(n: u32, c: u32) -> Values { return gamma[n * (dims.per_image / WIDTH) + c]; }
 fn offset_of(n: u32, c: u32) -> Values { return beta[n * (dims.per_image / WIDTH) + dims.per_image / (2u * WIDTH) + c]; }
-
-// The gradient by h = gamma xhat + beta, given the one by y = h or y = silu(h).
-fn through_silu(d: Values, h: Values) -> Values {
-  if (dims.silu == 0u) { return d; }
-  let s = 1.0 / (1.0 + exp(-h));
-  return d * s * (1.0 + h * (1.0 - s));
-}
 
 // v as the kernel dropout leaves it: zero, or v / (1 - p), by the draw of pixel `row` of image n, channel c; key is the clock's (seed, step, first).
 // Forward and both backward passes draw it anew. One more draw of all masks of ddpm-cifar10 at batch 128 costs at most 1.3 of an H100's 250 ms a step; kept as words,
@@ -26,10 +33,4 @@ fn dropped(v: Values, n: u32, row: u32, c: u32, key: vec3u) -> Values {
   let element = row * (dims.C0 + dims.C1) + c * WIDTH;
   let u = unit(philox(vec4u(element / 4u, key.z + n, key.y, 0u), vec2u(key.x, dims.stream)));
   return select(Values(), v / (1.0 - dims.p), of_four(u, element) >= Values(dims.p));
-}
-
-// An element's gradient, from the one by y, with scale g and offset b of its channel; m is (mean, rstd, mean of dh gamma, mean of dh gamma xhat) of its group.
-fn gradient(dy: Values, x: Values, g: Values, b: Values, m: vec4f) -> Values {
-  let xhat = (x - m.x) * m.y;
-  return m.y * (through_silu(dy, g * xhat + b) * g - m.z - xhat * m.w);
 }

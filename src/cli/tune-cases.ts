@@ -119,8 +119,10 @@ function product(engine: Engine, shape: Sizes): Case {
 
 function norm(engine: Engine, op: string, shape: Sizes): Case {
   const { P, C0, C1, G } = shape as Record<'P' | 'C0' | 'C1' | 'G', number>, C = C0 + C1, back = op === 'group_norm_backward';
+  // A column is four channels where these allow it.
+  const narrow = (C / G) % 4 || C0 % 4 ? 4 : 1;
   return {
-    candidates: workgroupsOf(engine.deviceClass).map((workgroup) => ({ workgroup })),
+    candidates: workgroupsOf(engine.deviceClass).flatMap((workgroup): Choice[] => (engine.deviceClass === 'gpu' ? [2, 4, 8].map((columns) => ({ workgroup, columns: columns * narrow })).filter(({ columns }) => 2 * columns <= workgroup) : [{ workgroup }])),
     plain: null,
     terms: (P * C) / G,
     label: `${P} pixels, ${C0}${C1 ? `+${C1}` : ''} channels in ${G} groups`,

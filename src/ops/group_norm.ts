@@ -16,6 +16,14 @@ export interface GroupNormOptions {
   readonly dropout?: { readonly p: number; readonly clock: Clock; readonly stream: number } | null;
 }
 
+/** How a workgroup stands before G groups of `size` columns each, to read at least `columns` side by side: the groups that it takes, and the columns that its invocations do at once. */
+export function neighbours(G: number, size: number, columns: number): { readonly groups: number; readonly columns: number } {
+  if (size >= columns) return { groups: 1, columns };
+  let groups = Math.min(G, Math.ceil(columns / size));
+  while (G % groups) groups--;
+  return { groups, columns: groups * size };
+}
+
 /**
  * x (N, H, W, C), or two such tensors whose channels are read as concatenated -> (N, H, W, C), normalised over the pixels and channels of each group.
  * gamma and beta are (C); without beta, gamma is (N, 2, C): scale and offset of each image, such as film() makes.
@@ -27,14 +35,22 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   const N = a.shape[0]!, C0 = a.shape.at(-1)!, C1 = b?.shape.at(-1) ?? 0, C = C0 + C1, P = a.size / (N * C0);
   if (b) requireShapes(sameShape(a, b, false), 'groupNorm', 'two inputs that differ in their channels alone', { x: a, x2: b });
   if (gamma.size !== (beta ? C : 2 * N * C) || (beta && beta.size !== C) || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
-  const { many, short, long } = DEFAULTS[engine.deviceClass].groupNorm;
-  const workgroup = (op: string) => engine.choices.of(op, { P, C0, C1, G }, { N }, () => ({ workgroup: P >= many ? long : short }), ({ workgroup: size, ...rest }) => isWorkgroup(size) && !Object.keys(rest).length).workgroup;
+  const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
+  const { many, short, long, columns: wide } = DEFAULTS[engine.deviceClass].groupNorm;
+  const launch = (op: string) => {
+    const { workgroup: WG, columns = 1 } = engine.choices.of<{ workgroup: number; columns?: number }>(
+      op, { P, C0, C1, G }, { N }, () => ({ workgroup: P >= many ? long : short, ...(wide > 1 && { columns: vec4 ? wide : 4 * wide }) }),
+      ({ workgroup: size, columns: beside = 1, ...rest }) => isWorkgroup(size) && isWorkgroup(beside) && (beside === 1 || 2 * beside <= size) && !Object.keys(rest).length,
+    );
+    const { groups: GROUPS, columns: COLS } = neighbours(G, C / G / (vec4 ? 4 : 1), columns);
+    return { grid: [G / GROUPS, N] as const, overrides: { WG, GROUPS, COLS } };
+  };
   const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: beta ? 0 : 2 * C, TWO: Number(b !== null), stream: dropout?.stream ?? 0, p: dropout?.p ?? 0, DROP: Number(!!dropout) };
   const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: (beta ?? gamma).slice };
-  const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
   const y = Tensor.empty(engine, [...a.shape.slice(0, -1), C], a.type);
   const stats = engine.allocate(16 * N * G + 16);
-  engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, WG: workgroup('group_norm_forward'), ...inputs, clock: dropout?.clock.slice ?? gamma.slice, y: y.slice, stats });
+  const forward = launch('group_norm_forward');
+  engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, forward.grid, { ...dims, ...forward.overrides, ...inputs, clock: dropout?.clock.slice ?? gamma.slice, y: y.slice, stats });
 
   return record(
     y,
@@ -42,11 +58,11 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
     (dy, [dx, dx2, dgamma, dbeta]) => {
       // With one gamma for each image, the terms are the gradient.
       const whole = !beta && dgamma && !dgamma.accumulate, late = !!beta && [dgamma, dbeta].every((to) => !to || to.late);
-      const WG = workgroup('group_norm_backward');
+      const { grid, overrides } = launch('group_norm_backward');
       const part = whole ? dgamma.slice : termsRoom(engine, 8 * N * C, late);
       // A gradient that nobody wants still needs a place: the kernels write all of them.
       const first = dx?.slice ?? engine.allocate(a.slice.bytes, a.type), accumulate = dx?.accumulate ?? 0;
-      engine.run(vec4 ? k.group_norm_backward_vec4 : k.group_norm_backward, [G, N], { ...dims, WG, ...inputs, dy, stats, part, dx: first, accumulate });
+      engine.run(vec4 ? k.group_norm_backward_vec4 : k.group_norm_backward, grid, { ...dims, ...overrides, ...inputs, dy, stats, part, dx: first, accumulate });
       if (!beta) {
         if (dgamma?.accumulate) engine.run(k.accumulate, pointwise(gamma.size), { x: part, y: dgamma.slice, copy: 0 });
         if (!whole) engine.free(part);
@@ -56,7 +72,7 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
       }
       if (b && (dx || dx2)) {
         const second = dx2?.slice ?? engine.allocate(b.slice.bytes, b.type);
-        engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], { ...dims, WG, ...inputs, dy, stats, dx: first, dx2: second, accumulate, accumulate2: dx2?.accumulate ?? 0 });
+        engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, grid, { ...dims, ...overrides, ...inputs, dy, stats, dx: first, dx2: second, accumulate, accumulate2: dx2?.accumulate ?? 0 });
         if (!dx2) engine.free(second);
       }
       if (!dx) engine.free(first);

@@ -1,9 +1,10 @@
-// Group norm against its float64 twin: scalar and vec4 kernels, workgroups of 8, 64 and 256, one input and two, alone and with SiLU.
+// Group norm against its float64 twin: scalar and vec4 kernels, workgroups of 8 and 64 on one group and on several, one input and two, alone and with SiLU.
 import * as assert from 'uvu/assert';
 import { fold } from '../../src/folds.ts';
+import type { Choice } from '../../src/gpu/choices.ts';
 import { film } from '../../src/ops/film.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
-import { groupNorm } from '../../src/ops/group_norm.ts';
+import { groupNorm, neighbours } from '../../src/ops/group_norm.ts';
 import { add as addOp, dropout } from '../../src/ops/pointwise.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
@@ -20,20 +21,24 @@ interface Case {
   C0: number;
   C1: number;
   G: number;
+  /** Columns that a workgroup of 64 reads side by side, too, of one group or of several. */
+  wide?: number;
   /** Added to every x: a mean that is large beside the deviation. */
   mean?: number;
 }
 
 const cases: Case[] = [
-  { what: 'scalar, odd', N: 2, P: 15, C0: 6, C1: 0, G: 3 },
+  { what: 'scalar, odd', N: 2, P: 15, C0: 6, C1: 0, G: 3, wide: 6 },
   { what: 'scalar, one group', N: 1, P: 70, C0: 5, C1: 0, G: 1 },
-  { what: 'scalar, two inputs, a group across both', N: 2, P: 11, C0: 5, C1: 4, G: 3 },
+  { what: 'scalar, two inputs, a group across both', N: 2, P: 11, C0: 5, C1: 4, G: 3, wide: 8 },
   { what: 'vec4', N: 2, P: 35, C0: 16, C1: 0, G: 2 },
-  { what: 'vec4, more pixels than the largest workgroup', N: 1, P: 300, C0: 8, C1: 0, G: 2 },
+  { what: 'vec4, more pixels than the largest workgroup', N: 1, P: 300, C0: 8, C1: 0, G: 2, wide: 2 },
   { what: 'vec4, two inputs, a group across both', N: 2, P: 35, C0: 12, C1: 12, G: 3 },
-  { what: 'vec4, two inputs of different width', N: 3, P: 9, C0: 8, C1: 4, G: 1 },
+  { what: 'vec4, two inputs of different width', N: 3, P: 9, C0: 8, C1: 4, G: 1, wide: 2 },
+  { what: 'vec4, six groups, two at a time', N: 2, P: 70, C0: 24, C1: 0, G: 6, wide: 2 },
+  { what: 'vec4, two inputs, two groups of three columns at a time, across both', N: 1, P: 65, C0: 32, C1: 16, G: 4, wide: 4 },
   { what: 'scalar, mean 1000 at deviation 1', N: 1, P: 20, C0: 6, C1: 0, G: 2, mean: 1000 },
-  { what: 'vec4, mean 1000 at deviation 1', N: 1, P: 20, C0: 8, C1: 0, G: 2, mean: 1000 },
+  { what: 'vec4, mean 1000 at deviation 1', N: 1, P: 20, C0: 8, C1: 0, G: 2, wide: 2, mean: 1000 },
 ];
 
 const inputsOf = ({ N, P, C0, C1, mean = 0 }: Case) => ({
@@ -57,26 +62,27 @@ for (const s of cases) {
       const first = upload(engine, [x.length], x);
       const inputs = { x: first.slice, x2: C1 ? upload(engine, [x2.length], x2).slice : first.slice, gamma: upload(engine, [C], gamma).slice, beta: upload(engine, [C], beta).slice };
       const tdy = upload(engine, [dy.length], dy).slice;
-      // A workgroup of 64 is what GPUs use up to 16 x 16 pixels, 256 above, 8 what CPUs use; each must do for any size.
-      for (const WG of s.mean ? [8] : [8, 64, 256]) {
+      // A workgroup of 8 is what CPUs use, the others GPUs; each must do for any size.
+      for (const [WG, wide] of [[8, 1], ...(s.wide ? [[64, s.wide]] : [])]) {
+        const { groups, columns } = neighbours(G, C / G / (vec4 ? 4 : 1), wide), grid = [G / groups, N] as const;
         // With TWO the gradient takes a second pass: it may stand on without a second input.
-        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: 0, WG, TWO: Number(C1 > 0 || WG > 8), stream: 0, p: 0 };
+        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: 0, WG, GROUPS: groups, COLS: columns, TWO: Number(C1 > 0 || (!!s.mean && WG > 8)), stream: 0, p: 0 };
         const y = Tensor.empty(engine, [N * P * C]), stats = Tensor.empty(engine, [4 * N * G]), part = Tensor.empty(engine, [2 * N * C]);
-        engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, [G, N], { ...dims, ...inputs, clock: first.slice, y: y.slice, stats: stats.slice });
-        assertClose(await y.read(), want.y, { atol: atol.y, what: `WG ${WG}: y` });
+        engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, grid, { ...dims, ...inputs, clock: first.slice, y: y.slice, stats: stats.slice });
+        assertClose(await y.read(), want.y, { atol: atol.y, what: `WG ${WG}, ${columns} columns: y` });
         for (const accumulate of [0, 1]) {
           const place = (name: keyof typeof before, on: number) => destination(engine, [Math.max(1, before[name].length)], on && before[name].length ? before[name] : null);
           // The inputs' flags are independent: the second one adds where the first does not.
           const accumulate2 = 1 - accumulate, dx = place('dx', accumulate), dx2 = place('dx2', accumulate2), dgamma = place('dgamma', accumulate), dbeta = place('dbeta', accumulate);
-          engine.run(vec4 ? k.group_norm_backward_vec4 : k.group_norm_backward, [G, N], { ...dims, ...inputs, dy: tdy, stats: stats.slice, part: part.slice, dx: dx.slice, accumulate });
-          if (dims.TWO) engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, [G, N], { ...dims, ...inputs, dy: tdy, stats: stats.slice, dx: dx.slice, dx2: dx2.slice, accumulate, accumulate2 });
+          engine.run(vec4 ? k.group_norm_backward_vec4 : k.group_norm_backward, grid, { ...dims, ...inputs, dy: tdy, stats: stats.slice, part: part.slice, dx: dx.slice, accumulate });
+          if (dims.TWO) engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, grid, { ...dims, ...inputs, dy: tdy, stats: stats.slice, dx: dx.slice, dx2: dx2.slice, accumulate, accumulate2 });
           const terms = Tensor.empty(engine, part.shape), of = { accumulate: accumulate as 0 | 1, terms: N, step: 2 * C, size: C };
           engine.copy(part.slice, terms.slice);
           fold(engine, terms.slice, [{ ...of, y: dgamma.slice, from: 0 }, { ...of, y: dbeta.slice, from: C }]);
           for (const [name, got, on] of [['dx', dx, accumulate], ['dx2', dx2, accumulate2], ['dgamma', dgamma, accumulate], ['dbeta', dbeta, accumulate]] as const) {
             if (name === 'dx2' && !C1) continue;
             const sum = on ? add(want[name], before[name]) : want[name];
-            assertClose(await got.read(), sum, { atol: on ? add(atol[name], bound(1, sum.map(Math.abs))) : atol[name], what: `WG ${WG}: ${name}${on ? ' on top' : ''}` });
+            assertClose(await got.read(), sum, { atol: on ? add(atol[name], bound(1, sum.map(Math.abs))) : atol[name], what: `WG ${WG}, ${columns} columns: ${name}${on ? ' on top' : ''}` });
           }
         }
       }
@@ -162,6 +168,29 @@ for (const s of [cases[0], cases[2], cases[3], cases[4], cases[5]])
       (perImage ? [] : (['dx', 'dgamma', 'dbeta', ...(C1 ? ['dx2' as const] : [])] as const)).forEach((name, i) => assertClose(fused.gradients[i], Float64Array.from(apart.gradients[i]), { rtol: 1e-6, atol: atol[name].map((v) => 3 * v), what: name }));
       if (perImage) fused.gradients.forEach((got, i) => assert.equal(got, apart.gradients[i], `gradient ${i}`));
     });
+
+// What GPUs launch, through the tape, against what CPUs do, with one mask of dropout: the same sums in another order.
+for (const s of [cases[0], cases[7], cases[8]])
+  ops(`${s.what}, columns side by side`, async (engine) => {
+    const { N, P, C0, C1, G } = s, C = C0 + C1, { x, x2, gamma, beta, dy } = inputsOf(s), dropout = { p: 0.3, clock: clockAt(engine, { seed: 7, step: 3, first: 5 }), stream: 270 };
+    const t = [upload(engine, [N, P, 1, C0], x), upload(engine, [C], gamma), upload(engine, [C], beta), ...(C1 ? [upload(engine, [N, P, 1, C1], x2)] : [])];
+    const atol = groupNormErrors({ x, x2: C1 ? x2 : undefined, gamma, beta, N, P, C0, C1, G, eps: 1e-5, silu: true }, dy);
+    const compute = (choice: Choice) => {
+      for (const op of ['group_norm_forward', 'group_norm_backward']) engine.choices.force(op, { P, C0, C1, G }, choice);
+      return differentiate(t, () => groupNorm(C1 ? [t[0], t[3]] : t[0], t[1], t[2], { groups: G, silu: true, dropout }), dy);
+    };
+    const wide = await compute({ workgroup: 64, columns: s.wide! }), usual = await compute({ workgroup: 8 });
+    // Each is off by its bound, which the mask scales by 1 / 0.7.
+    const close = (got: Float32Array, want: Float32Array, name: keyof typeof atol) => assertClose(got, Float64Array.from(want), { atol: atol[name].map((v) => 3 * v), what: name });
+    close(wide.y, usual.y, 'y');
+    assert.ok(wide.y.some((v) => v === 0) && wide.y.some((v) => v !== 0));
+    (['dx', 'dgamma', 'dbeta', ...(C1 ? ['dx2' as const] : [])] as const).forEach((name, i) => close(wide.gradients[i], usual.gradients[i], name));
+  });
+
+ops('neighbouring groups: as many columns as asked for, or the next number that divides the groups', () => {
+  assert.equal([[32, 1, 1], [32, 1, 4], [32, 3, 4], [32, 4, 4], [32, 9, 4], [6, 1, 4], [3, 2, 8], [1, 5, 8]].map(([G, size, columns]) => Object.values(neighbours(G, size, columns))),
+    [[1, 1], [4, 4], [2, 6], [1, 4], [1, 4], [3, 3], [3, 6], [1, 5]]);
+});
 
 ops('the gradient by one of two inputs only', async (engine) => {
   const { N, P, C0, C1, G } = cases[2], { x, x2, gamma, beta, dy } = inputsOf(cases[2]), C = C0 + C1;
