@@ -33,12 +33,16 @@ interface Defaults {
   readonly groupNorm: { readonly many: number; readonly short: number; readonly long: number; readonly columns: number };
   /** Invocations that sum, and the columns that they share; from `stages` rows on in two stages. */
   readonly sums: { readonly workgroup: number; readonly columns: number; readonly stages: number };
+  /** Invocations that share a row of softmax, and those of a workgroup. */
+  readonly softmax: { readonly workgroup: number; readonly lanes: number };
+  /** Invocations that fold 256 sums. */
+  readonly folding: number;
   /** Bytes of terms that wait for the end of backward. On CPUs few: what lies in their caches is folded sooner than it is fetched again. */
   readonly waiting: number;
 }
 
 // On a CPU a workgroup is one subgroup: barriers between coroutines cost more than the loads they would share.
-const CPU = { groupNorm: { many: 1, short: 8, long: 8, columns: 1 }, sums: { workgroup: 8, columns: 1, stages: Infinity }, waiting: 2 ** 20 } as const;
+const CPU = { groupNorm: { many: 1, short: 8, long: 8, columns: 1 }, sums: { workgroup: 8, columns: 1, stages: Infinity }, softmax: { workgroup: 64, lanes: 1 }, folding: 64, waiting: 2 ** 20 } as const;
 
 /**
  * Where an image has 1 or 3 channels a CPU pads them to 4 at a tenth of the plain kernels' cost; a GPU does so for the weight's gradient only, which the plain kernel
@@ -47,7 +51,8 @@ const CPU = { groupNorm: { many: 1, short: 8, long: 8, columns: 1 }, sums: { wor
 export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
   gpu: {
     conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'],
-    groupNorm: { many: 256, short: 64, long: 256, columns: 4 }, sums: { workgroup: 256, columns: 8, stages: 4097 }, waiting: 2 ** 26,
+    groupNorm: { many: 256, short: 64, long: 256, columns: 4 }, sums: { workgroup: 256, columns: 8, stages: 4097 },
+    softmax: { workgroup: 256, lanes: 32 }, folding: 256, waiting: 2 ** 26,
   },
   'cpu-subgroups': { conv3x3: all('subgroup3x3'), conv: all('subgroup'), narrow: all('padded'), matmul: ['subgroup', 'tiled'], ...CPU },
   cpu: { conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'], ...CPU },

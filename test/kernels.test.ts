@@ -43,7 +43,7 @@ compilation('every kernel, with every value of its overrides that is used', () =
     const compiled = all.filter((k) => k.features.every((feature) => engine.device.features.has(feature as GPUFeatureName)));
     // On default limits those that need subgroups are left out, and no others.
     assert.equal(all.filter((k) => !compiled.includes(k)), process.env['DDPM_TEST_LIMITS'] === 'default' ? all.filter((k) => k.features.some((feature) => feature.includes('subgroup'))) : []);
-    const variants: Record<string, number[]> = { WG: [8, 64, 256], TRANSPOSED: [0, 1], TRANS_A: [0, 1], TRANS_B: [0, 1], TWO: [0, 1], DROP: [0, 1], G: [4, 7, 8], Q: [4, 16], COLUMNS: [1, 8], GROUPS: [1, 4], COLS: [1, 4, 6] };
+    const variants: Record<string, number[]> = { WG: [8, 64, 256], TRANSPOSED: [0, 1], TRANS_A: [0, 1], TRANS_B: [0, 1], TWO: [0, 1], DROP: [0, 1], G: [4, 7, 8], Q: [4, 16], COLUMNS: [1, 8], GROUPS: [1, 4], COLS: [1, 4, 6], LANES: [1, 32] };
     for (const k of compiled) {
       assert.equal(Object.keys(k.overrides), [], `${k.name}: no override without a default`);
       const entries = [engine.pipelines.get(k, {})];

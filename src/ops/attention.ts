@@ -1,5 +1,5 @@
 // Scaled dot-product attention over the pixels of an image: GEMM, softmax, GEMM, and their gradients.
-import { record, threads } from '../autograd.ts';
+import { record } from '../autograd.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { BYTES, type Slice, grid } from '../gpu/kernel.ts';
@@ -8,6 +8,7 @@ import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { DEFAULTS, type HalfVariant, type MatmulVariant } from '../variants.ts';
 import { Columns } from './columns.ts';
 import { HALF, halfVariant } from './half.ts';
+import { softmaxBackward, softmaxForward } from './softmax.ts';
 
 /** One operand of a batched product: where its rows, images and heads lie, in elements. */
 export interface Operand {
@@ -75,7 +76,7 @@ export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number):
   const scores = room(), p = room();
   const y = Tensor.empty(engine, q.shape, q.type);
   matmul(engine, T, T, D, heads_(q.slice), turned(heads_(key.slice)), square(scores), { ...shape, alpha });
-  engine.run(k.softmax_forward, threads(batch * T), { x: scores, y: p, rows: batch * T, size: T, ld });
+  softmaxForward(engine, scores, p, { rows: batch * T, size: T, ld });
   engine.free(scores);
   matmul(engine, T, D, T, square(p), heads_(value.slice), heads_(y.slice), shape);
 
@@ -85,7 +86,7 @@ export function attention(q: Tensor, key: Tensor, value: Tensor, heads: number):
     (dy, [dq, dk, dv]) => {
       const dp = room(), ds = room();
       matmul(engine, T, T, D, heads_(dy), turned(heads_(value.slice)), square(dp), shape);
-      engine.run(k.softmax_backward, threads(batch * T), { y: p, dy: dp, dx: ds, rows: batch * T, size: T, ld });
+      softmaxBackward(engine, p, dp, ds, { rows: batch * T, size: T, ld });
       engine.free(dp);
       if (dq) matmul(engine, T, D, T, square(ds), heads_(key.slice), heads_(dq.slice), { ...shape, alpha, accumulate: dq.accumulate });
       if (dk) matmul(engine, T, D, T, turned(square(ds)), heads_(q.slice), heads_(dk.slice), { ...shape, alpha, accumulate: dk.accumulate });

@@ -13,6 +13,7 @@ import { conv2d, type Conv2dOptions } from './conv2d.ts';
 import { groupNorm, type GroupNormOptions } from './group_norm.ts';
 import { halfVariant } from './half.ts';
 import { add, upsample } from './pointwise.ts';
+import { softmaxBackward, softmaxForward } from './softmax.ts';
 
 /** What is run twice: on `activations` that are float16 numbers, stored as such and as float32, and on float32 `weights`. It gives results that are rounded once. */
 interface Trial {
@@ -79,12 +80,12 @@ const TRIALS: readonly Trial[] = [
   product('product', [false, false]), product('product, the first turned', [true, false]), product('product, the second turned', [false, true]),
   { what: 'softmax', activations: [scores], weights: [], run: (engine, [x]) => {
     const y = Tensor.empty(engine, x!.shape, x!.type);
-    engine.run(k.softmax_forward, threads(ROWS.rows), { x: x!.slice, y: y.slice, ...ROWS });
+    softmaxForward(engine, x!.slice, y.slice, ROWS);
     return [y];
   } },
   { what: 'gradient of softmax', activations: [scores, scores], weights: [], run: (engine, [y, dy]) => {
     const dx = Tensor.empty(engine, y!.shape, y!.type);
-    engine.run(k.softmax_backward, threads(ROWS.rows), { y: y!.slice, dy: dy!.slice, dx: dx.slice, ...ROWS });
+    softmaxBackward(engine, y!.slice, dy!.slice, dx.slice, ROWS);
     return [dx];
   } },
 ];

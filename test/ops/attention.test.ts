@@ -1,5 +1,4 @@
 // Matrix products in all transposes, softmax, and attention made of them, against their float64 twins.
-import { threads } from '../../src/autograd.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { attention, matmul } from '../../src/ops/attention.ts';
 import { Tensor } from '../../src/tensor.ts';
@@ -93,20 +92,24 @@ function softmaxError(x: Floats, size: number): Float64Array {
 for (const [count, size, spread] of [[3, 1, 1], [70, 7, 1], [5, 65, 3], [2, 256, 10]])
   rows(`${count} rows of ${size}`, async (engine) => {
     const x = random(count * size, 0).map((v) => spread * v + 100), dy = random(count * size, 1);
-    const y = Tensor.empty(engine, [x.length]), dx = Tensor.empty(engine, [x.length]);
-    engine.run(k.softmax_forward, threads(count), { x: upload(engine, [x.length], x).slice, y: y.slice, rows: count, size, ld: size });
-    const want = softmax(x, count, size), error = softmaxError(x, size), got = await y.read();
-    // The last term is for what underflows: exp of less than -87.
-    assertClose(got, want, { atol: want.map((v, i) => v * error[i] + 2 ** -126), what: 'y' });
-    engine.run(k.softmax_backward, threads(count), { y: y.slice, dy: upload(engine, [dy.length], dy).slice, dx: dx.slice, rows: count, size, ld: size });
-    // The twin starts from the kernel's own y, so that only the backward's roundings count: those of y (|dy| + sum |dy| y).
-    const sizes = got.map((v, i) => {
-      const start = Math.floor(i / size) * size;
-      let dot = 0;
-      for (let j = start; j < start + size; j++) dot += Math.abs(dy[j]) * got[j];
-      return v * (Math.abs(dy[i]) + dot);
-    });
-    assertClose(await dx.read(), softmaxBackward(got, dy, count, size), { atol: bound(size + 2, sizes), what: 'dx' });
+    const tx = upload(engine, [x.length], x).slice, tdy = upload(engine, [dy.length], dy).slice;
+    // One invocation a row, as on CPUs, and several, as on GPUs: for rows shorter and longer than these are, and a last workgroup with rows to spare.
+    for (const [WG, LANES] of [[64, 1], [64, 8], [256, 32]]) {
+      const y = Tensor.empty(engine, [x.length]), dx = Tensor.empty(engine, [x.length]), launch = { WG, LANES, rows: count, size, ld: size }, workgroups = [Math.ceil(count / (WG / LANES))] as const;
+      engine.run(k.softmax_forward, workgroups, { x: tx, y: y.slice, ...launch });
+      const want = softmax(x, count, size), error = softmaxError(x, size), got = await y.read();
+      // The last term is for what underflows: exp of less than -87.
+      assertClose(got, want, { atol: want.map((v, i) => v * error[i] + 2 ** -126), what: `y, ${LANES} lanes` });
+      engine.run(k.softmax_backward, workgroups, { y: y.slice, dy: tdy, dx: dx.slice, ...launch });
+      // The twin starts from the kernel's own y, so that only the backward's roundings count: those of y (|dy| + sum |dy| y).
+      const sizes = got.map((v, i) => {
+        const start = Math.floor(i / size) * size;
+        let dot = 0;
+        for (let j = start; j < start + size; j++) dot += Math.abs(dy[j]) * got[j];
+        return v * (Math.abs(dy[i]) + dot);
+      });
+      assertClose(await dx.read(), softmaxBackward(got, dy, count, size), { atol: bound(size + 2, sizes), what: `dx, ${LANES} lanes` });
+    }
   });
 
 rows('rows that would overflow without their maximum taken off', async (engine) => {
