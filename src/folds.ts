@@ -116,5 +116,5 @@ function launch(engine: Engine, part: Slice, sums: readonly (Sum & { readonly ba
     groups += Math.ceil(size / 256);
     return [first, base + from, terms, step, size, row, pitch, stride, (y.offset - offset) / 4 + to, accumulate];
   });
-  engine.run(k.fold, grid(groups), { table: engine.constants(Uint32Array.from(table)), part, y: { buffer: sums[0]!.y.buffer, offset, bytes: end - offset }, sums: sums.length });
+  engine.run(k.fold, grid(groups), { WG: DEFAULTS[engine.deviceClass].folding, table: engine.constants(Uint32Array.from(table)), part, y: { buffer: sums[0]!.y.buffer, offset, bytes: end - offset }, sums: sums.length });
 }
