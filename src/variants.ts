@@ -10,8 +10,8 @@ export type ConvDirection = 'forward' | 'input' | 'weight';
 export const CONV_VARIANTS = ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as const;
 export type ConvVariant = (typeof CONV_VARIANTS)[number];
 
-/** Batched products: through workgroup memory, or on CPUs by broadcast, which needs aligned rows. */
-export const MATMUL_VARIANTS = ['tiled', 'subgroup'] as const;
+/** Batched products: through workgroup memory, 32 x 32 a workgroup or, of aligned rows, 64 x 64 for GPUs; or on CPUs by broadcast, which needs aligned rows. */
+export const MATMUL_VARIANTS = ['tiled', 'tiled64', 'subgroup'] as const;
 export type MatmulVariant = (typeof MATMUL_VARIANTS)[number];
 
 /** With float16 factors, in place of any GEMM: `subgroup_matrix` on tensor cores; `tiled_f16` rounds them on the way into workgroup memory; on CPUs `rounded` makes rounded copies for the float32 kernels. */
@@ -50,7 +50,7 @@ const CPU = { groupNorm: { many: 1, short: 8, long: 8, columns: 1 }, sums: { wor
  */
 export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
   gpu: {
-    conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'],
+    conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled64', 'tiled'],
     groupNorm: { many: 256, short: 64, long: 256, columns: 4 }, sums: { workgroup: 256, columns: 8, stages: 4097 },
     softmax: { workgroup: 256, lanes: 32 }, folding: 256, waiting: 2 ** 26,
   },

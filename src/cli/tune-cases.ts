@@ -4,7 +4,7 @@ import { Tape } from '../autograd.ts';
 import type { Choice, Made } from '../gpu/choices.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Slice } from '../gpu/kernel.ts';
-import { matmul, type Operand } from '../ops/attention.ts';
+import { matmul, matmulTakes, type Operand } from '../ops/attention.ts';
 import { convCandidates } from '../ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, type ConvDims, forward } from '../ops/conv2d_kernels.ts';
 import { groupNorm } from '../ops/group_norm.ts';
@@ -98,7 +98,7 @@ function convolution(engine: Engine, op: string, shape: Sizes): Case {
 function product(engine: Engine, shape: Sizes): Case {
   const { M, N, K, inner } = shape as Record<'M' | 'N' | 'K' | 'inner', number>;
   return {
-    candidates: MATMUL_VARIANTS.filter((variant) => variant !== 'subgroup' || engine.subgroupWidth === 8).map((variant) => ({ variant })),
+    candidates: MATMUL_VARIANTS.filter((variant) => matmulTakes(engine, shape)[variant] && (variant !== 'tiled64' || engine.deviceClass === 'gpu')).map((variant) => ({ variant })),
     plain: { variant: 'tiled' },
     terms: K,
     label: `${M}x${N}, sums of ${K}${shape['trans_a'] ? ', a turned' : ''}${shape['trans_b'] ? ', b turned' : ''}`,

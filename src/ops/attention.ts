@@ -22,36 +22,51 @@ export interface Operand {
 }
 
 /** Through workgroup memory, and the side of a workgroup's tile. */
-const TILED = { tiled: { kernel: k.matmul, side: 32 }, tiled_f16: { kernel: HALF.matmul.tiled_f16, side: 32 }, subgroup_matrix: { kernel: HALF.matmul.subgroup_matrix, side: 64 } } as const;
+const TILED = {
+  tiled: { kernel: k.matmul, side: 32 }, tiled64: { kernel: k.matmul_64, side: 64 }, tiled_f16: { kernel: HALF.matmul.tiled_f16, side: 32 }, tiled64_f16: { kernel: k.matmul_64_f16, side: 64 },
+  subgroup_matrix: { kernel: HALF.matmul.subgroup_matrix, side: 64 },
+} as const;
+
+type Sizes = Readonly<Record<string, number>>;
+
+/** Whether `tiled64` is worth its larger tiles. */
+const fills64 = (M: number, N: number): boolean => Math.min(M, N) > 32;
 
 /** C (M, N) = alpha op(A) (M, K) op(B) (K, N) (+ C) for `batch` matrices, of which `inner` share an image. No gradient. */
 export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant | HalfVariant } = {}): void {
   const { alpha = 1, batch = 1, inner = 1, accumulate = 0 } = options;
-  const args = {
-    a: a.slice, b: b.slice, c: c.slice, M, N, K, batch, inner, alpha, accumulate, lda: a.ld, ldb: b.ld, ldc: c.ld,
+  const dims = {
+    M, N, K, batch, inner, alpha, accumulate, lda: a.ld, ldb: b.ld, ldc: c.ld,
     outer_a: a.outer, outer_b: b.outer, outer_c: c.outer, inner_a: a.inner, inner_b: b.inner, inner_c: c.inner,
-  };
+  }, args = { ...dims, a: a.slice, b: b.slice, c: c.slice };
   const transposed = [Number(!!a.transposed), Number(!!b.transposed)] as const;
   const variant = options.variant ?? halfVariant(engine, 'matmul') ?? matmulVariant(engine, a, b, c, { M, N, K, batch, inner });
   if (variant === 'rounded') {
     const copies = new Columns(engine), rounded = (operand: Operand): Operand => ({ ...operand, slice: copies.rounded(operand.slice) });
     matmul(engine, M, N, K, rounded(a), rounded(b), c, { ...options, variant: matmulVariant(engine, a, b, c, { M, N, K, batch, inner }) });
     copies.free();
-  } else if (variant !== 'subgroup') engine.run(TILED[variant].kernel, grid(Math.ceil(M / TILED[variant].side) * Math.ceil(N / TILED[variant].side) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
-  else engine.run(k.matmul_subgroup, grid(Math.ceil(M / 32) * Math.ceil(N / 16) * batch), { ...args, TRANS_A: transposed[0], TRANS_B: transposed[1] });
+  } else if (variant !== 'subgroup') {
+    const { kernel, side } = TILED[variant === 'tiled_f16' && fills64(M, N) && matmulTakes(engine, dims).tiled64 ? 'tiled64_f16' : variant];
+    engine.run(kernel, grid(Math.ceil(M / side) * Math.ceil(N / side) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
+  } else engine.run(k.matmul_subgroup, grid(Math.ceil(M / 32) * Math.ceil(N / 16) * batch), { ...args, TRANS_A: transposed[0], TRANS_B: transposed[1] });
+}
+
+/** Which kernels can compute a product of such sizes and strides in float32 here. */
+export function matmulTakes(engine: Pick<Engine, 'subgroupWidth'>, { N, ...strides }: Sizes): Readonly<Record<MatmulVariant, boolean>> {
+  const aligned = (which: 'a' | 'b' | 'c', to: number) => [`ld${which}`, `outer_${which}`, `inner_${which}`].every((name) => strides[name]! % to === 0);
+  const room = N! % 2 === 0 || strides['ldc']! > N!; // an odd last column is written with the one behind it
+  return { tiled: true, tiled64: aligned('a', 4) && aligned('b', 4) && aligned('c', 4), subgroup: engine.subgroupWidth === 8 && aligned('a', 4) && aligned('b', 2) && aligned('c', 2) && room };
 }
 
 /** How this engine computes a product of such operands in float32. */
 function matmulVariant(engine: Engine, a: Operand, b: Operand, c: Operand, sizes: { readonly M: number; readonly N: number; readonly K: number; readonly batch: number; readonly inner: number }): MatmulVariant {
-  const aligned = (operand: Operand, to: number) => [operand.ld, operand.outer, operand.inner].every((n) => n % to === 0);
-  const room = sizes.N % 2 === 0 || c.ld > sizes.N; // an odd last column is written with the one behind it
-  const can = { tiled: true, subgroup: engine.subgroupWidth === 8 && aligned(a, 4) && aligned(b, 2) && aligned(c, 2) && room };
   const { batch, ...shape } = {
     ...sizes, trans_a: Number(!!a.transposed), trans_b: Number(!!b.transposed), lda: a.ld, ldb: b.ld, ldc: c.ld,
     outer_a: a.outer, outer_b: b.outer, outer_c: c.outer, inner_a: a.inner, inner_b: b.inner, inner_c: c.inner,
   };
+  const can = matmulTakes(engine, shape), worth = (variant: MatmulVariant) => can[variant] && (variant !== 'tiled64' || fills64(sizes.M, sizes.N));
   return engine.choices.of(
-    'matmul', shape, { batch }, () => ({ variant: DEFAULTS[engine.deviceClass].matmul.find((variant) => can[variant])! }), ({ variant, ...rest }) => Object.hasOwn(can, variant!) && can[variant as MatmulVariant] && !Object.keys(rest).length,
+    'matmul', shape, { batch }, () => ({ variant: DEFAULTS[engine.deviceClass].matmul.find(worth)! }), ({ variant, ...rest }) => Object.hasOwn(can, variant!) && can[variant as MatmulVariant] && !Object.keys(rest).length,
   ).variant;
 }
 

@@ -48,12 +48,13 @@ const CONV: readonly Trial[] = [
 const WEIGHT: readonly Trial[] = [
   { what: 'gradient by the weight', sizes: [X, Y, W], run: (engine, variant, x, dy, dw) => backwardWeight(engine, DIMS, x, dy, { slice: dw, accumulate: 0 }, null, { variant }) },
 ];
-const MATMUL: readonly Trial[] = [[false, false], [false, true], [true, false]].map(([first, second]) => ({
-  what: `product${first ? ', the first turned' : second ? ', the second turned' : ''}`,
-  sizes: [2 * 66 * 52, 2 * 52 * 70, 2 * 66 * 70],
+// The last two are of whole vec4s, which plain float16 has a kernel of its own for.
+const MATMUL: readonly Trial[] = ([[66, 70, false, false], [66, 70, false, true], [66, 70, true, false], [68, 72, false, false], [68, 72, true, true]] as const).map(([M, N, first, second]) => ({
+  what: `product${first && second ? ', both turned' : first ? ', the first turned' : second ? ', the second turned' : ''}`,
+  sizes: [2 * M * 52, 2 * 52 * N, 2 * M * N],
   run: (engine, variant, a, b, c) => {
     const operand = (slice: Slice, ld: number, outer: number, transposed = false) => ({ slice, ld, outer, inner: 0, transposed });
-    matmul(engine, 66, 70, 52, operand(a, first ? 66 : 52, 66 * 52, first), operand(b, second ? 52 : 70, 52 * 70, second), operand(c, 70, 66 * 70), { batch: 2, variant });
+    matmul(engine, M, N, 52, operand(a, first ? M : 52, M * 52, first), operand(b, second ? 52 : N, 52 * N, second), operand(c, N, M * N), { batch: 2, variant });
   },
 }));
 

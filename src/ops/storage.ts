@@ -55,11 +55,11 @@ const normalisation = (what: string, C: readonly number[], groups: number, p = 0
   return { what, activations: [...C.map(images), images(sum)], weights: [[sum], [sum]], run: differentiated((x, w, clock) => groupNorm(C.length === 2 ? [x[0]!, x[1]!] : x[0]!, w[0]!, w[1]!, options(clock))) };
 };
 
-const product = (what: string, [first, second]: readonly [boolean, boolean]): Trial => ({
-  what, activations: [[2, 66 * 52], [2, 52 * 70]], weights: [],
+const product = (what: string, [first, second]: readonly [boolean, boolean], [M, N]: readonly [number, number] = [66, 70]): Trial => ({
+  what, activations: [[2, M * 52], [2, 52 * N]], weights: [],
   run: (engine, [a, b]) => {
-    const c = Tensor.empty(engine, [2, 66, 70], a!.type), operand = (x: Tensor, ld: number, outer: number, transposed = false) => ({ slice: x.slice, ld, outer, inner: 0, transposed });
-    matmul(engine, 66, 70, 52, operand(a!, first ? 66 : 52, 66 * 52, first), operand(b!, second ? 52 : 70, 52 * 70, second), operand(c, 70, 66 * 70), { batch: 2 });
+    const c = Tensor.empty(engine, [2, M, N], a!.type), operand = (x: Tensor, ld: number, outer: number, transposed = false) => ({ slice: x.slice, ld, outer, inner: 0, transposed });
+    matmul(engine, M, N, 52, operand(a!, first ? M : 52, M * 52, first), operand(b!, second ? 52 : N, 52 * N, second), operand(c, N, M * N), { batch: 2 });
     return [c];
   },
 });
@@ -78,6 +78,7 @@ const TRIALS: readonly Trial[] = [
   // Its gradient comes from three places, and is added up.
   { what: 'casting and adding', activations: [images(7), images(7)], weights: [], run: differentiated(([x]) => add(add(x!, x!), cast(cast(x!, 'f32'), x!.type))) },
   product('product', [false, false]), product('product, the first turned', [true, false]), product('product, the second turned', [false, true]),
+  product('product of whole vec4s', [false, false], [68, 72]), product('product of whole vec4s, both turned', [true, true], [68, 72]),
   { what: 'softmax', activations: [scores], weights: [], run: (engine, [x]) => {
     const y = Tensor.empty(engine, x!.shape, x!.type);
     softmaxForward(engine, x!.slice, y.slice, ROWS);

@@ -1,4 +1,5 @@
 // Matrix products in all transposes, softmax, and attention made of them, against their float64 twins.
+import * as assert from 'uvu/assert';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { attention, matmul } from '../../src/ops/attention.ts';
 import { Tensor } from '../../src/tensor.ts';
@@ -51,10 +52,10 @@ products('rows, images and heads with strides of their own; what lies between is
   assertClose(await out.read(), compute((v) => v), { atol: bound(T + 1, compute(abs)).map((v, i) => (outside(i) ? 0 : v)), what: 'two heads' });
 });
 
-// Both sides of the threshold between the two kernels: what the subgroup kernel takes is computed by both.
-for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 17, 12]])
-  products(`by broadcast: (${M}, ${K}) by (${K}, ${N}) in all transposes, against the tiled kernel and the twin`, async (engine) => {
-    if (engine.subgroupWidth !== 8) return;
+// Both sides of the threshold between the kernels: what the subgroup kernel and that of 64 x 64 take is computed by all. Sizes lie on both sides of a tile.
+for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 17, 12], [65, 67, 33]])
+  products(`of aligned rows: (${M}, ${K}) by (${K}, ${N}) in all transposes, by each kernel, against the twin`, async (engine) => {
+    const variants = (['tiled', 'tiled64', 'subgroup'] as const).filter((variant) => variant !== 'subgroup' || engine.subgroupWidth === 8);
     const batch = 2, up = (n: number) => 4 * Math.ceil(n / 4);
     for (const transA of [false, true])
       for (const transB of [false, true])
@@ -64,7 +65,7 @@ for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 
           // What lies between the rows is no part of the product.
           const hide = (values: Float32Array, ld: number, used: number) => values.map((v, i) => (i % ld < used ? v : NaN));
           const ta = upload(engine, [a.length], hide(a, lda, transA ? M : K)), tb = upload(engine, [b.length], hide(b, ldb, transB ? K : N));
-          const results = await Promise.all((['tiled', 'subgroup'] as const).map(async (variant) => {
+          const results = await Promise.all(variants.map(async (variant) => {
             const out = upload(engine, [c.length], c);
             const operand = (t: Tensor, ld: number, outer: number, transposed = false) => ({ slice: t.slice, ld, outer, inner: 0, transposed });
             matmul(engine, M, N, K, operand(ta, lda, strideA, transA), operand(tb, ldb, strideB, transB), operand(out, ldc, strideC), { batch, accumulate, variant });
@@ -73,7 +74,9 @@ for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 
           const compute = (f: (v: Floats) => Floats) => matmulTwin({ a: f(a), b: f(b), c: accumulate ? f(c) : undefined, M, N, K, batch, transA, transB, lda, ldb, ldc, strideA, strideB, strideC });
           const used = (values: Floats) => Float64Array.from(values).filter((_, i) => i % ldc < N);
           const want = used(compute((v) => v)), atol = used(bound(K + 1, compute(abs)));
-          for (const [i, got] of results.entries()) assertClose(used(got), want, { atol, what: `${['tiled', 'subgroup'][i]}, transposed ${transA}, ${transB}, accumulate ${accumulate}` });
+          assert.equal(used(results[1]), used(results[0]), 'both kernels with workgroup memory add in the same order');
+          assert.ok(results.slice(0, 2).every((got) => got.every((v, i) => i % ldc < N || v === c[i])), 'and leave alone what lies behind the last column');
+          for (const [i, got] of results.entries()) assertClose(used(got), want, { atol, what: `${variants[i]}, transposed ${transA}, ${transB}, accumulate ${accumulate}` });
         }
   });
 products.run();

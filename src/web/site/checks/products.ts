@@ -12,8 +12,8 @@ import { type Checks, type Floats, type Stored, values, whole } from './case.ts'
 type Rounding = (v: Floats) => Floats;
 const all: Rounding = (v) => v;
 
-function product(tile: readonly [number, number], stored: Stored = whole, of: Rounding = all) {
-  const [M, N, K] = [33, 50, 72] as const, a = stored(values(M * K, 1)), b = stored(values(K * N, 2)), twin = (f: (v: Floats) => Floats) => matmul({ a: f(of(a)), b: f(of(b)), M, N, K });
+function product(tile: readonly [number, number], stored: Stored = whole, of: Rounding = all, N = 50) {
+  const [M, K] = [33, 72] as const, a = stored(values(M * K, 1)), b = stored(values(K * N, 2)), twin = (f: (v: Floats) => Floats) => matmul({ a: f(of(a)), b: f(of(b)), M, N, K });
   const strides = { outer_a: 0, outer_b: 0, outer_c: 0, inner_a: 0, inner_b: 0, inner_c: 0 };
   return {
     shape: `(${M}, ${K}) (${K}, ${N})`, grid: grid(Math.ceil(M / tile[0]) * Math.ceil(N / tile[1])), inputs: { a, b },
@@ -69,6 +69,8 @@ function backwardBoth(C: number, O: number, workgroups: Tiles, stored: Stored = 
 export const PRODUCTS = {
   matmul: { twin: ['matmul', 'matmul'], make: () => product([32, 32]) },
   matmul_f16: { twin: ['matmul', 'matmul'], make: (stored) => product([32, 32], stored, half) },
+  matmul_64: { twin: ['matmul', 'matmul'], make: () => product([64, 64], whole, all, 68) },
+  matmul_64_f16: { twin: ['matmul', 'matmul'], make: (stored) => product([64, 64], stored, half, 68) },
   round_half: { twin: ['half', 'half'], make: () => {
     // Of every size that float16 has and below, with what is halfway between two of its numbers.
     const x = values(1000, 1).map((v, i) => (i % 5 ? v : Math.trunc(2048 * v) + 0.5) * 2 ** ((i % 25) - 21)), want = half(x);
