@@ -1,7 +1,7 @@
 // Convolutions at the shapes of a preset's training step: forward, backward-input and backward-weight, every variant that takes the shape.
 import type { Engine } from '../src/gpu/engine.ts';
 import type { Slice } from '../src/gpu/kernel.ts';
-import { floatChoice } from '../src/ops/conv2d_choice.ts';
+import { convCandidates, floatChoice } from '../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, type ConvDims, forward } from '../src/ops/conv2d_kernels.ts';
 import type { ConvDirection, ConvVariant } from '../src/variants.ts';
 import { type Case, noise } from './harness.ts';
@@ -11,9 +11,7 @@ import type { Shape } from './model.ts';
 function variants(engine: Engine, dims: ConvDims, direction: ConvDirection, all: boolean): ConvVariant[] {
   const chosen = floatChoice(engine, dims, direction).variant;
   if (!all) return [chosen];
-  const whole = dims.C % 4 === 0 && dims.O % 4 === 0;
-  const possible: ConvVariant[] = ['plain', ...(whole ? (['tiled', ...(engine.subgroupWidth === 8 ? (['subgroup'] as const) : [])] as const) : (['padded'] as const))];
-  return [chosen, ...possible.filter((v) => v !== chosen)];
+  return [...new Set([chosen, ...convCandidates(engine, dims, direction).map(({ variant }) => variant as ConvVariant)])];
 }
 
 export function* conv2dCases(engine: Engine, shape: Shape, all: boolean): Generator<Case> {

@@ -114,7 +114,7 @@ export function convShapes(preset: PresetName, batch: number): ConvDims[] {
   };
   const paper = new Engine(paperDevice());
   for (const [kernel, shapes] of shapesIn(paper, () => trainingOf(paper, preset, 1)))
-    if (/^conv2d_(forward|tiled|(3x3_)?subgroup)$/.test(kernel)) for (const { args } of shapes) if (!args['TRANSPOSED']) add(args as unknown as ConvDims);
+    if (/^conv2d_(forward|(3x3_)?(tiled|subgroup))$/.test(kernel)) for (const { args } of shapes) if (!args['TRANSPOSED']) add(args as unknown as ConvDims);
   return [...found.values()].sort((a, b) => b.H - a.H || a.C - b.C || a.O - b.O);
 }
 

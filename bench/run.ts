@@ -117,7 +117,7 @@ async function main(): Promise<void> {
       }
     };
     const shapes = shapesIn(engine, () => trainingOf(engine, preset, batch));
-    const conv = [...shapes].filter(([kernel]) => /^conv2d_(forward|tiled|(3x3_)?subgroup)$/.test(kernel)).flatMap(([, found]) => found.filter((s) => !s.args.TRANSPOSED));
+    const conv = [...shapes].filter(([kernel]) => /^conv2d_(forward|(3x3_)?(tiled|subgroup))$/.test(kernel)).flatMap(([, found]) => found.filter((s) => !s.args.TRANSPOSED));
     const unique = new Map(conv.map((s) => [[s.args.N, s.args.H, s.args.W, s.args.C, s.args.O, s.args.KH, s.args.KW, s.args.stride].join(), s.args]));
     for (const args of [...unique.values()].sort((a, b) => b.H! - a.H! || a.C! - b.C!)) if (args.H! > 1 && args.W! > 1) await run(conv2dCases(engine, args, values.all ?? false));
     for (const [kernel, found] of shapes) if (kernel.startsWith('group_norm_forward')) for (const { args } of found) await run(groupNormCases(engine, args));

@@ -16,6 +16,10 @@ const VEC4 = { swaps: { values: 'values_vec4' }, suffix: 'vec4' } as const, FACT
 /** What imports `stored` is written once more, as the `half` of what it is else, for activations that are float16; the factors of products are so too then. */
 const STORED = { swaps: { stored: 'stored_f16' }, suffix: 'stored_f16' } as const;
 
+/** Workgroup memory that every device has (WebGPU's default limit): a kernel that takes more says so. */
+const WORKGROUP_BYTES = 16384;
+const BYTES: Readonly<Record<string, number>> = { f32: 4, u32: 4, vec2f: 8, vec4f: 16, f16: 2, 'vec4<f16>': 8, Operand: 4, Operand4: 16 };
+
 interface Reflection {
   bindings: Record<string, 'read' | 'read_write'>;
   overrides: Record<string, string>;
@@ -23,6 +27,8 @@ interface Reflection {
   dims: Record<string, string>;
   features: string[];
   f16: string[];
+  /** Bytes in the arrays of workgroup memory. */
+  workgroupBytes: number;
 }
 
 /** Reads a kernel's interface; throws, naming the file, where it does not follow the rules that the engine relies on. */
@@ -66,7 +72,9 @@ export function reflect(file: string, source: string, swaps: Swaps = {}): Reflec
   if (!!struct !== dimsBound) refuse('struct Dims and the uniform dims come together');
   for (const [, name, type] of (struct?.[1] ?? '').matchAll(/(\w+): (u32|i32|f32)/g)) dims[name!] = type!;
   const features = [...whole.matchAll(/^enable (\w+);/gm)].map(([, name]) => FEATURES[name!] ?? refuse(`enable ${name}: say in kernels/build.ts which feature of a device that is`));
-  return { bindings, overrides, optional, dims, features, f16 };
+  const arrays = [...source.matchAll(/^var<workgroup> \w+: array<(\S+), (\d+)>;/gm)];
+  const workgroupBytes = arrays.reduce((sum, [, type, count]) => sum + (BYTES[type!] ?? 0) * Number(count), 0);
+  return { bindings, overrides, optional, dims, features, f16, workgroupBytes };
 }
 
 /** Replaces each `#import name` line by kernels/shared/name.wgsl, or by what stands for it, once, its own imports first; what it enables goes before all else but the first comments. */
@@ -120,6 +128,7 @@ export function build(): string {
       `  name: '${name}', features: ${JSON.stringify(r.features).replaceAll('"', "'")},`,
       `  bindings: ${json(r.bindings)}, overrides: ${json(r.overrides)}, optional: ${json(r.optional)}, dims: ${json(r.dims)},`,
       ...(r.f16.length ? [`  f16: ${JSON.stringify(r.f16).replaceAll('"', "'")},`] : []),
+      ...(r.workgroupBytes > WORKGROUP_BYTES ? [`  workgroupBytes: ${r.workgroupBytes},`] : []),
       ...(half ? [`  half: ${half} as Kernel,`] : []),
       `  wgsl: ${JSON.stringify(wgsl)} as string,`,
       '} as const;',

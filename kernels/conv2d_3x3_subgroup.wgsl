@@ -9,6 +9,7 @@ enable subgroups;
 #import index
 #import conv2d
 #import conv2d_subgroup
+#import winograd
 override G: u32 = 7u;
 override TRANSPOSED: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
@@ -38,15 +39,6 @@ fn moved(a: vec4f, b: vec4f, beyond: vec4f, s: Shift) -> mat2x4f {
   let left = select(u, select(beyond, v, s.right), s.edge);
   let right = select(v, select(u, beyond, s.right), s.edge);
   return mat2x4f(select(vec4f(0.0), left, s.inside.x), select(vec4f(0.0), right, s.inside.y));
-}
-
-// Six rows of x at the points, for four rows of y.
-fn four_rows(d: array<vec4f, 6>) -> array<vec4f, 6> {
-  let even = (4.0 * d[2] - d[4]) * (1.0 / 6.0);
-  let odd = (4.0 * d[1] - d[3]) * (1.0 / 6.0);
-  let even2 = (d[4] - d[2]) * (1.0 / 24.0);
-  let odd2 = (d[3] - d[1]) * (1.0 / 12.0);
-  return array<vec4f, 6>(d[0] - 1.25 * d[2] + 0.25 * d[4], even + odd, even - odd, even2 + odd2, even2 - odd2, 4.0 * d[1] - 5.0 * d[3] + d[5]);
 }
 
 // Five rows of x, for three rows of y: without the point -2.

@@ -5,9 +5,9 @@ export type ConvDirection = 'forward' | 'input' | 'weight';
 
 /**
  * `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM. On CPUs `subgroup` spreads values by broadcast, and
- * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs `tiled` goes through workgroup memory.
+ * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs `tiled` goes through workgroup memory, and so does `tiled3x3`, which needs more of it than WebGPU's default.
  */
-export const CONV_VARIANTS = ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as const;
+export const CONV_VARIANTS = ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled3x3', 'padded'] as const;
 export type ConvVariant = (typeof CONV_VARIANTS)[number];
 
 /** Batched products: through workgroup memory, 32 x 32 a workgroup or, of aligned rows, 64 x 64 for GPUs; or on CPUs by broadcast, which needs aligned rows. */
@@ -22,7 +22,7 @@ type Three = Readonly<Record<ConvDirection, ConvVariant>>;
 const all = (variant: ConvVariant): Three => ({ forward: variant, input: variant, weight: variant });
 
 interface Defaults {
-  /** Convolutions whose channels are multiples of four: 3 x 3 that keep the size, and all others. */
+  /** Convolutions whose channels are multiples of four: 3 x 3 that keep the size, and all others. Where the device has no room for `tiled3x3` it is `tiled`. */
   readonly conv3x3: Three;
   readonly conv: Three;
   /** Convolutions with other channels, such as those of the images. */
@@ -50,9 +50,9 @@ const CPU = { groupNorm: { many: 1, short: 8, long: 8, columns: 1 }, sums: { wor
  */
 export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
   gpu: {
-    conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled64', 'tiled'],
+    conv3x3: all('tiled3x3'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled64', 'tiled'],
     groupNorm: { many: 256, short: 64, long: 256, columns: 4 }, sums: { workgroup: 256, columns: 8, stages: 4097 },
-    softmax: { workgroup: 256, lanes: 32 }, folding: 256, waiting: 2 ** 26,
+    softmax: { workgroup: 256, lanes: 32 }, folding: 256, waiting: 3 * 2 ** 25,
   },
   'cpu-subgroups': { conv3x3: all('subgroup3x3'), conv: all('subgroup'), narrow: all('padded'), matmul: ['subgroup', 'tiled'], ...CPU },
   cpu: { conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'], ...CPU },
@@ -60,7 +60,7 @@ export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
 };
 
 /** Workgroups that keep a device busy: a weight's gradient is split until there are so many. */
-export const BUSY: Readonly<Record<Exclude<ConvVariant | HalfVariant, 'padded' | 'rounded'>, number>> = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 264, tiled_f16: 264, subgroup_matrix: 512 };
+export const BUSY: Readonly<Record<Exclude<ConvVariant | HalfVariant, 'padded' | 'rounded'>, number>> = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 1056, tiled_f16: 1056, tiled3x3: 792, subgroup_matrix: 512 };
 
 /** Whether a number, perhaps out of a file, is a size of workgroup whose halves can meet: a power of two, and what every device takes. */
 export const isWorkgroup = (size: unknown): size is number => typeof size === 'number' && [1, 2, 4, 8, 16, 32, 64, 128, 256].includes(size);

@@ -6,7 +6,7 @@ import { deviceClass } from '../src/gpu/device-class.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
 import { groupNorm } from '../src/ops/group_norm.ts';
-import { convChoice } from '../src/ops/conv2d_choice.ts';
+import { convCandidates, convChoice } from '../src/ops/conv2d_choice.ts';
 import { Tensor } from '../src/tensor.ts';
 
 const tests = suite('choices');
@@ -19,7 +19,7 @@ tests('the table is by class of device', () => {
   assert.is(deviceClass(paperDevice(4, { architecture: 'swiftshader' })), 'swiftshader');
   assert.is(deviceClass(paperDevice(0, { description: 'llvmpipe: Mesa 25' })), 'cpu');
   assert.is(deviceClass(paperDevice(0, { vendor: '', isFallbackAdapter: true })), 'cpu', 'Firefox, which gives no names');
-  for (const [width, variant] of [[8, 'subgroup3x3'], [32, 'tiled']] as const) assert.is(convChoice(on(width), dims, 'forward').variant, variant);
+  for (const [width, variant] of [[8, 'subgroup3x3'], [32, 'tiled3x3']] as const) assert.is(convChoice(on(width), dims, 'forward').variant, variant);
 });
 
 tests('what was given is taken and remembered with all its numbers', () => {
@@ -35,10 +35,10 @@ tests('what was given is taken and remembered with all its numbers', () => {
 });
 
 tests('what this device cannot do, or what is no choice, is refused', () => {
-  const bad = [{ variant: 'subgroup' }, { variant: 'fastest' }, { variant: 'tiled', splits: 2.5 }, { variant: 'tiled', splits: 0 }, { variant: 'tiled', rows: 9 }, { variant: 'padded' }, { size: 4 }, { variant: 'toString' }];
+  const bad = [{ variant: 'subgroup' }, { variant: 'fastest' }, { variant: 'tiled', splits: 2.5 }, { variant: 'tiled', splits: 0 }, { variant: 'tiled', rows: 9 }, { variant: 'padded' }, { size: 4 }, { variant: 'toString' }, { variant: 'subgroup3x3' }];
   for (const choice of bad) {
     const engine = on(32, { [key('conv2d_backward_weight')]: choice });
-    assert.is(convChoice(engine, dims, 'weight').variant, 'tiled');
+    assert.is(convChoice(engine, dims, 'weight').variant, 'tiled3x3');
     assert.equal([...engine.choices.refused], [[key('conv2d_backward_weight'), choice]], JSON.stringify(choice));
   }
   for (const [workgroup, taken] of [[16, true], [24, false], ['8', false], [512, false]] as const) {
@@ -46,6 +46,22 @@ tests('what this device cannot do, or what is no choice, is refused', () => {
     groupNorm(Tensor.empty(engine, [2, 3, 3, 8]), Tensor.empty(engine, [8]), Tensor.empty(engine, [8]), { groups: 2 });
     assert.is(engine.choices.refused.size, taken ? 0 : 1);
   }
+});
+
+tests('the filtered kernels for GPUs need workgroup memory and a 3 x 3 convolution that keeps the size; without, it is the plain GEMM', () => {
+  const paper = paperDevice(32), small = Object.create(paper, { limits: { value: { ...paper.limits, maxComputeWorkgroupStorageSize: 16384 } } }) as GPUDevice;
+  for (const direction of ['forward', 'input', 'weight'] as const) {
+    const of = (device: GPUDevice, changes: object, choices = {}) => convChoice(new Engine(device, { choices }), { ...dims, ...changes }, direction).variant;
+    assert.equal([of(paper, {}), of(small, {})], ['tiled3x3', 'tiled']);
+    const others = [{ stride: 2, OH: 7, OW: 7, pad_top: 0, pad_left: 0 }, { KH: 1, KW: 1, pad_top: 0, pad_left: 0 }, { KH: 5, KW: 5, pad_top: 2, pad_left: 2 }, { pad_top: 2, pad_left: 0 }, { OH: 12, OW: 12, pad_top: 0, pad_left: 0 }];
+    for (const other of others) assert.is(of(paper, other), 'tiled', JSON.stringify(other));
+    const taken = convCandidates(new Engine(paper), dims, direction).map(({ variant }) => variant), less = convCandidates(new Engine(small), dims, direction).map(({ variant }) => variant);
+    assert.equal([taken.includes('tiled3x3'), less.includes('tiled3x3'), less.includes('tiled')], [true, false, true]);
+    for (const other of others) assert.not(convCandidates(new Engine(paper), { ...dims, ...other }, direction).some(({ variant }) => variant === 'tiled3x3'));
+  }
+  const given = new Engine(small, { choices: { [key('conv2d_forward')]: { variant: 'tiled3x3' } } });
+  assert.is(convChoice(given, dims, 'forward').variant, 'tiled');
+  assert.is(given.choices.refused.size, 1);
 });
 
 tests('nothing is kept of a choice that another shape asked for', () => {

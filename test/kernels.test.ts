@@ -40,9 +40,10 @@ async function withNull(test: (opened: OpenedEngine) => Promise<void>): Promise<
 
 compilation('every kernel, with every value of its overrides that is used', () =>
   withNull(async ({ engine }) => {
-    const compiled = all.filter((k) => k.features.every((feature) => engine.device.features.has(feature as GPUFeatureName)));
-    // On default limits those that need subgroups are left out, and no others.
-    assert.equal(all.filter((k) => !compiled.includes(k)), process.env['DDPM_TEST_LIMITS'] === 'default' ? all.filter((k) => k.features.some((feature) => feature.includes('subgroup'))) : []);
+    const fits = ({ workgroupBytes = 0 }: Kernel) => workgroupBytes <= engine.device.limits.maxComputeWorkgroupStorageSize;
+    const compiled = all.filter((k) => fits(k) && k.features.every((feature) => engine.device.features.has(feature as GPUFeatureName)));
+    // Those that need more workgroup memory than there is are left out (the null backend has the default), on default limits those that need subgroups, and no others.
+    assert.equal(all.filter((k) => !compiled.includes(k)), all.filter((k) => !fits(k) || (process.env['DDPM_TEST_LIMITS'] === 'default' && k.features.some((feature) => feature.includes('subgroup')))));
     const variants: Record<string, number[]> = { WG: [8, 64, 256], TRANSPOSED: [0, 1], TRANS_A: [0, 1], TRANS_B: [0, 1], TWO: [0, 1], DROP: [0, 1], G: [4, 7, 8], Q: [4, 16], COLUMNS: [1, 8], GROUPS: [1, 4], COLS: [1, 4, 6], LANES: [1, 32] };
     for (const k of compiled) {
       assert.equal(Object.keys(k.overrides), [], `${k.name}: no override without a default`);
@@ -64,6 +65,7 @@ compilation('within the default limits, apart from features', () =>
     assert.is(engine.subgroupWidth, 0);
     for (const k of all) {
       if (k.features.length) await assertError(() => engine.pipelines.get(k, {}), 'E-LIMIT', new RegExp(`${k.name} needs the device feature "${k.features[0]}"`));
+      else if (k.workgroupBytes) await assertError(() => engine.pipelines.get(k, {}), 'E-LIMIT', new RegExp(`${k.name} needs ${k.workgroupBytes} bytes of workgroup memory; this device was opened with 16384`));
       else await engine.pipelines.ahead([engine.pipelines.get(k, {})]);
     }
     await engine.finished();
@@ -149,7 +151,9 @@ rules('read the interface out of the WGSL', () => {
     dims: { count: 'u32', a: 'f32', first: 'i32' },
     features: [],
     f16: [],
+    workgroupBytes: 0,
   });
+  assert.is(reflect('good.wgsl', good.toSpliced(8, 0, 'var<workgroup> a: array<vec4f, 30>;', 'var<workgroup> b: array<f32, 5>;').join('\n')).workgroupBytes, 500);
   assert.equal(reflect('good.wgsl', good.toSpliced(2, 0, 'enable subgroups;', 'enable f16;').join('\n')).features, ['subgroups', 'shader-f16']);
 });
 

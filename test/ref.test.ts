@@ -20,7 +20,7 @@ import {
 import { coins, normals, permute, uniformInt, uniformInts, words } from './ref/random.ts';
 import { softmax, softmaxBackward } from './ref/softmax.ts';
 import { timestepEmbedding } from './ref/timestep_embedding.ts';
-import { filtered, filteredBound } from './ref/winograd.ts';
+import { filtered, filteredBound, filteredWeight, filteredWeightBound } from './ref/winograd.ts';
 
 const golden = (file: string) => {
   const { tensors } = readSafetensors(readFileSync(new URL(`./golden/${file}`, import.meta.url)), file);
@@ -273,6 +273,12 @@ for (const rows of [4, 7, 8]) {
     assert.ok(filteredBound({ ...s, x, w }, rows).every((v, i) => v > bound(9 * s.C, conv2d({ ...s, x: abs(x), w: abs(w) }))[i]), 'more roundings than of the sum of products');
   });
 }
+filtering('and its gradient by the weight, over groups of 4 rows', () => {
+  const s: ConvShape = { N: 2, H: 10, W: 3, C: 2, O: 3, KH: 3, KW: 3, stride: 1, pad: [1, 1], OH: 10, OW: 3, wC: 5, c0: 2 };
+  const x = random(s.N * s.H * s.W * s.C, 0), dy = random(s.N * s.H * s.W * s.O, 1), want = conv2dBackwardWeight({ ...s, x, dy });
+  same(filteredWeight({ ...s, x, dy }), want, 'dw');
+  assert.ok(filteredWeightBound({ ...s, x, dy }).every((v, i) => want[i] === 0 || v > bound(s.N * s.H * s.W, conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) }))[i]), 'more roundings than of the sum of products');
+});
 filtering.run();
 
 // ------------------------------------------------------------------------------------------------------------------- matmul, strides

@@ -27,6 +27,8 @@ export interface Kernel {
   readonly dims: { readonly [name: string]: string };
   /** The bindings that hold float16; all others hold 32-bit numbers. */
   readonly f16?: readonly string[];
+  /** Bytes of workgroup memory, where they are more than every device has (16,384). */
+  readonly workgroupBytes?: number;
   /** The same kernel for activations that are stored as float16. */
   readonly half?: Kernel;
 }

@@ -2,7 +2,7 @@
 
 const LIMITS = {
   maxBufferSize: 2 ** 40, maxStorageBufferBindingSize: 2 ** 40, maxStorageBuffersPerShaderStage: 8, maxUniformBuffersPerShaderStage: 1, maxBindingsPerBindGroup: 16,
-  maxComputeWorkgroupStorageSize: 16384, maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupSizeX: 256, maxComputeWorkgroupsPerDimension: 65535,
+  maxComputeWorkgroupStorageSize: 32768, maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupSizeX: 256, maxComputeWorkgroupsPerDimension: 65535,
   minUniformBufferOffsetAlignment: 256,
 };
 

@@ -34,6 +34,8 @@ export class Pipelines {
     if (!entry) {
       const missing = kernel.features.find((feature) => !this.#device.features.has(feature));
       if (missing) throw new DdpmError('E-LIMIT', `kernel ${kernel.name} needs the device feature "${missing}", which was not requested or does not exist on this adapter.`);
+      const { workgroupBytes = 0 } = kernel, most = this.#device.limits.maxComputeWorkgroupStorageSize;
+      if (workgroupBytes > most) throw new DdpmError('E-LIMIT', `kernel ${kernel.name} needs ${workgroupBytes} bytes of workgroup memory; this device was opened with ${most}. Where the adapter offers more, ask for it: adapter.requestDevice(engineRequirements(adapter)).`);
       entry = { label, kernel, constants, layout: this.#layout(kernel), compiled: null };
       this.#byLabel.set(label, entry);
     }

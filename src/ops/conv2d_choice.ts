@@ -1,6 +1,7 @@
 // Which kernels compute a convolution: what can be chosen for a shape on a device, and what is.
 import type { Choice } from '../gpu/choices.ts';
 import type { Engine } from '../gpu/engine.ts';
+import { conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled } from '../gpu/kernels.gen.ts';
 import { BUSY, CONV_VARIANTS, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
 import { halfVariant } from './half.ts';
 import type { ConvDims } from './conv2d_kernels.ts';
@@ -26,12 +27,13 @@ type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 /** Workgroups that compute a weight's gradient, of each split. */
 export function weightGroups(variant: Split, { C, O, KH, KW }: ConvDims): number {
   const rows = KH * KW * C;
-  return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), subgroup_matrix: tiles(rows, O, 64, 64) }[variant];
+  return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: tiles(rows, O, 64, 64) }[variant];
 }
 
-/** A split is at least 256 pixels; the count is a function of the shape alone, so that a resumed run adds in the same order. */
+/** A split is at least 256 pixels; on GPUs, which take workgroups in waves, there is none more than keeps all of it busy. The count is a function of the shape alone, so that a resumed run adds in the same order. */
 export function weightSplits(variant: Split, dims: ConvDims): number {
-  return Math.max(1, Math.min(Math.ceil(BUSY[variant] / weightGroups(variant, dims)), Math.floor((dims.N * dims.OH * dims.OW) / 256)));
+  const count = BUSY[variant] / weightGroups(variant, dims), whole = variant.startsWith('tiled') ? Math.floor(count) : Math.ceil(count);
+  return Math.max(1, Math.min(whole, Math.floor((dims.N * dims.OH * dims.OW) / 256)));
 }
 
 /** A variant with its numbers, all said. */
@@ -41,19 +43,23 @@ function whole(variant: ConvVariant, dims: ConvDims, direction: ConvDirection): 
   return variant === 'subgroup3x3' ? { variant, rows: tileRows(dims.H) } : { variant };
 }
 
+/** Whether the kernels of `tiled3x3` have the workgroup memory that they take: a device opened with default limits has not. */
+const hasRoom3x3 = ({ device }: Engine): boolean => [conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled].every(({ workgroupBytes }) => workgroupBytes <= device.limits.maxComputeWorkgroupStorageSize);
+
 /** Whether this device computes the shape so. The choice may come from a file. */
 function takes(engine: Engine, dims: ConvDims, direction: ConvDirection, { variant, rows, splits, ...rest }: Choice): boolean {
   const fours = dims.C % 4 === 0 && dims.O % 4 === 0, eight = engine.subgroupWidth === 8;
-  const can = { plain: true, padded: !fours, tiled: fours, subgroup: fours && eight, subgroup3x3: fours && eight && keepsSize3x3(dims) };
+  const can = { plain: true, padded: !fours, tiled: fours, subgroup: fours && eight, subgroup3x3: fours && eight && keepsSize3x3(dims), tiled3x3: fours && hasRoom3x3(engine) && keepsSize3x3(dims) };
   if (!Object.hasOwn(can, variant!) || !can[variant as ConvVariant] || Object.keys(rest).length) return false;
   const rowsOk = rows === undefined || (ROWS as readonly unknown[]).includes(rows);
   const splitsOk = splits === undefined || (direction === 'weight' && Number.isInteger(splits) && splits as number >= 1 && splits as number <= 4096);
   return rowsOk && splitsOk;
 }
 
-function usual({ deviceClass }: Engine, dims: ConvDims, direction: ConvDirection): ConvVariant {
-  const { narrow, conv3x3, conv } = DEFAULTS[deviceClass];
-  return (dims.C % 4 || dims.O % 4 ? narrow : keepsSize3x3(dims) ? conv3x3 : conv)[direction];
+function usual(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvVariant {
+  const { narrow, conv3x3, conv } = DEFAULTS[engine.deviceClass];
+  const variant = (dims.C % 4 || dims.O % 4 ? narrow : keepsSize3x3(dims) ? conv3x3 : conv)[direction];
+  return variant === 'tiled3x3' && !hasRoom3x3(engine) ? 'tiled' : variant;
 }
 
 const OPS = { forward: 'conv2d_forward', input: 'conv2d_backward_input', weight: 'conv2d_backward_weight' } as const;

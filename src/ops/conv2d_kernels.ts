@@ -14,9 +14,11 @@ export type ConvArgs = Args<typeof k.conv2d_forward>;
 export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
 
 /** One GEMM for the forward and the input's gradient, one for the weight's. */
-const TILED = { tiled: k.conv2d_tiled, ...HALF.conv } as const, WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, ...HALF.weight } as const;
-/** Workgroups that compute so many pixels and channels. */
-const tiled = (variant: keyof typeof TILED, pixels: number, channels: number) => grid(variant === 'subgroup_matrix' ? tiles(pixels, channels, 128, 128) : tiles(pixels, channels, 128, 64));
+const TILED = { tiled: k.conv2d_tiled, tiled3x3: k.conv2d_3x3_tiled, ...HALF.conv } as const;
+const WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, tiled3x3: k.conv2d_backward_weight_3x3_tiled, ...HALF.weight } as const;
+/** Workgroups that compute so many pixels and channels; by `tiled3x3` in groups of four pixels, one below the other. */
+const tiled = (variant: keyof typeof TILED, { N, H, W }: ConvDims, pixels: number, channels: number) =>
+  grid(variant === 'subgroup_matrix' ? tiles(pixels, channels, 128, 128) : variant === 'tiled3x3' ? tiles(N * Math.ceil(H / 4) * W, channels, 32, 64) : tiles(pixels, channels, 128, 64));
 
 /**
  * Four channels so many times are a tile of the kernel `conv2d_subgroup`: 16 times, a fifth faster, where that leaves no more of the last tile empty and there are pixels
@@ -34,7 +36,7 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
     engine.run(k.conv2d_subgroup, grid(tiles(pixels, O, 64, 4 * Q)), { ...args, Q, TRANSPOSED: 0 });
   }
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
-  else if (Object.hasOwn(TILED, variant)) engine.run(TILED[variant as keyof typeof TILED], tiled(variant as keyof typeof TILED, pixels, O), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
+  else if (Object.hasOwn(TILED, variant)) engine.run(TILED[variant as keyof typeof TILED], tiled(variant as keyof typeof TILED, args, pixels, O), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
     forward(engine, { ...args, x: copies.rounded(args.x), w: copies.rounded(args.w) }, floatChoice(engine, args, 'forward'));
@@ -64,7 +66,7 @@ export function variantOfTwo(engine: Engine, dims: readonly [ConvDims, ConvDims]
 
 /** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */
 export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED): void {
-  engine.run(TILED[variant], tiled(variant, args.N * args.OH * args.OW, args.O), { ...args, x2, TRANSPOSED: 0, TWO: 1 });
+  engine.run(TILED[variant], tiled(variant, args, args.N * args.OH * args.OW, args.O), { ...args, x2, TRANSPOSED: 0, TWO: 1 });
 }
 
 /** dx from dy. */
@@ -89,7 +91,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
     if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
     copies.free();
-  } else engine.run(TILED[variant], tiled(variant, pixels, C), { ...gemm, x2: dy, TWO: 0 });
+  } else engine.run(TILED[variant], tiled(variant, dims, pixels, C), { ...gemm, x2: dy, TWO: 0 });
 }
 
 /** dw from x and dy, and with `db` the bias's gradient from the same reading of dy: partial sums over splits of the pixels, folded in order. */

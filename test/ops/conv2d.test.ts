@@ -9,13 +9,15 @@ import { conv2d, linear } from '../../src/ops/conv2d.ts';
 import { convChoice, tileRows } from '../../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
 import { Tensor } from '../../src/tensor.ts';
-import type { ConvVariant } from '../../src/variants.ts';
+import type { ConvDirection, ConvVariant } from '../../src/variants.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, destination, differentiate, gpuSuite, random, upload } from '../helpers/gpu.ts';
 import * as twin from '../ref/conv2d.ts';
 import { linear as linearTwin, linearBackward } from '../ref/matmul.ts';
 import { add } from '../ref/pointwise.ts';
-import { filteredBound, filteredGradientBound } from '../ref/winograd.ts';
+import { filteredBound, filteredGradientBound, filteredWeightBound } from '../ref/winograd.ts';
+
+type Floats = ArrayLike<number>;
 
 interface Case extends twin.ConvShape {
   what: string;
@@ -56,7 +58,7 @@ const fours: Case[] = [
   shape('many pixels, so that the weight gradient is split', 1, 25, 32, 4, 8, 3),
 ];
 
-/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 16 columns counted through the images, and 16 channels. */
+/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 16 columns counted through the images, and 16 channels (subgroup3x3); of 32 columns of 4 rows and 64 channels (tiled3x3). */
 const kept: Case[] = [
   ...fours.filter((s) => s.KH === 3 && s.KW === 3 && s.stride === 1 && s.OH === s.H),
   shape('tiles of 7 rows', 3, 14, 5, 20, 36, 3),
@@ -84,19 +86,29 @@ const dimsOf = (s: Case) => ({
 /** Elements of dw (KH, KW, WC, O) that belong to the input channels of this call. */
 const inSlice = (s: Case) => (i: number): boolean => Math.floor(i / s.O) % s.wC! >= s.c0! && Math.floor(i / s.O) % s.wC! < s.c0! + s.C;
 
-/** Subgroup kernels need one width of 8, as lavapipe has. */
-const available = (engine: Engine, variant: ConvVariant): boolean => !variant.startsWith('subgroup') || engine.subgroupWidth === 8;
+/** Subgroup kernels need one width of 8, as lavapipe has; tiled3x3 more workgroup memory than a device opened with default limits has. */
+const available = (engine: Engine, variant: ConvVariant): boolean =>
+  variant === 'tiled3x3' ? engine.device.limits.maxComputeWorkgroupStorageSize >= k.conv2d_3x3_tiled.workgroupBytes : !variant.startsWith('subgroup') || engine.subgroupWidth === 8;
 
 /** What results may be off by besides the roundings of their sums: a 3 x 3 convolution that keeps the size is filtered where the engine chooses so, and by its own variant. */
 function filtering(engine: Engine, s: Case, { x, w, dy }: ReturnType<typeof inputsOf>, variant?: ConvVariant) {
-  const filters = engine.subgroupWidth === 8 && (variant ?? 'subgroup3x3').match(/subgroup3x3|padded/) && s.KH === 3 && s.KW === 3 && s.stride === 1 && s.pad[0] === 1 && s.pad[1] === 1 && s.OH === s.H && s.OW === s.W;
-  const more = (off: Float64Array) => (atol: Float64Array) => atol.map((v, i) => v + off[i]);
-  return filters ? { y: more(filteredBound({ ...s, x, w }, tileRows(s.H))), dx: more(filteredGradientBound({ ...s, dy, w }, tileRows(s.H))) } : { y: (atol: Float64Array) => atol, dx: (atol: Float64Array) => atol };
+  const even = { ...dimsOf(s), C: 4 * Math.ceil(s.C / 4), O: 4 * Math.ceil(s.O / 4) };
+  const chosen = (direction: ConvDirection) => {
+    const first = variant ?? convChoice(engine, dimsOf(s), direction).variant;
+    return first === 'padded' ? convChoice(engine, even, direction).variant : first;
+  };
+  const rows = (direction: ConvDirection) => ({ subgroup3x3: tileRows(s.H), tiled3x3: 4 })[chosen(direction) as string];
+  const more = (off: Float64Array | null) => (atol: Float64Array) => (off ? atol.map((v, i) => v + off[i]) : atol);
+  const [y, dx] = [rows('forward'), rows('input')];
+  return {
+    y: more(y ? filteredBound({ ...s, x, w }, y) : null), dx: more(dx ? filteredGradientBound({ ...s, dy, w }, dx) : null),
+    dw: more(chosen('weight') === 'tiled3x3' ? filteredWeightBound({ ...s, x, dy }) : null),
+  };
 }
 
 const families = gpuSuite('conv2d kernels');
-for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as const) {
-  for (const s of { plain: [...odd, ...fours], subgroup: fours, subgroup3x3: kept, tiled: fours, padded: odd }[variant]) {
+for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled3x3', 'padded'] as const) {
+  for (const s of { plain: [...odd, ...fours], subgroup: fours, subgroup3x3: kept, tiled: fours, tiled3x3: kept, padded: odd }[variant]) {
     families(`${variant}: ${s.what}`, async (engine) => {
       if (!available(engine, variant)) return;
       const values = inputsOf(s), { x, w, dy, bias, perImage, residual, before } = values, dims = dimsOf(s), taps = s.KH * s.KW, off = filtering(engine, s, values, variant);
@@ -138,7 +150,7 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
         assertClose(await db.read(), wantDb((v) => v), { atol: bound(s.N * s.OH * s.OW + 1, wantDb(abs)), what: `db${on}` });
         const wantDw = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.conv2dBackwardWeight({ ...s, x: f(x), dy: f(dy) }).map((v, i) => (accumulate || !mine(i) ? v + f(before)[i] : v));
         const sizes = abs(before), tolerance = bound(s.N * s.OH * s.OW + 1, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) }).map((v, i) => (accumulate ? v + sizes[i] : v)));
-        assertClose(await dw.read(), wantDw((v) => v), { atol: tolerance.map((v, i) => (mine(i) ? v : 0)), what: `dw${on}` });
+        assertClose(await dw.read(), wantDw((v) => v), { atol: off.dw(tolerance).map((v, i) => (mine(i) ? v : 0)), what: `dw${on}` });
       }
     });
   }
@@ -146,9 +158,9 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
   if (variant === 'padded') continue;
   families(`${variant}: weight gradient in more splits than there are pixels for`, async (engine) => {
     if (!available(engine, variant)) return;
-    const s = fours[1], { x, dy } = inputsOf(s), weights = s.KH * s.KW * s.C * s.O;
+    const s = fours[1], values = inputsOf(s), { x, dy } = values, weights = s.KH * s.KW * s.C * s.O;
     const [tx, tdy] = [x, dy].map((v) => upload(engine, [v.length], v));
-    const want = twin.conv2dBackwardWeight({ ...s, x, dy }), atol = bound(s.N * s.OH * s.OW, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) }));
+    const want = twin.conv2dBackwardWeight({ ...s, x, dy }), atol = filtering(engine, s, values, variant).dw(bound(s.N * s.OH * s.OW, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) })));
     const columns = (values: Float32Array) => Float64Array.from({ length: s.O }, (_, o) => values.reduce((sum, v, i) => (i % s.O === o ? sum + v : sum), 0));
     const wantDb = columns(dy), atolDb = bound(s.N * s.OH * s.OW, columns(dy.map(Math.abs)));
     for (const splits of [5, 11]) {
@@ -158,6 +170,7 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
       else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 32) * Math.ceil(s.O / 16)), args);
       else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * Math.ceil(s.C / 8) * Math.ceil(s.O / 16)), args);
+      else if (variant === 'tiled3x3') engine.run(k.conv2d_backward_weight_3x3_tiled, grid(splits * Math.ceil((3 * s.C) / 32) * Math.ceil(s.O / 64)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 128) * Math.ceil(s.O / 128)), args);
       fold(engine, part.slice, [{ y: dw.slice, accumulate: 0, from: 0, terms: splits, step: weights, size: weights }]);
       if (has_bias) fold(engine, sums.slice, [{ y: db.slice, accumulate: 0, from: 0, terms: splits, step: s.O, size: s.O }]);
@@ -167,16 +180,41 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'padded'] as
   });
 }
 
-families('tiled: two inputs in one dispatch, as in two', async (engine) => {
-  const whole = shape('', 2, 5, 7, 76, 20, 3), { x, w, dy, bias, residual } = inputsOf(whole), pixels = x.length / whole.C;
+for (const variant of ['tiled', 'tiled3x3'] as const) families(`${variant}: two inputs in one dispatch, as in two`, async (engine) => {
+  if (!available(engine, variant)) return;
+  const whole = shape('', 2, 5, 7, 76, 20, 3), values = inputsOf(whole), { x, w, dy, bias, residual } = values, pixels = x.length / whole.C;
   // 24 and 52 channels, so that the border between the inputs lies within a tile of k.
   const cut = (first: number, count: number) => Float32Array.from({ length: pixels * count }, (_, i) => x[Math.floor(i / count) * whole.C + first + (i % count)]);
   const [a, b] = [upload(engine, [pixels * 24], cut(0, 24)), upload(engine, [pixels * 52], cut(24, 52))], y = Tensor.empty(engine, [dy.length]);
   const [tw, tbias, tresidual] = [w, bias, residual].map((v) => upload(engine, [v.length], v));
   const args = { ...dimsOf({ ...whole, C: 24 }), x: a.slice, w: tw.slice, bias: tbias.slice, per_image: tbias.slice, residual: tresidual.slice, y: y.slice, has_bias: 1, has_per_image: 0, has_residual: 1, accumulate: 0 };
-  forwardTwo(engine, args, b.slice, 'tiled');
+  forwardTwo(engine, args, b.slice, variant);
   const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.conv2d({ ...whole, x: f(x), w: f(w), bias: f(bias), residual: f(residual) });
-  assertClose(await y.read(), compute((v) => v), { atol: bound(9 * 76 + 2, compute(abs)), what: 'y' });
+  assertClose(await y.read(), compute((v) => v), { atol: filtering(engine, whole, values, variant).y(bound(9 * 76 + 2, compute(abs))), what: 'y' });
+});
+
+families('tiled3x3: a coefficient that is a ten-thousandth off is seen', async (engine) => {
+  if (!available(engine, 'tiled3x3')) return;
+  const s = shape('', 2, 9, 7, 36, 68, 3), values = inputsOf(s), { x, w, dy } = values, off = filtering(engine, s, values, 'tiled3x3'), same = (v: Floats) => v;
+  const [tx, tw, tdy] = [x, w, dy].map((v) => upload(engine, [v.length], v).slice), { run } = engine;
+  const y = Tensor.empty(engine, [dy.length]), dw = Tensor.empty(engine, [w.length]);
+  const of = (f: (v: Floats) => Floats) => ({ y: twin.conv2d({ ...s, x: f(x), w: f(w) }), dw: twin.conv2dBackwardWeight({ ...s, x: f(x), dy: f(dy) }) });
+  const want = of(same), sizes = of(abs), atol = { y: off.y(bound(9 * s.C, sizes.y)), dw: off.dw(bound(s.N * s.H * s.W, sizes.dw)) };
+  const wrong = (damage: (wgsl: string) => string, name: string) => {
+    engine.run = ((kernel, ...rest) => run.call(engine, kernel.name.includes('3x3_tiled') ? { ...kernel, name: `${name}_${kernel.name}`, wgsl: damage(kernel.wgsl) } : kernel, ...rest)) as typeof run;
+    try {
+      forward(engine, { ...dimsOf(s), x: tx, w: tw, bias: tw, per_image: tw, residual: tx, y: y.slice }, { variant: 'tiled3x3' });
+      backwardWeight(engine, dimsOf(s), tx, tdy, { slice: dw.slice, accumulate: 0 }, null, { variant: 'tiled3x3' });
+    } finally {
+      engine.run = run;
+    }
+  };
+  wrong((wgsl) => wgsl.replace('1.25 * d[2]', '1.250125 * d[2]'), 'wrong_x');
+  for (const [what, got] of [['y', await y.read()], ['dw', await dw.read()]] as const) assert.throws(() => assertClose(got, want[what], { atol: atol[what], what }), /too far off/);
+  wrong((wgsl) => wgsl.replace('4.0 * below', '4.0004 * below').replace('4.0 * f2', '4.0004 * f2'), 'wrong_w');
+  for (const [what, got] of [['y', await y.read()], ['dw', await dw.read()]] as const) assert.throws(() => assertClose(got, want[what], { atol: atol[what], what }), /too far off/);
+  wrong((wgsl) => wgsl, 'right');
+  for (const [what, got] of [['y', await y.read()], ['dw', await dw.read()]] as const) assertClose(got, want[what], { atol: atol[what], what });
 });
 
 families('copy_columns pads, cuts and adds', async (engine) => {
@@ -192,26 +230,27 @@ families('copy_columns pads, cuts and adds', async (engine) => {
 });
 
 families('the family follows from the shape and the device', (engine) => {
-  const cpu = engine.subgroupWidth === 8;
+  const cpu = engine.deviceClass !== 'gpu', same = available(engine, 'tiled3x3') ? 'tiled3x3' : 'tiled';
   const family = (C: number, O: number, direction: 'forward' | 'input' | 'weight', options = {}) => convChoice(engine, dimsOf(shape('', 1, 8, 8, C, O, 3, options)), direction).variant;
   assert.equal([family(1, 16, 'forward'), family(16, 3, 'input')], cpu ? ['padded', 'padded'] : ['plain', 'plain']);
   assert.equal([family(1, 16, 'weight'), family(16, 3, 'weight')], ['padded', 'padded']);
-  assert.equal([family(16, 4, 'forward'), family(16, 4, 'forward', { stride: 2 })], cpu ? ['subgroup3x3', 'subgroup'] : ['tiled', 'tiled']);
+  assert.equal([family(16, 4, 'forward'), family(16, 4, 'forward', { stride: 2 })], cpu ? ['subgroup3x3', 'subgroup'] : [same, 'tiled']);
 });
 families.run();
 
 // ---------------------------------------------------------------------------------------------------------------------- through the tape
-const ops = gpuSuite('conv2d and linear as ops');
+const ops = gpuSuite('conv2d and linear as ops'), onGpu = gpuSuite('conv2d as on a GPU', { as: 'gpu' });
 
-for (const [what, s, second] of [
+const composed = [
   ['plain, everything added', odd[1], 0],
   ['GEMM, everything added', shape('', 2, 6, 7, 12, 20, 3), 0],
   ['stride 2', shape('', 2, 7, 6, 8, 12, 3, { stride: 2, pad: [0, 1, 0, 1] }), 0],
   ['plain over a skip connection', shape('', 2, 5, 4, 5, 3, 3, { wC: 7 }), 2],
   ['GEMM over a skip connection', shape('', 2, 5, 6, 12, 36, 3, { wC: 20 }), 8],
   ['GEMM and plain over a skip connection', shape('', 1, 5, 6, 8, 12, 1, { wC: 11 }), 3],
-] as const) {
-  ops(what, async (engine) => {
+] as const;
+for (const [what, s, second] of composed) {
+  for (const suite of what.startsWith('plain') ? [ops] : [ops, onGpu]) suite(what, async (engine) => {
     const values = inputsOf(s), { x, w, dy, bias, perImage, residual } = values, { N, H, W, C, O, KH, KW, OH, OW } = s, taps = KH * KW;
     const x2 = random(N * H * W * second, 7), other = { ...s, C: second, c0: C };
     const t = {
@@ -240,7 +279,7 @@ for (const [what, s, second] of [
     const want = compute((v) => v), sizes = compute(abs), off = filtering(engine, s, values), off2 = filtering(engine, other, { ...values, x: x2 });
     assertClose(y, want.y, { atol: off2.y(off.y(bound(taps * s.wC! + 3, sizes.y))), what: 'y' });
     assertClose(gradients[0], want.dx, { atol: off.dx(bound(taps * O, sizes.dx)), what: 'dx' });
-    assertClose(gradients[1], want.dw, { atol: bound(rows, sizes.dw), what: 'dw' });
+    assertClose(gradients[1], want.dw, { atol: off2.dw(off.dw(bound(rows, sizes.dw))), what: 'dw' });
     assertClose(gradients[2], want.db, { atol: bound(rows, sizes.db), what: 'dbias' });
     assertClose(gradients[3], want.dPerImage, { atol: bound(OH * OW, sizes.dPerImage), what: 'dperImage' });
     assert.equal(gradients[4], dy, 'the gradient of the residual is dy itself');
@@ -294,3 +333,4 @@ ops('shapes that do not fit are refused', async (engine) => {
 });
 
 ops.run();
+onGpu.run();

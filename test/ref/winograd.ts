@@ -48,6 +48,37 @@ export function filtered(s: ConvShape & { x: Floats; w: Floats }, rows: number, 
   return y;
 }
 
+/**
+ * x (N,H,W,C), dy (N,H,W,O) → dw (3,3,wC,O) by the transposed equation dw = G^T sum((A dy) * (B^T x)) over groups of four rows; `size` as in `filtered`. Zero outside of the input channels of this call.
+ */
+export function filteredWeight(s: ConvShape & { x: Floats; dy: Floats }, size: (v: number) => number = (v) => v): Float64Array {
+  const { N, H, W, C, O, x, dy, wC = C, c0 = 0 } = s, products = G.map(() => new Float64Array(3 * C * O));
+  for (let group = 0; group < N * Math.ceil(H / 4) * W; group++) {
+    const column = group % W, n = Math.floor(group / W / Math.ceil(H / 4)), top = (Math.floor(group / W) % Math.ceil(H / 4)) * 4;
+    for (let p = 0; p < G.length; p++) {
+      const gradients = Float64Array.from({ length: O }, (_, o) => {
+        let sum = 0;
+        for (let row = 0; row < 4 && top + row < H; row++) sum += size(A(row, 4)[p]) * size(dy[((n * H + top + row) * W + column) * O + o]);
+        return sum;
+      });
+      for (let kw = 0; kw < 3; kw++)
+        for (let c = 0; c < C; c++) {
+          const at = column + kw - 1;
+          if (at < 0 || at >= W) continue;
+          let v = 0;
+          for (let k = 0; k < 6; k++) if (top + k >= 1 && top + k <= H) v += size(B[4][p][k]) * size(x[((n * H + top + k - 1) * W + at) * C + c]);
+          for (let o = 0; o < O; o++) products[p][(kw * C + c) * O + o] += v * gradients[o];
+        }
+    }
+  }
+  const dw = new Float64Array(9 * wC * O);
+  for (let i = 0; i < 9 * C * O; i++) {
+    const kh = Math.floor(i / (3 * C * O)), rest = i % (3 * C * O), kw = Math.floor(rest / (C * O)), c = Math.floor(rest / O) % C;
+    dw[((kh * 3 + kw) * wC + c0 + c) * O + (i % O)] = G.reduce((sum, g, p) => sum + size(g[kh]) * products[p][rest], 0);
+  }
+  return dw;
+}
+
 /** How often a result is rounded: 18 products for each channel, four roundings of x and three of w before them, six in the end. */
 const terms = (channels: number) => 18 * channels + 13;
 
@@ -57,3 +88,6 @@ export const filteredBound = (s: ConvShape & { x: Floats; w: Floats }, rows: num
 /** How far the input's gradient may be: filtering dy with the weight turned around. */
 export const filteredGradientBound = ({ dy, w, ...s }: ConvShape & { dy: Floats; w: Floats }, rows: number): Float64Array =>
   filteredBound({ ...s, C: s.O, O: s.C, wC: s.O, c0: 0, x: dy, w: turned(s, w) }, rows);
+
+/** How far the weight's gradient may be: six products for each group, four roundings of x and three of dy before them, six in the end. */
+export const filteredWeightBound = (s: ConvShape & { x: Floats; dy: Floats }): Float64Array => bound(6 * s.N * Math.ceil(s.H / 4) * s.W + 13, filteredWeight(s, Math.abs));

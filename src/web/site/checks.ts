@@ -61,8 +61,9 @@ export interface Compared {
 const WIDTH = 8;
 /** Why this device cannot run a kernel, or null. */
 export function whyNot(engine: Engine, name: string): string | null {
-  const { features } = KERNELS[name]!, missing = features.find((feature) => feature !== 'subgroups' && !engine.device.features.has(feature));
+  const { features, workgroupBytes = 0 } = KERNELS[name]!, { maxComputeWorkgroupStorageSize: most } = engine.device.limits, missing = features.find((feature) => feature !== 'subgroups' && !engine.device.features.has(feature));
   if (missing) return `needs the feature ${missing}, which this device was opened without`;
+  if (workgroupBytes > most) return `needs ${workgroupBytes} bytes of workgroup memory; this device was opened with ${most}`;
   const width = features.length > 1 ? 32 : WIDTH; // tensor cores
   if (!features.includes('subgroups') || engine.subgroupWidth === width) return null;
   return engine.subgroupWidth ? `needs subgroups of ${width}; here they are ${engine.subgroupWidth} wide` : `needs subgroups of ${width}, always; this device has none, or of several widths`;

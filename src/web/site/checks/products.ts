@@ -5,7 +5,7 @@ import { abs, bound } from '../../../../test/ref/accuracy.ts';
 import * as conv from '../../../../test/ref/conv2d.ts';
 import { half } from '../../../../test/ref/half.ts';
 import { matmul } from '../../../../test/ref/matmul.ts';
-import { filteredBound } from '../../../../test/ref/winograd.ts';
+import { filteredBound, filteredWeightBound } from '../../../../test/ref/winograd.ts';
 import { type Checks, type Floats, type Stored, values, whole } from './case.ts';
 
 /** What a kernel takes of a factor. */
@@ -35,6 +35,9 @@ const tiles = (rows: number, columns: number, height: number, width: number) => 
 /** Tiles of 7 rows by 16 columns, counted through the images, and 16 channels. */
 const rows3x3 = (channels: number) => tiles(H, N * W, 7, 16) * Math.ceil(channels / 16);
 
+/** Four pixels, one below the other, are one of a GEMM's rows. */
+const groups3x3 = N * Math.ceil(H / 4) * W;
+
 function forward(C: number, O: number, workgroups: Tiles, stored: Stored = whole, of: Rounding = all) {
   const s = shapeOf(C, O), x = stored(values(pixels * C, 1)), w = values(s.weights, 2), bias = values(O, 3), per_image = values(N * O, 4), residual = stored(values(pixels * O, 5));
   const twin = (f: (v: Floats) => Floats) => conv.conv2d({ ...s.twin, x: f(of(x)), w: f(of(w)), bias: f(bias), perImage: f(per_image), residual: f(residual) });
@@ -44,9 +47,9 @@ function forward(C: number, O: number, workgroups: Tiles, stored: Stored = whole
   };
 }
 
-/** The same by Winograd's filtering, in tiles of 7 rows. */
-function forwardFiltered(C: number, O: number, workgroups: Tiles) {
-  const check = forward(C, O, workgroups), { x, w } = check.inputs, off = filteredBound({ ...shapeOf(C, O).twin, x, w }, 7);
+/** The same by Winograd's filtering, in tiles of so many rows. */
+function forwardFiltered(C: number, O: number, rows: number, workgroups: Tiles, stored: Stored = whole) {
+  const check = forward(C, O, workgroups, stored), { x, w } = check.inputs, off = filteredBound({ ...shapeOf(C, O).twin, x, w }, rows);
   return { ...check, outputs: { y: { ...check.outputs.y, off: check.outputs.y.off.map((v, i) => v + off[i]!) } } };
 }
 
@@ -66,6 +69,12 @@ function backwardBoth(C: number, O: number, workgroups: Tiles, stored: Stored = 
   return { ...weight, numbers: { ...weight.numbers, has_bias: 1 }, outputs: { ...weight.outputs, sums: { want: conv.sumRows(dy, pixels, O), off: bound(pixels, conv.sumRows(abs(dy), pixels, O)) } } };
 }
 
+/** The same by Winograd's filtering. */
+function backwardFiltered(C: number, O: number, workgroups: Tiles, stored: Stored = whole) {
+  const check = backwardBoth(C, O, workgroups, stored), { part } = check.outputs, off = filteredWeightBound({ ...shapeOf(C, O).twin, ...check.inputs });
+  return { ...check, outputs: { ...check.outputs, part: { ...part, off: part.off.map((v, i) => v + off[i]!) } } };
+}
+
 export const PRODUCTS = {
   matmul: { twin: ['matmul', 'matmul'], make: () => product([32, 32]) },
   matmul_f16: { twin: ['matmul', 'matmul'], make: (stored) => product([32, 32], stored, half) },
@@ -80,7 +89,8 @@ export const PRODUCTS = {
   matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => product([32, 16]) },
   conv2d_forward: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(3, 5, (_, O) => threads(pixels * O)[0], stored) },
   conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 64, 16)) },
-  conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forwardFiltered(8, 20, (_, O) => rows3x3(O)) },
+  conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forwardFiltered(8, 20, 7, (_, O) => rows3x3(O)) },
+  conv2d_3x3_tiled: { twin: ['winograd', 'filtered'], make: (stored) => forwardFiltered(8, 20, 4, (_, O) => tiles(groups3x3, O, 32, 64), stored) },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64)) },
   conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 128), stored, half) },
   conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64), stored, half) },
@@ -88,6 +98,7 @@ export const PRODUCTS = {
   conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0], stored) },
   conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 16)) },
   conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(C, O, 8, 16)) },
+  conv2d_backward_weight_3x3_tiled: { twin: ['winograd', 'filteredWeight'], make: (stored) => backwardFiltered(8, 20, (C, O) => tiles(3 * C, O, 32, 64), stored) },
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128)) },
   conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), stored, half) },
   conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128), stored, half) },
