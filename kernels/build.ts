@@ -27,7 +27,7 @@ interface Reflection {
   dims: Record<string, string>;
   features: string[];
   f16: string[];
-  /** Bytes in the arrays of workgroup memory. */
+  /** Bytes in the arrays of workgroup memory, by the overrides' defaults. */
   workgroupBytes: number;
 }
 
@@ -72,8 +72,12 @@ export function reflect(file: string, source: string, swaps: Swaps = {}): Reflec
   if (!!struct !== dimsBound) refuse('struct Dims and the uniform dims come together');
   for (const [, name, type] of (struct?.[1] ?? '').matchAll(/(\w+): (u32|i32|f32)/g)) dims[name!] = type!;
   const features = [...whole.matchAll(/^enable (\w+);/gm)].map(([, name]) => FEATURES[name!] ?? refuse(`enable ${name}: say in kernels/build.ts which feature of a device that is`));
-  const arrays = [...source.matchAll(/^var<workgroup> \w+: array<(\S+), (\d+)>;/gm)];
-  const workgroupBytes = arrays.reduce((sum, [, type, count]) => sum + (BYTES[type!] ?? 0) * Number(count), 0);
+  const numbers = new Map([...source.matchAll(/^(?:override|const) (\w+)(?:: u32)? = (\d+)u;/gm)].map(([, name, value]) => [name!, value!]));
+  const arrays = [...source.matchAll(/^var<workgroup> \w+: array<(\S+), (.+)>;/gm)];
+  const workgroupBytes = arrays.reduce((sum, [, type, count]) => {
+    const plain = count!.replace(/\b[A-Za-z]\w*/g, (name) => numbers.get(name) ?? refuse(`workgroup memory of ${name} elements: a number, or overrides and constants of this file`)).replace(/(\d)u\b/g, '$1');
+    return sum + (BYTES[type!] ?? 0) * Number(/^[\d\s+*/()]+$/.test(plain) ? new Function(`return ${plain}`)() : refuse(`workgroup memory of "${count}" elements`));
+  }, 0);
   return { bindings, overrides, optional, dims, features, f16, workgroupBytes };
 }
 

@@ -1,90 +1,150 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient; factors are float16, sums float32
-// One workgroup of four subgroups computes 64 (kh,kw,c) x 64 o of one split, a subgroup 32 x 32 as 2 x 2 matrices of 16 x 16, 32 pixels a turn.
-// For GPUs with tensor cores and subgroups of 32; C and O are multiples of 4. It has been compiled and never run: no device at hand has the feature.
+// One workgroup computes TILE c x TILE o of one tap and one split, a subgroup TILE / 2 x 32 in matrices of 16 x 16, 32 pixels a turn; the next turn's are fetched while the
+// present turn is multiplied. Sums are named one by one, as in conv2d_subgroup_matrix. TILE is 128, or 64 where C or O is no more.
+// For GPUs with tensor cores and subgroups of 32; C and O are multiples of 4.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 #import index
 #import stored
 #import conv2d
+// 128 needs more workgroup memory than WebGPU's default.
+override TILE: u32 = 64u;
 @group(0) @binding(0) var<storage, read> x: array<Stored4>;        // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<Stored4>;       // (N, OH, OW, O)
 @group(0) @binding(2) var<storage, read_write> part: array<vec4f>; // (splits, KH, KW, C, O)
 @group(0) @binding(3) var<storage, read_write> sums: array<vec4f>; // (splits, O); anything where has_bias is not set
 @group(0) @binding(4) var<uniform> dims: Dims;
 
-const BK = 32u;
-// Rows of 64 halves, and 8 more against bank conflicts, in vec4s.
-const S = 18u;
-var<workgroup> xs: array<vec4<f16>, 576>; // (BK, S): the left factor, turned
-var<workgroup> ys: array<vec4<f16>, 576>; // (BK, S)
-var<workgroup> out: array<vec4f, 256>;    // (4 subgroups, 16, 16 / 4)
+alias Left = subgroup_matrix_left<f16, 16, 16>;
+alias Right = subgroup_matrix_right<f16, 16, 16>;
+alias Sums = subgroup_matrix_result<f32, 16, 16>;
 
-@compute @workgroup_size(128)
-fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+const BK = 32u;
+// Rows of TILE halves, and 8 more against bank conflicts, in vec4s.
+fn row_size() -> u32 { return TILE / 4u + 2u; }
+var<workgroup> xs: array<vec4<f16>, BK * (TILE / 4u + 2u)>; // (BK, row_size): the left factor, turned
+var<workgroup> ys: array<vec4<f16>, BK * (TILE / 4u + 2u)>; // (BK, row_size)
+var<workgroup> out: array<vec4f, 4u * TILE>;                // (TILE / 16 subgroups, 16, 16 / 4)
+
+// Every eighth (TILE 128) or fourth vec4 of channels of pixel p of x, zero where there is no such pixel. Beyond the last channel any number will do: its products are not stored.
+fn fetch_x(p: i32, c: u32) -> mat4x4<f16> {
+  if (p < 0) { return mat4x4<f16>(); }
   let C4 = dims.C / 4u;
+  let at = min(u32(p) * C4 + c + (TILE / 16u) * vec4u(0u, 1u, 2u, 3u), vec4u(dims.N * dims.H * dims.W * C4 - 1u));
+  return mat4x4<f16>(vec4<f16>(x[at.x]), vec4<f16>(x[at.y]), vec4<f16>(x[at.z]), vec4<f16>(x[at.w]));
+}
+fn fetch_y(q: u32, end: u32, o: u32) -> mat4x4<f16> {
+  if (q >= end) { return mat4x4<f16>(); }
   let O4 = dims.O / 4u;
-  let rows4 = dims.KH * dims.KW * C4;
-  let row_tiles = (rows4 + 15u) / 16u;
-  let column_tiles = (O4 + 15u) / 16u;
+  let at = min(q * O4 + o + (TILE / 16u) * vec4u(0u, 1u, 2u, 3u), vec4u(dims.N * dims.OH * dims.OW * O4 - 1u));
+  return mat4x4<f16>(vec4<f16>(dy[at.x]), vec4<f16>(dy[at.y]), vec4<f16>(dy[at.z]), vec4<f16>(dy[at.w]));
+}
+
+fn left_factor(row: u32, k: u32) -> Left { return subgroupMatrixLoad<Left, col_major>(&xs, k * row_size() + row / 4u, row_size()); }
+fn right_factor(k: u32, column: u32) -> Right { return subgroupMatrixLoad<Right, row_major>(&ys, k * row_size() + column / 4u, row_size()); }
+
+// A matrix has no elements in WGSL: it goes through memory to where they are masked.
+fn settle(m: Sums, base: u32, c: u32, o: u32, subgroup: u32, lane: u32) {
+  subgroupMatrixStore<row_major>(&out, subgroup * 64u, m, 4u);
+  workgroupBarrier();
+  put(base, c + lane / 4u, o + lane % 4u, out[subgroup * 64u + lane]);
+  put(base, c + lane / 4u + 8u, o + lane % 4u, out[subgroup * 64u + lane + 32u]);
+  workgroupBarrier();
+}
+fn put(base: u32, c: u32, o: u32, value: vec4f) {
+  let O4 = dims.O / 4u;
+  if (base < dims.splits * dims.KH * dims.KW && c < dims.C && o < O4) { part[(base * dims.C + c) * O4 + o] = value; }
+}
+
+@compute @workgroup_size(2u * TILE)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+  let O4 = dims.O / 4u;
+  let taps = dims.KH * dims.KW;
+  let row_tiles = (dims.C + TILE - 1u) / TILE;
+  let column_tiles = (dims.O + TILE - 1u) / TILE;
   let tile = workgroup_index(workgroup, count);
-  let column = tile % column_tiles * 16u;
-  let row = tile / column_tiles % row_tiles * 16u;
-  let split = tile / (column_tiles * row_tiles);
+  let column = tile % column_tiles * (TILE / 4u);
+  let row = tile / column_tiles % row_tiles * (TILE / 4u);
+  let tap = tile / (column_tiles * row_tiles) % taps;
+  let split = tile / (column_tiles * row_tiles * taps);
+  let kh = tap / dims.KW;
+  let kw = tap % dims.KW;
   let pixels = dims.N * dims.OH * dims.OW;
   let share = (pixels + BK * dims.splits - 1u) / (BK * dims.splits) * BK;
   let first = split * share;
   let end = min(first + share, pixels);
-  let top = (subgroup & 1u) * 32u;
-  let left = (subgroup >> 1u) * 32u;
+  let top = subgroup % 2u * (TILE / 2u);
+  let left = subgroup / 2u * 32u;
 
-  // What this invocation brings is fixed in m: one (tap, c) for x and one o for dy, at four pixels a turn.
-  let m = row + li % 16u;
-  let tap = min(m / C4, dims.KH * dims.KW - 1u);
-  let n = column + li % 16u;
+  // What this invocation brings: of one pixel four vec4s of x and of dy.
+  let k0 = li / (TILE / 16u);
+  let c = row + li % (TILE / 16u);
+  let o = column + li % (TILE / 16u);
+  let keep = k0 * row_size() + li % (TILE / 16u);
+  let turn = pixel(BK, dims.OH, dims.OW);
+  var r = first + k0;
+  var q = pixel(r, dims.OH, dims.OW);
+  var a = fetch_x(select(-1, input_pixel(q, kh, kw), r < end), c);
+  var b = fetch_y(r, end, o);
+  let summing = dims.has_bias != 0u && row == 0u && tap == 0u;
   var sum = vec4f(0.0);
-  var acc: array<array<subgroup_matrix_result<f32, 16, 16>, 2>, 2>;
-  for (var q0 = first; q0 < end; q0 += BK) {
-    for (var j = 0u; j < 4u; j++) {
-      let k = li / 16u + 8u * j;
-      let q = q0 + k;
-      var a = vec4f(0.0);
-      var b = vec4f(0.0);
-      if (q < end) {
-        let p = input_pixel(pixel(q, dims.OH, dims.OW), tap / dims.KW, tap % dims.KW);
-        if (p >= 0 && m < rows4) { a = vec4f(x[u32(p) * C4 + m % C4]); }
-        if (n < O4) { b = vec4f(dy[q * O4 + n]); }
-      }
-      xs[k * S + li % 16u] = vec4<f16>(a);
-      ys[k * S + li % 16u] = vec4<f16>(b);
-    }
+  var s00: Sums; var s01: Sums;
+  var s10: Sums; var s11: Sums;
+  var s20: Sums; var s21: Sums;
+  var s30: Sums; var s31: Sums;
+  for (var at = first; at < end; at += BK) {
+    xs[keep] = a[0];
+    xs[keep + TILE / 16u] = a[1];
+    xs[keep + TILE / 8u] = a[2];
+    xs[keep + TILE / 16u * 3u] = a[3];
+    ys[keep] = b[0];
+    ys[keep + TILE / 16u] = b[1];
+    ys[keep + TILE / 8u] = b[2];
+    ys[keep + TILE / 16u * 3u] = b[3];
     workgroupBarrier();
+
+    r += BK;
+    q = advance(q, turn, dims.OH, dims.OW);
+    a = fetch_x(select(-1, input_pixel(q, kh, kw), r < end), c);
+    b = fetch_y(r, end, o);
+
     for (var k = 0u; k < BK; k += 16u) {
-      var b: array<subgroup_matrix_right<f16, 16, 16>, 2>;
-      for (var j = 0u; j < 2u; j++) { b[j] = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&ys, k * S + (left + 16u * j) / 4u, S); }
-      for (var i = 0u; i < 2u; i++) {
-        let a = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, col_major>(&xs, k * S + (top + 16u * i) / 4u, S);
-        for (var j = 0u; j < 2u; j++) { acc[i][j] = subgroupMatrixMultiplyAccumulate(a, b[j], acc[i][j]); }
+      let b0 = right_factor(k, left);
+      let b1 = right_factor(k, left + 16u);
+      let a0 = left_factor(top, k);
+      s00 = subgroupMatrixMultiplyAccumulate(a0, b0, s00);
+      s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
+      let a1 = left_factor(top + 16u, k);
+      s10 = subgroupMatrixMultiplyAccumulate(a1, b0, s10);
+      s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
+      if (TILE > 64u) {
+        let a2 = left_factor(top + 32u, k);
+        s20 = subgroupMatrixMultiplyAccumulate(a2, b0, s20);
+        s21 = subgroupMatrixMultiplyAccumulate(a2, b1, s21);
+        let a3 = left_factor(top + 48u, k);
+        s30 = subgroupMatrixMultiplyAccumulate(a3, b0, s30);
+        s31 = subgroupMatrixMultiplyAccumulate(a3, b1, s31);
       }
     }
-    if (dims.has_bias != 0u && row == 0u && li < 16u) {
-      for (var k = 0u; k < BK; k++) { sum += vec4f(ys[k * S + li]); }
+    if (summing && li < TILE / 4u) {
+      for (var k = 0u; k < BK; k++) { sum += vec4f(ys[k * row_size() + li]); }
     }
     workgroupBarrier();
   }
 
-  if (dims.has_bias != 0u && row == 0u && li < 16u && n < O4 && split < dims.splits) { sums[split * O4 + n] = sum; }
-  for (var i = 0u; i < 2u; i++) {
-    for (var j = 0u; j < 2u; j++) {
-      subgroupMatrixStore<row_major>(&out, subgroup * 64u, acc[i][j], 4u);
-      workgroupBarrier();
-      for (var half = 0u; half < 2u; half++) {
-        let r = lane / 4u + 8u * half;
-        let to = row * 4u + top + 16u * i + r;
-        let o = column + left / 4u + 4u * j + lane % 4u;
-        if (to < rows4 * 4u && o < O4 && split < dims.splits) { part[(split * rows4 * 4u + to) * O4 + o] = out[subgroup * 64u + r * 4u + lane % 4u]; }
-      }
-      workgroupBarrier();
-    }
+  if (summing && li < TILE / 4u && column + li < O4 && split < dims.splits) { sums[split * O4 + column + li] = sum; }
+  let base = split * taps + tap;
+  let to_c = row * 4u + top;
+  let to_o = column + left / 4u;
+  settle(s00, base, to_c, to_o, subgroup, lane);
+  settle(s01, base, to_c, to_o + 4u, subgroup, lane);
+  settle(s10, base, to_c + 16u, to_o, subgroup, lane);
+  settle(s11, base, to_c + 16u, to_o + 4u, subgroup, lane);
+  if (TILE > 64u) {
+    settle(s20, base, to_c + 32u, to_o, subgroup, lane);
+    settle(s21, base, to_c + 32u, to_o + 4u, subgroup, lane);
+    settle(s30, base, to_c + 48u, to_o, subgroup, lane);
+    settle(s31, base, to_c + 48u, to_o + 4u, subgroup, lane);
   }
 }

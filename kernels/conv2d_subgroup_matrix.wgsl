@@ -1,14 +1,16 @@
 // TRANSPOSED = false: y = conv(x, w) + bias + per_image + residual, as conv2d_forward; true: dx from dy, as conv2d_backward_input; factors are float16, sums float32
-// One workgroup of four subgroups computes 128 pixels x 128 channels, a subgroup 64 x 64 as 4 x 4 matrices of 16 x 16: an implicit GEMM over k = (kh, kw, channel),
-// whose factors are gathered into padded workgroup memory, 16 k a turn. For GPUs with tensor cores and subgroups of 32; channel counts are multiples of 4.
-// Names are the GEMM's, as in conv2d_tiled. It has been compiled and never run: no device at hand has the feature.
+// One workgroup of four subgroups computes TILE pixels x TILE channels, a subgroup a quarter in matrices of 16 x 16: an implicit GEMM over k = (kh, kw, channel) whose factors
+// lie in padded workgroup memory, 32 k a turn; the next turn's are fetched while the present turn is multiplied. Sums are named one by one: an array of matrices in a loop lies
+// in memory on an H100, and takes five times as long. TILE is 128, or 64 where that leaves most of the device idle; every sum is added in the same order.
+// For GPUs with tensor cores and subgroups of 32; channel counts are multiples of 4. Names are the GEMM's, as in conv2d_tiled.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 #import index
 #import stored
 #import conv2d
-#import conv2d_gemm
+// 128 needs more workgroup memory than WebGPU's default.
+override TILE: u32 = 64u;
 override TRANSPOSED: bool = false;
 override TWO: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<Stored4>;        // pixels x CIN
@@ -20,84 +22,215 @@ override TWO: bool = false;
 @group(0) @binding(6) var<storage, read_write> y: array<Stored4>;  // pixels x COUT
 @group(0) @binding(7) var<uniform> dims: Dims;
 
-// Rows of 16 and 128 halves, and 8 more against bank conflicts, in vec4s. All is 16 KiB, what every device has.
-const XS = 6u;
-const WS = 34u;
-var<workgroup> xs: array<vec4<f16>, 768>; // (128 pixels, XS)
-var<workgroup> ws: array<vec4<f16>, 768>; // (16 k, WS), or TRANSPOSED (128 channels, XS): as the weight lies in memory
-var<workgroup> out: array<vec4f, 256>;    // (4 subgroups, 16, 16 / 4)
+alias Left = subgroup_matrix_left<f16, 16, 16>;
+alias Right = subgroup_matrix_right<f16, 16, 16>;
+alias Sums = subgroup_matrix_result<f32, 16, 16>;
+
+// Rows of 32 halves, and of TILE, and 8 more against bank conflicts, in vec4s.
+const XS = 10u;
+fn ws_row() -> u32 { return TILE / 4u + 2u; }
+var<workgroup> xs: array<vec4<f16>, TILE * XS>; // (TILE pixels, XS)
+var<workgroup> ws: array<vec4<f16>, TILE * XS>; // (32 k, ws_row), or TRANSPOSED (TILE channels, XS): as the weight lies in memory
+var<workgroup> out: array<vec4f, 256>;          // (4 subgroups, 16, 16 / 4)
+
+// Four pixels, and where they lie in an input.
+struct Pixels { n: vec4u, y: vec4u, x: vec4u }
+
+fn pixels_of(p: vec4u, height: u32, width: u32) -> Pixels {
+  let rows = p / width;
+  return Pixels(rows / height, rows % height, p % width);
+}
+
+// The pixels of x that pixels q of y meet at a tap, -1 where they meet none.
+fn met(q: Pixels, tap: u32) -> vec4i {
+  if (tap >= dims.KH * dims.KW) { return vec4i(-1); }
+  return vec4i(met_by(Pixel(q.n.x, q.y.x, q.x.x), tap), met_by(Pixel(q.n.y, q.y.y, q.x.y), tap), met_by(Pixel(q.n.z, q.y.z, q.x.z), tap), met_by(Pixel(q.n.w, q.y.w, q.x.w), tap));
+}
+fn met_by(q: Pixel, tap: u32) -> i32 {
+  if (TRANSPOSED) { return output_pixel(q, tap / dims.KW, tap % dims.KW); }
+  return input_pixel(q, tap / dims.KW, tap % dims.KW);
+}
+
+// Channels 4 c of four pixels of x, zero in the padding and beyond the last channel.
+fn fetch_x(p: vec4i, c: u32, cin4: u32) -> mat4x4<f16> { return mat4x4<f16>(x_at(p.x, c, cin4), x_at(p.y, c, cin4), x_at(p.z, c, cin4), x_at(p.w, c, cin4)); }
+fn x_at(p: i32, c: u32, cin4: u32) -> vec4<f16> {
+  if (p < 0 || c >= cin4) { return vec4<f16>(); }
+  let C4 = dims.C / 4u;
+  if (!TWO) { return vec4<f16>(x[u32(p) * cin4 + c]); }
+  if (c < C4) { return vec4<f16>(x[u32(p) * C4 + c]); }
+  return vec4<f16>(x2[u32(p) * (cin4 - C4) + c - C4]);
+}
+
+// Four vec4s of the weight. What lies beyond the last k meets zeros of x, beyond the last channel it is not stored: any number of the weight will do there.
+fn fetch_w(i: vec4u, last: u32) -> mat4x4<f16> {
+  let at = min(i, vec4u(last));
+  return mat4x4<f16>(vec4<f16>(w[at.x]), vec4<f16>(w[at.y]), vec4<f16>(w[at.z]), vec4<f16>(w[at.w]));
+}
+
+fn keep_x(at: u32, m: mat4x4<f16>) {
+  xs[at] = m[0];
+  xs[at + 16u * XS] = m[1];
+  xs[at + 32u * XS] = m[2];
+  xs[at + 48u * XS] = m[3];
+}
+fn keep_w(at: u32, step: u32, m: mat4x4<f16>) {
+  ws[at] = m[0];
+  ws[at + step] = m[1];
+  ws[at + 2u * step] = m[2];
+  ws[at + 3u * step] = m[3];
+}
+
+fn left_factor(row: u32, k: u32) -> Left { return subgroupMatrixLoad<Left, row_major>(&xs, row * XS + k / 4u, XS); }
+fn right_factor(k: u32, column: u32) -> Right {
+  if (TRANSPOSED) { return subgroupMatrixLoad<Right, col_major>(&ws, column * XS + k / 4u, XS); }
+  return subgroupMatrixLoad<Right, row_major>(&ws, k * ws_row() + column / 4u, ws_row());
+}
+
+// A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
+fn settle(m: Sums, row: u32, column: u32, subgroup: u32, lane: u32) {
+  subgroupMatrixStore<row_major>(&out, subgroup * 64u, m, 4u);
+  workgroupBarrier();
+  put(row + lane / 4u, column + lane % 4u, out[subgroup * 64u + lane]);
+  put(row + lane / 4u + 8u, column + lane % 4u, out[subgroup * 64u + lane + 32u]);
+  workgroupBarrier();
+}
+fn put(p: u32, c: u32, value: vec4f) {
+  let cout4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
+  let area = select(dims.OH * dims.OW, dims.H * dims.W, TRANSPOSED);
+  if (p >= dims.N * area || c >= cout4) { return; }
+  var sum = value;
+  if (dims.has_bias != 0u) { sum += bias[c]; }
+  if (dims.has_per_image != 0u) { sum += per_image[p / area * cout4 + c]; }
+  if (dims.has_residual != 0u) { sum += vec4f(residual[p * cout4 + c]); }
+  if (dims.accumulate != 0u) { sum += vec4f(y[p * cout4 + c]); }
+  y[p * cout4 + c] = Stored4(sum);
+}
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-  let cin4 = gemm_cin4();
-  let cout4 = gemm_cout4();
+  let cin4 = select(select(dims.C, dims.WC, TWO), dims.O, TRANSPOSED) / 4u;
+  let cout4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
   let height = select(dims.OH, dims.H, TRANSPOSED);
   let width = select(dims.OW, dims.W, TRANSPOSED);
-  let pixels = dims.N * height * width;
-  let column_tiles = (cout4 + 31u) / 32u;
+  let column_tiles = (cout4 + TILE / 4u - 1u) / (TILE / 4u);
   let tile = workgroup_index(workgroup, count);
-  let row = tile / column_tiles * 128u;
-  let column = tile % column_tiles * 32u;
-  let top = (subgroup & 1u) * 64u;
-  let left = (subgroup >> 1u) * 64u;
+  let row = tile / column_tiles * TILE;
+  let column = tile % column_tiles * (TILE / 4u);
+  let top = subgroup % 2u * (TILE / 2u);
+  let left = subgroup / 2u * (TILE / 2u);
 
-  let q = pixel(row + li, height, width);
+  // An invocation brings one vec4 of k of every sixteenth pixel, and of the weight either the same of every sixteenth channel or one vec4 of channels of every few k.
+  let k4 = li % 8u;
+  let m = li / 8u;
+  let four = vec4u(0u, 1u, 2u, 3u);
+  let qa = pixels_of(row + m + 16u * four, height, width);
+  let qb = pixels_of(row + m + 64u + 16u * four, height, width);
+  let rows = 512u / TILE;
+  let n = li / (TILE / 4u);
+  var wa = (n + rows * four) * cout4 + min(column + li % (TILE / 4u), cout4 - 1u);
+  var wb = wa + 4u * rows * cout4;
+  var keep = n * ws_row() + li % (TILE / 4u);
+  var step_w = rows * ws_row();
+  if (TRANSPOSED) {
+    wa = min(column * 4u + m + 16u * four, vec4u(dims.C - 1u)) * cin4 + k4;
+    wb = min(column * 4u + m + 64u + 16u * four, vec4u(dims.C - 1u)) * cin4 + k4;
+    keep = m * XS + k4;
+    step_w = 16u * XS;
+  }
+
   let taps = dims.KH * dims.KW;
-  let steps = (taps * cin4 + 3u) / 4u;
-  var acc: array<array<subgroup_matrix_result<f32, 16, 16>, 4>, 4>;
+  let last = taps * dims.WC * dims.O / 4u - 1u;
+  let steps = taps * ((cin4 + 7u) / 8u);
+  var tap = 0u;
+  var c = 0u;
+  var pa = met(qa, tap);
+  var pb = met(qb, tap);
+  var at_w = dims.C0 * select(cout4, cin4, TRANSPOSED);
+  var xa = fetch_x(pa, k4, cin4);
+  var xb = mat4x4<f16>();
+  var va = fetch_w(at_w + wa, last);
+  var vb = mat4x4<f16>();
+  if (TILE > 64u) {
+    xb = fetch_x(pb, k4, cin4);
+    vb = fetch_w(at_w + wb, last);
+  }
+  var s00: Sums; var s01: Sums; var s02: Sums; var s03: Sums;
+  var s10: Sums; var s11: Sums; var s12: Sums; var s13: Sums;
+  var s20: Sums; var s21: Sums; var s22: Sums; var s23: Sums;
+  var s30: Sums; var s31: Sums; var s32: Sums; var s33: Sums;
   for (var step = 0u; step < steps; step++) {
-    // An invocation brings one pixel's 16 k.
-    for (var j = 0u; j < 4u; j++) {
-      let k = step * 4u + j;
-      xs[li * XS + j] = vec4<f16>(gemm_x(gemm_pixel(q, k / cin4), k % cin4, cin4));
-    }
-    for (var i = li; i < 512u; i += 128u) {
-      var value = vec4f(0.0);
-      if (TRANSPOSED) {
-        let k = step * 4u + i % 4u;
-        let n = column * 4u + i / 4u;
-        if (k / cin4 < taps && n < dims.C) { value = w[(k / cin4 * dims.WC + dims.C0 + n) * cin4 + k % cin4]; }
-        ws[i / 4u * XS + i % 4u] = vec4<f16>(value);
-      } else {
-        let k = step * 4u + i / 128u;
-        let c = column + i % 32u;
-        if (k / cin4 < taps && c < cout4) { value = w[(k / cin4 * dims.WC + dims.C0 + k % cin4 * 4u + i / 32u % 4u) * cout4 + c]; }
-        ws[i / 32u * WS + i % 32u] = vec4<f16>(value);
-      }
+    keep_x(m * XS + k4, xa);
+    keep_w(keep, step_w, va);
+    if (TILE > 64u) {
+      keep_x((m + 64u) * XS + k4, xb);
+      keep_w(keep + 4u * step_w, step_w, vb);
     }
     workgroupBarrier();
-    var b: array<subgroup_matrix_right<f16, 16, 16>, 4>;
-    for (var j = 0u; j < 4u; j++) {
-      let n = left + 16u * j;
-      if (TRANSPOSED) { b[j] = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&ws, n * XS, XS); }
-      else { b[j] = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&ws, n / 4u, WS); }
+
+    c += 8u;
+    if (c >= cin4) {
+      c = 0u;
+      tap++;
+      pa = met(qa, tap);
+      pb = met(qb, tap);
     }
-    for (var i = 0u; i < 4u; i++) {
-      let a = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&xs, (top + 16u * i) * XS, XS);
-      for (var j = 0u; j < 4u; j++) { acc[i][j] = subgroupMatrixMultiplyAccumulate(a, b[j], acc[i][j]); }
+    at_w = select((tap * dims.WC + dims.C0 + c * 4u) * cout4, (tap * dims.WC + dims.C0) * cin4 + c, TRANSPOSED);
+    xa = fetch_x(pa, c + k4, cin4);
+    va = fetch_w(at_w + wa, last);
+    if (TILE > 64u) {
+      xb = fetch_x(pb, c + k4, cin4);
+      vb = fetch_w(at_w + wb, last);
+    }
+
+    for (var k = 0u; k < 32u; k += 16u) {
+      let b0 = right_factor(k, left);
+      let b1 = right_factor(k, left + 16u);
+      let a0 = left_factor(top, k);
+      s00 = subgroupMatrixMultiplyAccumulate(a0, b0, s00);
+      s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
+      let a1 = left_factor(top + 16u, k);
+      s10 = subgroupMatrixMultiplyAccumulate(a1, b0, s10);
+      s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
+      if (TILE > 64u) {
+        let b2 = right_factor(k, left + 32u);
+        let b3 = right_factor(k, left + 48u);
+        s02 = subgroupMatrixMultiplyAccumulate(a0, b2, s02);
+        s03 = subgroupMatrixMultiplyAccumulate(a0, b3, s03);
+        s12 = subgroupMatrixMultiplyAccumulate(a1, b2, s12);
+        s13 = subgroupMatrixMultiplyAccumulate(a1, b3, s13);
+        let a2 = left_factor(top + 32u, k);
+        s20 = subgroupMatrixMultiplyAccumulate(a2, b0, s20);
+        s21 = subgroupMatrixMultiplyAccumulate(a2, b1, s21);
+        s22 = subgroupMatrixMultiplyAccumulate(a2, b2, s22);
+        s23 = subgroupMatrixMultiplyAccumulate(a2, b3, s23);
+        let a3 = left_factor(top + 48u, k);
+        s30 = subgroupMatrixMultiplyAccumulate(a3, b0, s30);
+        s31 = subgroupMatrixMultiplyAccumulate(a3, b1, s31);
+        s32 = subgroupMatrixMultiplyAccumulate(a3, b2, s32);
+        s33 = subgroupMatrixMultiplyAccumulate(a3, b3, s33);
+      }
     }
     workgroupBarrier();
   }
 
-  // A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
-  for (var i = 0u; i < 4u; i++) {
-    for (var j = 0u; j < 4u; j++) {
-      subgroupMatrixStore<row_major>(&out, subgroup * 64u, acc[i][j], 4u);
-      workgroupBarrier();
-      for (var half = 0u; half < 2u; half++) {
-        let r = lane / 4u + 8u * half;
-        let p = row + top + 16u * i + r;
-        let c = column + left / 4u + 4u * j + lane % 4u;
-        if (p < pixels && c < cout4) {
-          var sum = out[subgroup * 64u + r * 4u + lane % 4u];
-          if (dims.has_bias != 0u) { sum += bias[c]; }
-          if (dims.has_per_image != 0u) { sum += per_image[p / (height * width) * cout4 + c]; }
-          if (dims.has_residual != 0u) { sum += vec4f(residual[p * cout4 + c]); }
-          if (dims.accumulate != 0u) { sum += vec4f(y[p * cout4 + c]); }
-          y[p * cout4 + c] = Stored4(sum);
-        }
-      }
-      workgroupBarrier();
-    }
+  let p = row + top;
+  let o = column + left / 4u;
+  settle(s00, p, o, subgroup, lane);
+  settle(s01, p, o + 4u, subgroup, lane);
+  settle(s10, p + 16u, o, subgroup, lane);
+  settle(s11, p + 16u, o + 4u, subgroup, lane);
+  if (TILE > 64u) {
+    settle(s02, p, o + 8u, subgroup, lane);
+    settle(s03, p, o + 12u, subgroup, lane);
+    settle(s12, p + 16u, o + 8u, subgroup, lane);
+    settle(s13, p + 16u, o + 12u, subgroup, lane);
+    settle(s20, p + 32u, o, subgroup, lane);
+    settle(s21, p + 32u, o + 4u, subgroup, lane);
+    settle(s22, p + 32u, o + 8u, subgroup, lane);
+    settle(s23, p + 32u, o + 12u, subgroup, lane);
+    settle(s30, p + 48u, o, subgroup, lane);
+    settle(s31, p + 48u, o + 4u, subgroup, lane);
+    settle(s32, p + 48u, o + 8u, subgroup, lane);
+    settle(s33, p + 48u, o + 12u, subgroup, lane);
   }
 }

@@ -1,84 +1,164 @@
-// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes where trans_a, trans_b are set; factors are float16, sums float32
-// One workgroup of four subgroups computes 64 x 64 of one matrix, a subgroup 32 x 32 as 2 x 2 matrices of 16 x 16, 32 k a turn. Strides are those of matmul.
-// For GPUs with tensor cores and subgroups of 32. It has been compiled and never run: no device at hand has the feature.
+// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes where TRANS_A, TRANS_B are set; factors are float16, sums float32
+// One workgroup computes TILE x TILE of one matrix, a subgroup TILE / 2 x 32 in matrices of 16 x 16, 32 k a turn; the next turn's are fetched while the present turn is multiplied.
+// Sums are named one by one, as in conv2d_subgroup_matrix. Strides are those of matmul, and multiples of four. What lies between the last column and the next row's
+// first is written as well. For GPUs with tensor cores and subgroups of 32.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 #import index
 #import stored
 struct Dims {
-  M: u32, N: u32, K: u32, batch: u32, inner: u32, trans_a: u32, trans_b: u32, accumulate: u32, alpha: f32,
+  M: u32, N: u32, K: u32, batch: u32, inner: u32, accumulate: u32, alpha: f32,
   lda: u32, ldb: u32, ldc: u32, outer_a: u32, outer_b: u32, outer_c: u32, inner_a: u32, inner_b: u32, inner_c: u32,
 }
-@group(0) @binding(0) var<storage, read> a: array<Stored>;       // (batch, M, K), or (batch, K, M) where trans_a
-@group(0) @binding(1) var<storage, read> b: array<Stored>;       // (batch, K, N), or (batch, N, K) where trans_b
-@group(0) @binding(2) var<storage, read_write> c: array<Stored>; // (batch, M, N)
+// 128 needs more workgroup memory than WebGPU's default.
+override TILE: u32 = 64u;
+override TRANS_A: bool = false;
+override TRANS_B: bool = false;
+@group(0) @binding(0) var<storage, read> a: array<Stored4>;       // (batch, M, K), or (batch, K, M) where TRANS_A
+@group(0) @binding(1) var<storage, read> b: array<Stored4>;       // (batch, K, N), or (batch, N, K) where TRANS_B
+@group(0) @binding(2) var<storage, read_write> c: array<Stored4>; // (batch, M, N)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
-// Rows of 32 and of 64 halves, and 8 more against bank conflicts.
-const AS = 40u;
-const BS = 72u;
-var<workgroup> ta: array<f16, 2560>; // (64, AS)
-var<workgroup> tb: array<f16, 2304>; // (32, BS)
-var<workgroup> out: array<f32, 1024>; // (4 subgroups, 16, 16)
+alias Left = subgroup_matrix_left<f16, 16, 16>;
+alias Right = subgroup_matrix_right<f16, 16, 16>;
+alias Sums = subgroup_matrix_result<f32, 16, 16>;
 
-@compute @workgroup_size(128)
+// Rows of 32 halves, or of TILE, and 8 more against bank conflicts, in vec4s: factors lie here as they lie in memory.
+const ALONG = 10u;
+fn across() -> u32 { return TILE / 4u + 2u; }
+var<workgroup> xs: array<vec4<f16>, TILE * ALONG>; // (TILE i, ALONG), or TRANS_A (32 k, across)
+var<workgroup> ys: array<vec4<f16>, TILE * ALONG>; // (32 k, across), or TRANS_B (TILE j, ALONG)
+var<workgroup> out: array<vec4f, 4u * TILE>;       // (TILE / 16 subgroups, 16, 16 / 4)
+
+// Four vec4s that an invocation brings of an operand whose rows run along k, or across it: their rows, and their place in them.
+struct Places { rows: vec4u, column: u32 }
+fn places(along: bool, first: u32, size: u32, k: u32, li: u32) -> Places {
+  let four = vec4u(0u, 1u, 2u, 3u);
+  if (along) { return Places(min(first + li / 8u + TILE / 4u * four, vec4u(size - 1u)), k / 4u + li % 8u); }
+  return Places(k + li / (TILE / 4u) + 8u * four, min(first / 4u + li % (TILE / 4u), (size - 1u) / 4u));
+}
+// The k of a vec4's four numbers.
+fn k_of(along: bool, row: u32, column: u32) -> vec4u { return select(vec4u(row), column * 4u + vec4u(0u, 1u, 2u, 3u), along); }
+
+fn fetch_a(base: u32, first: u32, k: u32, li: u32) -> mat4x4<f16> {
+  let p = places(!TRANS_A, first, dims.M, k, li);
+  return mat4x4<f16>(a_at(base, p.rows.x, p.column), a_at(base, p.rows.y, p.column), a_at(base, p.rows.z, p.column), a_at(base, p.rows.w, p.column));
+}
+fn a_at(base: u32, row: u32, column: u32) -> vec4<f16> {
+  let k = k_of(!TRANS_A, row, column);
+  if (k.x >= dims.K) { return vec4<f16>(); }
+  return select(vec4<f16>(), vec4<f16>(a[base + row * (dims.lda / 4u) + column]), k < vec4u(dims.K));
+}
+fn fetch_b(base: u32, first: u32, k: u32, li: u32) -> mat4x4<f16> {
+  let p = places(TRANS_B, first, dims.N, k, li);
+  return mat4x4<f16>(b_at(base, p.rows.x, p.column), b_at(base, p.rows.y, p.column), b_at(base, p.rows.z, p.column), b_at(base, p.rows.w, p.column));
+}
+fn b_at(base: u32, row: u32, column: u32) -> vec4<f16> {
+  let k = k_of(TRANS_B, row, column);
+  if (k.x >= dims.K) { return vec4<f16>(); }
+  return select(vec4<f16>(), vec4<f16>(b[base + row * (dims.ldb / 4u) + column]), k < vec4u(dims.K));
+}
+
+// Where the first of them is kept, and how far behind it the next.
+fn place_kept(along: bool, li: u32) -> u32 { return select(li / (TILE / 4u) * across() + li % (TILE / 4u), li / 8u * ALONG + li % 8u, along); }
+fn step_kept(along: bool) -> u32 { return select(8u * across(), TILE / 4u * ALONG, along); }
+
+fn left_factor(i: u32, k: u32) -> Left {
+  if (TRANS_A) { return subgroupMatrixLoad<Left, col_major>(&xs, k * across() + i / 4u, across()); }
+  return subgroupMatrixLoad<Left, row_major>(&xs, i * ALONG + k / 4u, ALONG);
+}
+fn right_factor(k: u32, j: u32) -> Right {
+  if (TRANS_B) { return subgroupMatrixLoad<Right, col_major>(&ys, j * ALONG + k / 4u, ALONG); }
+  return subgroupMatrixLoad<Right, row_major>(&ys, k * across() + j / 4u, across());
+}
+
+// A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
+fn settle(m: Sums, base: u32, i: u32, j: u32, subgroup: u32, lane: u32) {
+  subgroupMatrixStore<row_major>(&out, subgroup * 64u, m, 4u);
+  workgroupBarrier();
+  put(base, i + lane / 4u, j / 4u + lane % 4u, out[subgroup * 64u + lane]);
+  put(base, i + lane / 4u + 8u, j / 4u + lane % 4u, out[subgroup * 64u + lane + 32u]);
+  workgroupBarrier();
+}
+fn put(base: u32, i: u32, j4: u32, sum: vec4f) {
+  if (i >= dims.M || j4 * 4u >= dims.N) { return; }
+  let at = base + i * (dims.ldc / 4u) + j4;
+  var value = dims.alpha * sum;
+  if (dims.accumulate != 0u) { value += vec4f(c[at]); }
+  c[at] = Stored4(value);
+}
+
+@compute @workgroup_size(2u * TILE)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-  let columns = (dims.N + 63u) / 64u;
-  let rows = (dims.M + 63u) / 64u;
+  let columns = (dims.N + TILE - 1u) / TILE;
+  let rows = (dims.M + TILE - 1u) / TILE;
   let tile = workgroup_index(workgroup, count);
-  let j0 = tile % columns * 64u;
-  let i0 = tile / columns % rows * 64u;
+  let j0 = tile % columns * TILE;
+  let i0 = tile / columns % rows * TILE;
   let batch = tile / (columns * rows);
   if (batch >= dims.batch) { return; }
-  let a0 = batch / dims.inner * dims.outer_a + batch % dims.inner * dims.inner_a;
-  let b0 = batch / dims.inner * dims.outer_b + batch % dims.inner * dims.inner_b;
-  let c0 = batch / dims.inner * dims.outer_c + batch % dims.inner * dims.inner_c;
-  let top = (subgroup & 1u) * 32u;
-  let left = (subgroup >> 1u) * 32u;
+  let base_a = (batch / dims.inner * dims.outer_a + batch % dims.inner * dims.inner_a) / 4u;
+  let base_b = (batch / dims.inner * dims.outer_b + batch % dims.inner * dims.inner_b) / 4u;
+  let base_c = (batch / dims.inner * dims.outer_c + batch % dims.inner * dims.inner_c) / 4u;
+  let top = subgroup % 2u * (TILE / 2u);
+  let left = subgroup / 2u * 32u;
+  let at_x = place_kept(!TRANS_A, li);
+  let step_x = step_kept(!TRANS_A);
+  let at_y = place_kept(TRANS_B, li);
+  let step_y = step_kept(TRANS_B);
 
-  var acc: array<array<subgroup_matrix_result<f32, 16, 16>, 2>, 2>;
+  var x = fetch_a(base_a, i0, 0u, li);
+  var y = fetch_b(base_b, j0, 0u, li);
+  var s00: Sums; var s01: Sums;
+  var s10: Sums; var s11: Sums;
+  var s20: Sums; var s21: Sums;
+  var s30: Sums; var s31: Sums;
   for (var k0 = 0u; k0 < dims.K; k0 += 32u) {
-    for (var s = li; s < 2048u; s += 128u) {
-      // The faster index follows memory in either orientation.
-      let ka = select(s % 32u, s / 64u, dims.trans_a != 0u);
-      let ia = select(s / 32u, s % 64u, dims.trans_a != 0u);
-      let kb = select(s / 64u, s % 32u, dims.trans_b != 0u);
-      let jb = select(s % 64u, s / 32u, dims.trans_b != 0u);
-      var va = 0.0;
-      if (i0 + ia < dims.M && k0 + ka < dims.K) { va = f32(a[a0 + select((i0 + ia) * dims.lda + k0 + ka, (k0 + ka) * dims.lda + i0 + ia, dims.trans_a != 0u)]); }
-      var vb = 0.0;
-      if (j0 + jb < dims.N && k0 + kb < dims.K) { vb = f32(b[b0 + select((k0 + kb) * dims.ldb + j0 + jb, (j0 + jb) * dims.ldb + k0 + kb, dims.trans_b != 0u)]); }
-      ta[ia * AS + ka] = f16(va);
-      tb[kb * BS + jb] = f16(vb);
-    }
+    xs[at_x] = x[0];
+    xs[at_x + step_x] = x[1];
+    xs[at_x + 2u * step_x] = x[2];
+    xs[at_x + 3u * step_x] = x[3];
+    ys[at_y] = y[0];
+    ys[at_y + step_y] = y[1];
+    ys[at_y + 2u * step_y] = y[2];
+    ys[at_y + 3u * step_y] = y[3];
     workgroupBarrier();
+
+    x = fetch_a(base_a, i0, k0 + 32u, li);
+    y = fetch_b(base_b, j0, k0 + 32u, li);
+
     for (var k = 0u; k < 32u; k += 16u) {
-      var right: array<subgroup_matrix_right<f16, 16, 16>, 2>;
-      for (var j = 0u; j < 2u; j++) { right[j] = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tb, k * BS + left + 16u * j, BS); }
-      for (var i = 0u; i < 2u; i++) {
-        let rows_a = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&ta, (top + 16u * i) * AS + k, AS);
-        for (var j = 0u; j < 2u; j++) { acc[i][j] = subgroupMatrixMultiplyAccumulate(rows_a, right[j], acc[i][j]); }
+      let b0 = right_factor(k, left);
+      let b1 = right_factor(k, left + 16u);
+      let a0 = left_factor(top, k);
+      s00 = subgroupMatrixMultiplyAccumulate(a0, b0, s00);
+      s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
+      let a1 = left_factor(top + 16u, k);
+      s10 = subgroupMatrixMultiplyAccumulate(a1, b0, s10);
+      s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
+      if (TILE > 64u) {
+        let a2 = left_factor(top + 32u, k);
+        s20 = subgroupMatrixMultiplyAccumulate(a2, b0, s20);
+        s21 = subgroupMatrixMultiplyAccumulate(a2, b1, s21);
+        let a3 = left_factor(top + 48u, k);
+        s30 = subgroupMatrixMultiplyAccumulate(a3, b0, s30);
+        s31 = subgroupMatrixMultiplyAccumulate(a3, b1, s31);
       }
     }
     workgroupBarrier();
   }
 
-  for (var i = 0u; i < 2u; i++) {
-    for (var j = 0u; j < 2u; j++) {
-      subgroupMatrixStore<row_major>(&out, subgroup * 256u, acc[i][j], 16u);
-      workgroupBarrier();
-      for (var s = lane; s < 256u; s += 32u) {
-        let m = i0 + top + 16u * i + s / 16u;
-        let n = j0 + left + 16u * j + s % 16u;
-        if (m < dims.M && n < dims.N) {
-          let to = c0 + m * dims.ldc + n;
-          var value = dims.alpha * out[subgroup * 256u + s];
-          if (dims.accumulate != 0u) { value += f32(c[to]); }
-          c[to] = Stored(value);
-        }
-      }
-      workgroupBarrier();
-    }
+  let i = i0 + top;
+  let j = j0 + left;
+  settle(s00, base_c, i, j, subgroup, lane);
+  settle(s01, base_c, i, j + 16u, subgroup, lane);
+  settle(s10, base_c, i + 16u, j, subgroup, lane);
+  settle(s11, base_c, i + 16u, j + 16u, subgroup, lane);
+  if (TILE > 64u) {
+    settle(s20, base_c, i + 32u, j, subgroup, lane);
+    settle(s21, base_c, i + 32u, j + 16u, subgroup, lane);
+    settle(s30, base_c, i + 48u, j, subgroup, lane);
+    settle(s31, base_c, i + 48u, j + 16u, subgroup, lane);
   }
 }

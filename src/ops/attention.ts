@@ -24,7 +24,6 @@ export interface Operand {
 /** Through workgroup memory, and the side of a workgroup's tile. */
 const TILED = {
   tiled: { kernel: k.matmul, side: 32 }, tiled64: { kernel: k.matmul_64, side: 64 }, tiled_f16: { kernel: HALF.matmul.tiled_f16, side: 32 }, tiled64_f16: { kernel: k.matmul_64_f16, side: 64 },
-  subgroup_matrix: { kernel: HALF.matmul.subgroup_matrix, side: 64 },
 } as const;
 
 type Sizes = Readonly<Record<string, number>>;
@@ -33,18 +32,21 @@ type Sizes = Readonly<Record<string, number>>;
 const fills64 = (M: number, N: number): boolean => Math.min(M, N) > 32;
 
 /** C (M, N) = alpha op(A) (M, K) op(B) (K, N) (+ C) for `batch` matrices, of which `inner` share an image. No gradient. */
-export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant | HalfVariant } = {}): void {
+export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant | HalfVariant; tile?: 64 | 128 } = {}): void {
   const { alpha = 1, batch = 1, inner = 1, accumulate = 0 } = options;
   const dims = {
     M, N, K, batch, inner, alpha, accumulate, lda: a.ld, ldb: b.ld, ldc: c.ld,
     outer_a: a.outer, outer_b: b.outer, outer_c: c.outer, inner_a: a.inner, inner_b: b.inner, inner_c: c.inner,
   }, args = { ...dims, a: a.slice, b: b.slice, c: c.slice };
   const transposed = [Number(!!a.transposed), Number(!!b.transposed)] as const;
-  const variant = options.variant ?? halfVariant(engine, 'matmul') ?? matmulVariant(engine, a, b, c, { M, N, K, batch, inner });
+  const variant = options.variant ?? halfMatmul(engine, dims) ?? matmulVariant(engine, a, b, c, { M, N, K, batch, inner });
   if (variant === 'rounded') {
     const copies = new Columns(engine), rounded = (operand: Operand): Operand => ({ ...operand, slice: copies.rounded(operand.slice) });
     matmul(engine, M, N, K, rounded(a), rounded(b), c, { ...options, variant: matmulVariant(engine, a, b, c, { M, N, K, batch, inner }) });
     copies.free();
+  } else if (variant === 'subgroup_matrix') {
+    const TILE = options.tile ?? (Math.min(M, N) > 64 ? 128 : 64);
+    engine.run(k.matmul_subgroup_matrix, grid(Math.ceil(M / TILE) * Math.ceil(N / TILE) * batch), { ...args, TILE, TRANS_A: transposed[0], TRANS_B: transposed[1] });
   } else if (variant !== 'subgroup') {
     const { kernel, side } = TILED[variant === 'tiled_f16' && fills64(M, N) && matmulTakes(engine, dims).tiled64 ? 'tiled64_f16' : variant];
     engine.run(kernel, grid(Math.ceil(M / side) * Math.ceil(N / side) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
@@ -56,6 +58,13 @@ export function matmulTakes(engine: Pick<Engine, 'subgroupWidth'>, { N, ...strid
   const aligned = (which: 'a' | 'b' | 'c', to: number) => [`ld${which}`, `outer_${which}`, `inner_${which}`].every((name) => strides[name]! % to === 0);
   const room = N! % 2 === 0 || strides['ldc']! > N!; // an odd last column is written with the one behind it
   return { tiled: true, tiled64: aligned('a', 4) && aligned('b', 4) && aligned('c', 4), subgroup: engine.subgroupWidth === 8 && aligned('a', 4) && aligned('b', 2) && aligned('c', 2) && room };
+}
+
+/** How this engine computes it with float16 factors, or null. On tensor cores in whole vec4s: what a row's last one holds beyond the matrix is written as well. */
+function halfMatmul(engine: Engine, dims: Sizes & { readonly N: number; readonly ldc: number }): HalfVariant | null {
+  const variant = halfVariant(engine, 'matmul');
+  if (variant !== 'subgroup_matrix' || (matmulTakes(engine, dims).tiled64 && (dims.N % 4 === 0 || dims.ldc > dims.N))) return variant;
+  return engine.half.has(HALF.matmul.tiled_f16.name) ? 'tiled_f16' : null;
 }
 
 /** How this engine computes a product of such operands in float32. */

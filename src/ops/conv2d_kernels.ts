@@ -5,7 +5,7 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
-import { type ConvChoice, convChoice, floatChoice, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { type ConvChoice, convChoice, coreTile, coreWeightTile, floatChoice, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { HALF } from './half.ts';
 import { sumRows } from './sum.ts';
 
@@ -16,9 +16,12 @@ export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residu
 /** One GEMM for the forward and the input's gradient, one for the weight's. */
 const TILED = { tiled: k.conv2d_tiled, tiled3x3: k.conv2d_3x3_tiled, ...HALF.conv } as const;
 const WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, tiled3x3: k.conv2d_backward_weight_3x3_tiled, ...HALF.weight } as const;
-/** Workgroups that compute so many pixels and channels; by `tiled3x3` in groups of four pixels, one below the other. */
-const tiled = (variant: keyof typeof TILED, { N, H, W }: ConvDims, pixels: number, channels: number) =>
-  grid(variant === 'subgroup_matrix' ? tiles(pixels, channels, 128, 128) : variant === 'tiled3x3' ? tiles(N * Math.ceil(H / 4) * W, channels, 32, 64) : tiles(pixels, channels, 128, 64));
+
+/** The GEMM over so many pixels and channels; `tiled3x3` takes its pixels in groups of four, one below the other. */
+function gemm(engine: Engine, variant: keyof typeof TILED, pixels: number, channels: number, args: Args<typeof k.conv2d_tiled>, TILE = coreTile(pixels, channels)): void {
+  if (variant === 'subgroup_matrix') engine.run(k.conv2d_subgroup_matrix, grid(tiles(pixels, channels, TILE, TILE)), { ...args, TILE });
+  else engine.run(TILED[variant], grid(variant === 'tiled3x3' ? tiles(args.N * Math.ceil(args.H / 4) * args.W, channels, 32, 64) : tiles(pixels, channels, 128, 64)), args);
+}
 
 /**
  * Four channels so many times are a tile of the kernel `conv2d_subgroup`: 16 times, a fifth faster, where that leaves no more of the last tile empty and there are pixels
@@ -27,7 +30,7 @@ const tiled = (variant: keyof typeof TILED, { N, H, W }: ConvDims, pixels: numbe
 const quads = (channels: number, pixels: number) => (pixels >= 512 && Math.ceil(channels / 64) * 4 === Math.ceil(channels / 16) ? 16 : 4);
 
 /** y = conv(x, w) and what is added to it. */
-export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRows(args.H) }: ConvChoice = convChoice(engine, args, 'forward')): void {
+export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRows(args.H), tile }: ConvChoice = convChoice(engine, args, 'forward')): void {
   const { N, H, W, C, O } = args;
   const pixels = N * args.OH * args.OW;
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
@@ -36,7 +39,7 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
     engine.run(k.conv2d_subgroup, grid(tiles(pixels, O, 64, 4 * Q)), { ...args, Q, TRANSPOSED: 0 });
   }
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
-  else if (Object.hasOwn(TILED, variant)) engine.run(TILED[variant as keyof typeof TILED], tiled(variant as keyof typeof TILED, args, pixels, O), { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 });
+  else if (Object.hasOwn(TILED, variant)) gemm(engine, variant as keyof typeof TILED, pixels, O, { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 }, tile);
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
     forward(engine, { ...args, x: copies.rounded(args.x), w: copies.rounded(args.w) }, floatChoice(engine, args, 'forward'));
@@ -65,22 +68,22 @@ export function variantOfTwo(engine: Engine, dims: readonly [ConvDims, ConvDims]
 }
 
 /** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */
-export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED): void {
-  engine.run(TILED[variant], tiled(variant, args, args.N * args.OH * args.OW, args.O), { ...args, x2, TRANSPOSED: 0, TWO: 1 });
+export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED, tile?: 64 | 128): void {
+  gemm(engine, variant, args.N * args.OH * args.OW, args.O, { ...args, x2, TRANSPOSED: 0, TWO: 1 }, tile);
 }
 
 /** dx from dy. */
-export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, { variant, rows = tileRows(dims.H) }: ConvChoice = convChoice(engine, dims, 'input')): void {
+export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, { variant, rows = tileRows(dims.H), tile }: ConvChoice = convChoice(engine, dims, 'input')): void {
   const { N, H, W, C, OH, OW, O, stride } = dims;
   const pixels = N * H * W;
   // But for the plain kernel, the forward's GEMM, with pixels gathered and the weight read the other way round.
-  const gemm = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: w, per_image: w, residual: dy, TRANSPOSED: 1 };
+  const args = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: w, per_image: w, residual: dy, TRANSPOSED: 1 };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate });
   else if (variant === 'subgroup') {
     const Q = quads(C, pixels);
-    engine.run(k.conv2d_subgroup, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 64, 4 * Q)), { ...gemm, Q });
+    engine.run(k.conv2d_subgroup, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 64, 4 * Q)), { ...args, Q });
   }
-  else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(C / 16)), { ...gemm, G: rows });
+  else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(C / 16)), { ...args, G: rows });
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
     backwardInput(engine, dims, copies.rounded(dy), copies.rounded(w), dx, floatChoice(engine, dims, 'input'));
@@ -91,7 +94,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
     if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
     copies.free();
-  } else engine.run(TILED[variant], tiled(variant, dims, pixels, C), { ...gemm, x2: dy, TWO: 0 });
+  } else gemm(engine, variant, pixels, C, { ...args, x2: dy, TWO: 0 }, tile);
 }
 
 /** dw from x and dy, and with `db` the bias's gradient from the same reading of dy: partial sums over splits of the pixels, folded in order. */
@@ -116,7 +119,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     copies.free();
     return;
   }
-  const groups = weightGroups(variant, dims), splits = choice.splits ?? weightSplits(variant, dims);
+  const groups = weightGroups(variant, dims, choice.tile), splits = choice.splits ?? weightSplits(variant, dims);
   // One split over the whole weight is the gradient itself.
   if (splits === 1 && C === WC && !dw.accumulate && !db?.accumulate) return launch(dw.slice, db?.slice ?? null);
   const weights = splits * rows * O, first = Math.ceil(weights / 64) * 64;
@@ -132,7 +135,9 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     if (variant === 'plain') return engine.run(k.conv2d_backward_weight, threads(splits * groups), args);
     const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, ...WEIGHT_TILED }[variant as 'tiled'];
     const nowhere = sums ? null : engine.allocate(16);
-    engine.run(kernel, grid(splits * groups), { ...args, sums: sums ?? nowhere! });
+    const all = { ...args, sums: sums ?? nowhere! };
+    if (variant === 'subgroup_matrix') engine.run(k.conv2d_backward_weight_subgroup_matrix, grid(splits * groups), { ...all, TILE: choice.tile ?? coreWeightTile(C, O) });
+    else engine.run(kernel, grid(splits * groups), all);
     if (nowhere) engine.free(nowhere);
   }
 }

@@ -3,7 +3,7 @@ import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Kernel, Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import { multipliesMatrices, SUBGROUP_MATRIX } from '../gpu/requirements.ts';
+import { SUBGROUP_MATRIX } from '../gpu/requirements.ts';
 import { normal4, philox4x32 } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 import type { HalfVariant } from '../variants.ts';
@@ -39,24 +39,30 @@ const DIMS: ConvDims = {
 const [X, W, Y] = [3 * 9 * 7 * 36, 9 * 36 * 132, 3 * 9 * 7 * 132];
 const none = (slice: Slice) => ({ bias: slice, per_image: slice, residual: slice });
 
-const CONV: readonly Trial[] = [
-  { what: 'conv2d', sizes: [X, W, Y], run: (engine, variant, x, w, y) => forward(engine, { ...DIMS, x, w, y, ...none(x) }, { variant }) },
-  // The same pixels twice, as 36 of 72 channels each.
-  { what: 'conv2d of two inputs', sizes: [X, 2 * W, Y], run: (engine, variant, x, w, y) => forwardTwo(engine, { ...DIMS, WC: 72, x, w, y, ...none(x) }, x, variant) },
-  { what: 'gradient by the input', sizes: [Y, W, X], run: (engine, variant, dy, w, dx) => backwardInput(engine, DIMS, dy, w, { slice: dx, accumulate: 0 }, { variant }) },
+/** `tile`: of the kernels for tensor cores, which have two. */
+type Tile = { readonly tile?: 64 | 128 };
+const conv = ({ tile }: Tile = {}): readonly Trial[] => {
+  const of = (variant: Exclude<Variant, 'rounded'>) => (tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant });
+  return [
+    { what: 'conv2d', sizes: [X, W, Y], run: (engine, variant, x, w, y) => forward(engine, { ...DIMS, x, w, y, ...none(x) }, of(variant)) },
+    // The same pixels twice, as 36 of 72 channels each.
+    { what: 'conv2d of two inputs', sizes: [X, 2 * W, Y], run: (engine, variant, x, w, y) => forwardTwo(engine, { ...DIMS, WC: 72, x, w, y, ...none(x) }, x, variant, tile) },
+    { what: 'gradient by the input', sizes: [Y, W, X], run: (engine, variant, dy, w, dx) => backwardInput(engine, DIMS, dy, w, { slice: dx, accumulate: 0 }, of(variant)) },
+  ];
+};
+const weight = ({ tile }: Tile = {}): readonly Trial[] => [
+  { what: 'gradient by the weight', sizes: [X, Y, W], run: (engine, variant, x, dy, dw) => backwardWeight(engine, DIMS, x, dy, { slice: dw, accumulate: 0 }, null, tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }) },
 ];
-const WEIGHT: readonly Trial[] = [
-  { what: 'gradient by the weight', sizes: [X, Y, W], run: (engine, variant, x, dy, dw) => backwardWeight(engine, DIMS, x, dy, { slice: dw, accumulate: 0 }, null, { variant }) },
-];
-// The last two are of whole vec4s, which plain float16 has a kernel of its own for.
-const MATMUL: readonly Trial[] = ([[66, 70, false, false], [66, 70, false, true], [66, 70, true, false], [68, 72, false, false], [68, 72, true, true]] as const).map(([M, N, first, second]) => ({
-  what: `product${first && second ? ', both turned' : first ? ', the first turned' : second ? ', the second turned' : ''}`,
-  sizes: [2 * M * 52, 2 * 52 * N, 2 * M * N],
-  run: (engine, variant, a, b, c) => {
-    const operand = (slice: Slice, ld: number, outer: number, transposed = false) => ({ slice, ld, outer, inner: 0, transposed });
-    matmul(engine, M, N, 52, operand(a, first ? M : 52, M * 52, first), operand(b, second ? 52 : N, 52 * N, second), operand(c, N, M * N), { batch: 2, variant });
-  },
-}));
+// The last are of whole vec4s, which plain float16 has a kernel of its own for, and tensor cores no other.
+const product = ({ tile }: Tile = {}): readonly Trial[] =>
+  ([[66, 70, false, false], [66, 70, false, true], [66, 70, true, false], [68, 72, false, false], [68, 72, false, true], [68, 72, true, false], [68, 72, true, true]] as const).slice(tile ? 3 : 0).map(([M, N, first, second]) => ({
+    what: `product${first && second ? ', both turned' : first ? ', the first turned' : second ? ', the second turned' : ''}`,
+    sizes: [2 * M * 52, 2 * 52 * N, 2 * M * N],
+    run: (engine, variant, a, b, c) => {
+      const operand = (slice: Slice, ld: number, outer: number, transposed = false) => ({ slice, ld, outer, inner: 0, transposed });
+      matmul(engine, M, N, 52, operand(a, first ? M : 52, M * 52, first), operand(b, second ? 52 : N, 52 * N, second), operand(c, N, M * N), { batch: 2, variant, ...(tile && { tile }) });
+    },
+  }));
 
 /** A kernel that makes factors float16, and what is tried before it may be chosen. */
 interface Candidate {
@@ -65,16 +71,19 @@ interface Candidate {
   readonly trials: readonly Trial[];
 }
 const GPU: readonly Candidate[] = [
-  { kernel: HALF.conv.tiled_f16, variant: 'tiled_f16', trials: CONV }, { kernel: HALF.weight.tiled_f16, variant: 'tiled_f16', trials: WEIGHT },
-  { kernel: HALF.matmul.tiled_f16, variant: 'tiled_f16', trials: MATMUL },
+  { kernel: HALF.conv.tiled_f16, variant: 'tiled_f16', trials: conv() }, { kernel: HALF.weight.tiled_f16, variant: 'tiled_f16', trials: weight() },
+  { kernel: HALF.matmul.tiled_f16, variant: 'tiled_f16', trials: product() },
 ];
-const TENSOR_CORES: readonly Candidate[] = ([['conv', CONV], ['weight', WEIGHT], ['matmul', MATMUL]] as const).map(([product, trials]) => ({ kernel: HALF[product].subgroup_matrix, variant: 'subgroup_matrix', trials }));
-const CPU: readonly Candidate[] = [{ kernel: k.round_half, variant: 'rounded', trials: [CONV[0]!, ...WEIGHT, MATMUL[0]!] }];
+const TENSOR_CORES: readonly Candidate[] = ([['conv', conv], ['weight', weight], ['matmul', product]] as const).map(([what, trials]) => ({ kernel: HALF[what].subgroup_matrix, variant: 'subgroup_matrix', trials: ([64, 128] as const).flatMap((tile) => trials({ tile })) }));
+const CPU: readonly Candidate[] = [{ kernel: k.round_half, variant: 'rounded', trials: [conv()[0]!, ...weight(), product()[0]!] }];
 
-/** What can be tried on a device: tensor cores where they multiply matrices of the size, by subgroups of the width, that the kernels are written for. */
+/**
+ * What can be tried on a device: tensor cores where the device has such, and subgroups of the width that the kernels are written for. Which matrices it multiplies only
+ * the adapter says (engineRequirements asks it), not the device: where the size is another, the kernels do not compile.
+ */
 function candidates({ deviceClass, device, subgroupWidth }: Engine): readonly Candidate[] {
   if (deviceClass !== 'gpu') return CPU;
-  const tensorCores = device.features.has(SUBGROUP_MATRIX) && subgroupWidth === 32 && multipliesMatrices(device.adapterInfo ?? {});
+  const tensorCores = device.features.has(SUBGROUP_MATRIX) && subgroupWidth === 32;
   return tensorCores ? [...TENSOR_CORES, ...GPU] : GPU;
 }
 
@@ -130,7 +139,7 @@ async function failureOf(engine: Engine, trial: Trial, variant: Variant): Promis
       // Two factors are off by F16 each, and float32 sums by little.
       (await differs(engine, trial, variant, (i, id) => Math.fround(normal4(philox4x32([i, 0, 0, 1], [7, id]))[0]), 2 * F16 + F16 ** 2 + 2 ** -18));
   } catch (error) {
-    if (error instanceof DdpmError && error.code === 'E-KERNEL') return error.message;
+    if (error instanceof DdpmError && (error.code === 'E-KERNEL' || error.code === 'E-LIMIT')) return error.message;
     throw error;
   }
 }

@@ -2,26 +2,41 @@
 import type { Engine } from '../../src/gpu/engine.ts';
 import type { Kernel } from '../../src/gpu/kernel.ts';
 
+/** The lines that name one sum each, as tables and a loop over them: compilers that inline everything take minutes for what is written out. What is done at TILE 128 alone stands behind the rest. */
+function looped(wgsl: string): string {
+  const table = (name: string, numbers: readonly number[]): string => `  let ${name} = array<u32, ${numbers.length}>(${numbers.map((n) => `${n}u`).join(', ')});`;
+  const first = [...wgsl.slice(0, wgsl.indexOf('if (TILE > 64u) {\n        ')).matchAll(/s\d\d = subgroupMatrixMultiplyAccumulate/g)].length;
+  const loop = (numbers: Readonly<Record<string, readonly number[]>>, run: string): string =>
+    `${Object.entries(numbers).map(([name, values]) => table(name, values)).join('\n')}\n  for (var t = 0u; t < select(${first}u, ${Object.values(numbers)[0]!.length}u, TILE > 64u); t++) { ${run} }`;
+  const factor = (name: string): number => Number(new RegExp(`let ${name} = (?:left_factor\\(top|right_factor\\(k, left)(?: \\+ (\\d+)u)?`).exec(wgsl)![1] ?? 0);
+  const products = [...wgsl.matchAll(/s(\d)(\d) = subgroupMatrixMultiplyAccumulate\((a\d), (b\d), s(\d)(\d)\);/g)].map(([, i, j, a, b, u, v]) => ({ to: 4 * Number(i) + Number(j), of: 4 * Number(u) + Number(v), a: factor(a!), b: factor(b!) }));
+  const settled = [...wgsl.matchAll(/settle\(s(\d)(\d), ((?:\w+, )?\w+)(?: \+ (\d+)u)?, (\w+)(?: \+ (\d+)u)?, subgroup, lane\);/g)];
+  const offsets = settled.map(([, i, j, , row, , column]) => ({ s: 4 * Number(i) + Number(j), row: Number(row ?? 0), column: Number(column ?? 0) }));
+  return wgsl
+    .replace(/(?:  var s\d\d: Sums;.*\n)+/, '  var totals: array<array<f32, 8>, 16>;\n')
+    .replace(/(for \(var k = 0u; k < \w+; k \+= 16u\) \{\n)[^]*?\n {4}\}\n/, (_, head: string) =>
+      `${head}${loop({ to: products.map((p) => p.to), old: products.map((p) => p.of), i: products.map((p) => p.a), j: products.map((p) => p.b) }, 'totals[to[t]] = multiplied(left_factor(top + i[t], k), right_factor(k, left + j[t]), totals[old[t]], lane);')}\n    }\n`)
+    .replace(/  settle\(s00[^]*\n\}\n/, `${loop({ which: offsets.map((o) => o.s), down: offsets.map((o) => o.row), right: offsets.map((o) => o.column) }, `settle(totals[which[t]], ${settled[0]![3]} + down[t], ${settled[0]![5]} + right[t], subgroup, lane);`)}\n}\n`);
+}
+
 /**
  * The kernel with each subgroup of 32 emulated by 32 invocations, and each matrix by what the draft of WGSL says it is: a loaded factor is where it lies in workgroup
  * memory (nothing writes there before it is used), a result is 8 of its 256 values an invocation.
  */
 export function emulated<K extends Kernel>(kernel: K): K {
-  const { wgsl } = kernel, [, left] = /subgroup_matrix_left<[^>]*>, \w+>\(&(\w+)/.exec(wgsl)!, [, right] = /subgroup_matrix_right<[^>]*>, \w+>\(&(\w+)/.exec(wgsl)!;
-  const wide = (name: string): boolean => /array<vec4/.test(new RegExp(`var<workgroup> ${name}: (.*?);`).exec(wgsl)![1]);
-  /** Element `at` of an array of scalars, or of vec4s; offsets and strides count elements of the array. */
-  const value = (name: string): string => (wide(name) ? `${name}[at / 4u][at % 4u]` : `${name}[at]`);
+  const { wgsl } = kernel, [, left] = /subgroupMatrixLoad<Left, \w+>\(&(\w+)/.exec(wgsl)!, [, right] = /subgroupMatrixLoad<Right, \w+>\(&(\w+)/.exec(wgsl)!;
+  /** Element `at` of an array of vec4s; offsets and strides count vec4s. */
+  const value = (name: string): string => `${name}[at / 4u][at % 4u]`;
   const factor = (name: string, array: string): string =>
-    `fn ${name}(m: Factor, row: u32, column: u32) -> f32 {\n  let at = ${wide(array) ? 4 : 1}u * m.offset + select(row, column, m.turned) * ${wide(array) ? 4 : 1}u * m.stride + select(column, row, m.turned);\n  return f32(${value(array)});\n}`;
-  const source = wgsl
+    `fn ${name}(m: Factor, row: u32, column: u32) -> f32 {\n  let at = 4u * m.offset + select(row, column, m.turned) * 4u * m.stride + select(column, row, m.turned);\n  return f32(${value(array)});\n}`;
+  const source = looped(wgsl)
     .replace(/^enable (subgroups|chromium_experimental_subgroup_matrix);\n/gm, '')
     .replace(/, @builtin\(subgroup_id\) subgroup: u32, @builtin\(subgroup_invocation_id\) lane: u32\) \{/, ') {\n  let subgroup = li / 32u;\n  let lane = li % 32u;')
+    .replace(/subgroupMatrixLoad<(?:Left|Right), (row|col)_major>\(&\w+, (.*), ([^,]*)\);/g, (_, major: string, offset: string, stride: string) => `Factor(${offset}, ${stride}, ${major === 'col'});`)
+    .replace(/subgroup_matrix_(?:left|right)<f16, 16, 16>/g, 'Factor')
     .replace(/subgroup_matrix_result<f32, 16, 16>/g, 'array<f32, 8>')
-    .replace(/array<subgroup_matrix_right<f16, 16, 16>, (\d)>/g, 'array<Factor, $1>')
-    .replace(/subgroupMatrixLoad<subgroup_matrix_(?:left|right)<f16, 16, 16>, (row|col)_major>\(&\w+, (.*?), (\w+)\);/g, (_, major: string, offset: string, stride: string) => `Factor(${offset}, ${stride}, ${major === 'col'});`)
-    .replace(/subgroupMatrixMultiplyAccumulate\((\w+), (\w+\[j\]), (acc\[i\]\[j\])\)/g, 'multiplied($1, $2, $3, lane)')
-    .replace(/subgroupMatrixStore<row_major>\(&out, (.*?), (acc\[i\]\[j\]), (\w+)\);/g, 'store($1, $2, $3, lane);');
-  if (/subgroup_?[mM]atrix/.test(source.replace(/^\/\/.*$/gm, ''))) throw new Error(`${kernel.name}: there is a matrix that is not emulated`);
+    .replace(/subgroupMatrixStore<row_major>\(&out, (.*?), (\w+), (\w+)\);/g, 'store($1, $2, $3, lane);');
+  if (/subgroup_?[mM]atrix|\bs\d\d\b/.test(source.replace(/^\/\/.*$/gm, ''))) throw new Error(`${kernel.name}: there is a matrix that is not emulated`);
   const functions = `
 struct Factor { offset: u32, stride: u32, turned: bool }
 ${factor('left_at', left)}
@@ -33,7 +48,7 @@ fn multiplied(a: Factor, b: Factor, c: array<f32, 8>, lane: u32) -> array<f32, 8
 }
 fn store(offset: u32, m: array<f32, 8>, stride: u32, lane: u32) {
   for (var t = 0u; t < 8u; t++) {
-    let at = ${wide('out') ? 4 : 1}u * (offset + lane / 2u * stride) + lane % 2u * 8u + t;
+    let at = 4u * (offset + lane / 2u * stride) + lane % 2u * 8u + t;
     ${value('out')} = m[t];
   }
 }
@@ -41,16 +56,19 @@ fn store(offset: u32, m: array<f32, 8>, stride: u32, lane: u32) {
   return { ...kernel, ...(kernel.half && { half: emulated(kernel.half) }), name: `${kernel.name}_emulated`, features: ['shader-f16'], wgsl: source.replace('@compute', `${functions}@compute`) };
 }
 
-/** Runs fn with the engine's tensor-core kernels emulated. */
+/** Runs fn with the engine's tensor-core kernels emulated, and where there are such once more with tiles of 128: small shapes take those of 64. More workgroups than those need find nothing to do. */
 export async function emulating(engine: Engine, fn: () => Promise<void>): Promise<void> {
   const { run } = engine, made = new Map<string, Kernel>();
+  let TILE = 0;
   engine.run = ((kernel: Kernel, grid, args) => {
     if (!kernel.name.endsWith('_subgroup_matrix')) return run.call(engine, kernel, grid, args as never);
     if (!made.has(kernel.name)) made.set(kernel.name, emulated(kernel));
-    return run.call(engine, made.get(kernel.name)!, grid, args as never);
+    return run.call(engine, made.get(kernel.name)!, grid, { ...(args as object), ...(TILE && { TILE }) } as never);
   }) as typeof run;
   try {
     await fn();
+    TILE = 128;
+    if (made.size) await fn();
   } finally {
     engine.run = run;
   }
