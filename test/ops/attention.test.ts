@@ -1,5 +1,6 @@
 // Matrix products in all transposes, softmax, and attention made of them, against their float64 twins.
 import * as assert from 'uvu/assert';
+import type { Engine } from '../../src/gpu/engine.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { attention, matmul } from '../../src/ops/attention.ts';
 import { Tensor } from '../../src/tensor.ts';
@@ -159,15 +160,22 @@ function tolerances({ q, k: key, v, N, T, C, heads }: twin.Attention, dy: Floats
   return { o, dq, dk, dv };
 }
 
+async function check(engine: Engine, N: number, T: number, C: number, heads: number): Promise<void> {
+  const [q, key, v, dy] = [0, 1, 2, 3].map((id) => random(N * T * C, id)), a = { q, k: key, v, N, T, C, heads };
+  const t = [q, key, v].map((data) => upload(engine, [N, T, C], data));
+  const { y, gradients } = await differentiate(t, () => attention(t[0], t[1], t[2], heads), dy);
+  const want = twin.attention(a), back = twin.attentionBackward({ ...a, dy }), atol = tolerances(a, dy, want.p);
+  assertClose(y, want.o, { atol: atol.o, what: 'o' });
+  (['dq', 'dk', 'dv'] as const).forEach((name, i) => assertClose(gradients[i], back[name], { atol: atol[name], what: name }));
+}
+
 for (const [N, T, C, heads] of [[2, 5, 3, 1], [1, 49, 8, 2], [3, 16, 36, 3], [1, 70, 40, 1]])
-  heads_(`(${N}, ${T}, ${C}) with heads = ${heads}`, async (engine) => {
-    const [q, key, v, dy] = [0, 1, 2, 3].map((id) => random(N * T * C, id)), a = { q, k: key, v, N, T, C, heads };
-    const t = [q, key, v].map((data) => upload(engine, [N, T, C], data));
-    const { y, gradients } = await differentiate(t, () => attention(t[0], t[1], t[2], heads), dy);
-    const want = twin.attention(a), back = twin.attentionBackward({ ...a, dy }), atol = tolerances(a, dy, want.p);
-    assertClose(y, want.o, { atol: atol.o, what: 'o' });
-    (['dq', 'dk', 'dv'] as const).forEach((name, i) => assertClose(gradients[i], back[name], { atol: atol[name], what: name }));
-  });
+  heads_(`(${N}, ${T}, ${C}) with heads = ${heads}`, (engine) => check(engine, N, T, C, heads));
+
+// With the kernels that GPUs take: 64 x 64 a workgroup, and several invocations a row of softmax.
+const onGpu = gpuSuite('attention as on GPUs', { as: 'gpu' });
+for (const [N, T, C, heads] of [[1, 70, 40, 1], [2, 37, 80, 2]])
+  onGpu(`(${N}, ${T}, ${C}) with heads = ${heads}`, (engine) => check(engine, N, T, C, heads));
 
 heads_('one tensor as query, key and value: the gradients add up', async (engine) => {
   const [N, T, C, heads] = [2, 9, 8, 2], x = random(N * T * C, 0), dy = random(N * T * C, 1), a = { q: x, k: x, v: x, N, T, C, heads };
@@ -192,3 +200,4 @@ heads_('heads that do not divide the channels are refused', async (engine) => {
   await assertError(() => attention(x, x, x, 4), 'E-SHAPE', /attention: 6 channels do not divide into 4 heads/);
 });
 heads_.run();
+onGpu.run();
