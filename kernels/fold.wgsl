@@ -1,5 +1,5 @@
 // y[to + i / row stride + i % row] = sum_s part[start + s step + i / row pitch + i % row] for i < size, added to y where `accumulate` is set: many such sums at once
-// A workgroup of WG looks its sum up in the table and computes 256 of its values, each in the order of s: the same bits on every run. Eight terms are on their way at once.
+// A workgroup of WG looks its sum up in the table and computes 256 of its values, each in the order of s: the same bits on every run. On GPUs, whose WG is 256, eight terms are on their way at once.
 #import index
 override WG: u32 = 64u;
 struct Dims { sums: u32 }
@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     var next = job.start + row * job.pitch + column;
     var sum = 0.0;
     var s = 0u;
-    for (; s + 7u < job.terms; s += 8u) {
+    for (; WG > 64u && s + 7u < job.terms; s += 8u) {
       let p0 = part[next];
       let p1 = part[next + job.step];
       let p2 = part[next + 2u * job.step];

@@ -39,10 +39,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let row = n * dims.P;
   let first = workgroup.x * GROUPS * size;
   let end = first + GROUPS * size;
-  // Pixels go round the lanes; what is left of the workgroup has none.
+  // Pixels go round the lanes; what is left of the workgroup has none. (Where CPUs have nothing to select, COLS says so: it costs them a fifth at 4 x 4 pixels.)
   let lanes = WG / COLS;
   let column = li % COLS;
-  let start = select(li / COLS, dims.P, li >= lanes * COLS);
+  let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);
   let of_group = COLS / GROUPS;
   let group = workgroup.x * GROUPS + column / of_group;
   let stat = bitcast<vec2f>(stats[n * dims.G + group].xy);
@@ -51,9 +51,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   var total = vec2f(0.0);
   for (var next = first; next < end; next += COLS) {
     let c = next + column;
-    let begin = select(start, dims.P, c >= end);
-    let g = scale_of(n, min(c, end - 1u));
-    let b = offset_of(n, min(c, end - 1u));
+    let begin = select(start, dims.P, COLS > 1u && c >= end);
+    let g = scale_of(n, select(c, end - 1u, COLS > 1u && c >= end));
+    let b = offset_of(n, select(c, end - 1u, COLS > 1u && c >= end));
     var sum = Sums();
     var p = begin;
     for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
@@ -67,17 +67,20 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     for (; p < dims.P; p += lanes) { sum = plus(sum, load(row + p, c), Values(dy[(row + p) * C + c]), g, b, stat, n, p, c, key); }
     sums[li] = sum;
     workgroupBarrier();
-    for (var left = lanes; left > 1u; left = (left + 1u) / 2u) {
-      let half = (left + 1u) / 2u;
-      if (li / COLS + half < left) {
+    for (var half = WG / 2u; half > 0u; half /= 2u) {
+      if (li / COLS < half && li / COLS + half < lanes) {
         let other = li + half * COLS;
         sums[li] = Sums(sums[li].dgamma + sums[other].dgamma, sums[li].dbeta + sums[other].dbeta);
       }
       workgroupBarrier();
     }
-    for (var k = column / of_group * of_group; k < (column / of_group + 1u) * of_group && next + k < end; k++) {
-      let scale = scale_of(n, next + k);
-      total += vec2f(channel_sum(sums[k].dbeta * scale), channel_sum(sums[k].dgamma * scale));
+    if (COLS == 1u) {
+      total += vec2f(channel_sum(sums[0].dbeta * g), channel_sum(sums[0].dgamma * g));
+    } else {
+      for (var k = column / of_group * of_group; k < (column / of_group + 1u) * of_group && next + k < end; k++) {
+        let scale = scale_of(n, next + k);
+        total += vec2f(channel_sum(sums[k].dbeta * scale), channel_sum(sums[k].dgamma * scale));
+      }
     }
     if (li < COLS && c < end) {
       part[2u * n * C + c] = sums[li].dgamma;

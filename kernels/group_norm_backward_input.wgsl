@@ -30,7 +30,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   // Pixels go round the lanes; what is left of the workgroup has none.
   let lanes = WG / COLS;
   let column = li % COLS;
-  let start = select(li / COLS, dims.P, li >= lanes * COLS);
+  let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);
   let of_group = COLS / GROUPS;
   let m = bitcast<vec4f>(stats[n * dims.G + workgroup.x * GROUPS + column / of_group]);
   var key = vec3u();

@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   // Pixels go round the lanes; what is left of the workgroup has none.
   let lanes = WG / COLS;
   let column = li % COLS;
-  let start = select(li / COLS, dims.P, li >= lanes * COLS);
+  let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);
   let of_group = COLS / GROUPS;
   let group = workgroup.x * GROUPS + column / of_group;
   let first = workgroup.x * GROUPS * size + column;
@@ -67,9 +67,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   }
   sums[li] = vec2f(channel_sum(sum), channel_sum(squares));
   workgroupBarrier();
-  for (var left = lanes; left > 1u; left = (left + 1u) / 2u) {
-    let half = (left + 1u) / 2u;
-    if (li / COLS + half < left) { sums[li] += sums[li + half * COLS]; }
+  for (var half = WG / 2u; half > 0u; half /= 2u) {
+    if (li / COLS < half && li / COLS + half < lanes) { sums[li] += sums[li + half * COLS]; }
     workgroupBarrier();
   }
   var total = sums[column / of_group * of_group];
