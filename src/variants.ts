@@ -5,7 +5,7 @@ export type ConvDirection = 'forward' | 'input' | 'weight';
 
 /**
  * `plain` takes any channel counts, the GEMMs multiples of four, `padded` makes them so for a GEMM. On CPUs `subgroup` spreads values by broadcast, and
- * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs `tiled` goes through workgroup memory, and so does `tiled3x3`, which needs more of it than WebGPU's default.
+ * `subgroup3x3` does so for 3 x 3 convolutions that keep the size; on GPUs, and CPUs without subgroups, `tiled` goes through workgroup memory, and so does `tiled3x3`, which needs more of it than WebGPU's default.
  */
 export const CONV_VARIANTS = ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled3x3', 'padded'] as const;
 export type ConvVariant = (typeof CONV_VARIANTS)[number];
@@ -55,7 +55,7 @@ export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
     softmax: { workgroup: 256, lanes: 32 }, folding: 256, waiting: 3 * 2 ** 25,
   },
   'cpu-subgroups': { conv3x3: all('subgroup3x3'), conv: all('subgroup'), narrow: all('padded'), matmul: ['subgroup', 'tiled'], ...CPU },
-  cpu: { conv3x3: all('tiled'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'], ...CPU },
+  cpu: { conv3x3: all('tiled3x3'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'], ...CPU },
   swiftshader: { conv3x3: all('plain'), conv: all('plain'), narrow: all('plain'), matmul: ['tiled'], ...CPU },
 };
 

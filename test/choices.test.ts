@@ -19,7 +19,7 @@ tests('the table is by class of device', () => {
   assert.is(deviceClass(paperDevice(4, { architecture: 'swiftshader' })), 'swiftshader');
   assert.is(deviceClass(paperDevice(0, { description: 'llvmpipe: Mesa 25' })), 'cpu');
   assert.is(deviceClass(paperDevice(0, { vendor: '', isFallbackAdapter: true })), 'cpu', 'Firefox, which gives no names');
-  for (const [width, variant] of [[8, 'subgroup3x3'], [32, 'tiled3x3']] as const) assert.is(convChoice(on(width), dims, 'forward').variant, variant);
+  for (const [width, variant] of [[8, 'subgroup3x3'], [32, 'tiled3x3'], [0, 'tiled3x3']] as const) assert.is(convChoice(on(width), dims, 'forward').variant, variant);
 });
 
 tests('what was given is taken and remembered with all its numbers', () => {

@@ -237,7 +237,7 @@ families('copy_columns pads, cuts and adds', async (engine) => {
 });
 
 families('the family follows from the shape and the device', (engine) => {
-  const cpu = engine.subgroupWidth === 8, same = engine.deviceClass === 'gpu' && available(engine, 'tiled3x3') ? 'tiled3x3' : 'tiled';
+  const cpu = engine.subgroupWidth === 8, same = available(engine, 'tiled3x3') ? 'tiled3x3' : 'tiled';
   const family = (C: number, O: number, direction: 'forward' | 'input' | 'weight', options = {}) => convChoice(engine, dimsOf(shape('', 1, 8, 8, C, O, 3, options)), direction).variant;
   assert.equal([family(1, 16, 'forward'), family(16, 3, 'input')], cpu ? ['padded', 'padded'] : ['plain', 'plain']);
   assert.equal([family(1, 16, 'weight'), family(16, 3, 'weight')], ['padded', 'padded']);
