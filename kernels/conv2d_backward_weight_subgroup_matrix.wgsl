@@ -1,5 +1,5 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient; factors are float16, sums float32
-// One workgroup computes TILE c x TILE o of one tap and one split, a subgroup TILE / 2 x 32 in matrices of 16 x 16, 32 pixels a turn; the next turn's are fetched while the
+// One workgroup computes TILE c x TILE o of one tap and one split, one of eight subgroups TILE / 2 x TILE / 4 in matrices of 16 x 16, 32 pixels a turn; the next turn's are fetched while the
 // present turn is multiplied. Sums are named one by one, as in conv2d_subgroup_matrix. TILE is 128, or 64 where C or O is no more.
 // For GPUs with tensor cores and subgroups of 32; C and O are multiples of 4.
 enable f16;
@@ -27,18 +27,20 @@ var<workgroup> xs: array<vec4<f16>, BK * (TILE / 4u + 2u)>; // (BK, row_size): t
 var<workgroup> ys: array<vec4<f16>, BK * (TILE / 4u + 2u)>; // (BK, row_size)
 var<workgroup> out: array<vec4f, 4u * TILE>;                // (TILE / 16 subgroups, 16, 16 / 4)
 
-// Every eighth (TILE 128) or fourth vec4 of channels of pixel p of x, zero where there is no such pixel. Beyond the last channel any number will do: its products are not stored.
+// Every eighth vec4 of channels of pixel p of x, zero where there is no such pixel. Beyond the last channel any number will do: its products are not stored.
 fn fetch_x(p: i32, c: u32) -> mat4x4<f16> {
   if (p < 0) { return mat4x4<f16>(); }
   let C4 = dims.C / 4u;
-  let at = min(u32(p) * C4 + c + (TILE / 16u) * vec4u(0u, 1u, 2u, 3u), vec4u(dims.N * dims.H * dims.W * C4 - 1u));
-  return mat4x4<f16>(vec4<f16>(x[at.x]), vec4<f16>(x[at.y]), vec4<f16>(x[at.z]), vec4<f16>(x[at.w]));
+  let at = min(u32(p) * C4 + c + vec4u(0u, 8u, 16u, 24u), vec4u(dims.N * dims.H * dims.W * C4 - 1u));
+  if (TILE > 64u) { return mat4x4<f16>(vec4<f16>(x[at.x]), vec4<f16>(x[at.y]), vec4<f16>(x[at.z]), vec4<f16>(x[at.w])); }
+  return mat4x4<f16>(vec4<f16>(x[at.x]), vec4<f16>(x[at.y]), vec4<f16>(), vec4<f16>());
 }
 fn fetch_y(q: u32, end: u32, o: u32) -> mat4x4<f16> {
   if (q >= end) { return mat4x4<f16>(); }
   let O4 = dims.O / 4u;
-  let at = min(q * O4 + o + (TILE / 16u) * vec4u(0u, 1u, 2u, 3u), vec4u(dims.N * dims.OH * dims.OW * O4 - 1u));
-  return mat4x4<f16>(vec4<f16>(dy[at.x]), vec4<f16>(dy[at.y]), vec4<f16>(dy[at.z]), vec4<f16>(dy[at.w]));
+  let at = min(q * O4 + o + vec4u(0u, 8u, 16u, 24u), vec4u(dims.N * dims.OH * dims.OW * O4 - 1u));
+  if (TILE > 64u) { return mat4x4<f16>(vec4<f16>(dy[at.x]), vec4<f16>(dy[at.y]), vec4<f16>(dy[at.z]), vec4<f16>(dy[at.w])); }
+  return mat4x4<f16>(vec4<f16>(dy[at.x]), vec4<f16>(dy[at.y]), vec4<f16>(), vec4<f16>());
 }
 
 fn left_factor(row: u32, k: u32) -> Left { return subgroupMatrixLoad<Left, col_major>(&xs, k * row_size() + row / 4u, row_size()); }
@@ -46,18 +48,26 @@ fn right_factor(k: u32, column: u32) -> Right { return subgroupMatrixLoad<Right,
 
 // A matrix has no elements in WGSL: it goes through memory to where they are masked.
 fn settle(m: Sums, base: u32, c: u32, o: u32, subgroup: u32, lane: u32) {
-  subgroupMatrixStore<row_major>(&out, subgroup * 64u, m, 4u);
-  workgroupBarrier();
-  put(base, c + lane / 4u, o + lane % 4u, out[subgroup * 64u + lane]);
-  put(base, c + lane / 4u + 8u, o + lane % 4u, out[subgroup * 64u + lane + 32u]);
-  workgroupBarrier();
+  let at = subgroup % (TILE / 16u) * 64u;
+  // Where TILE is 64 there is room for half of the subgroups at a time.
+  for (var half = 0u; half < 128u / TILE; half++) {
+    let now = subgroup / (TILE / 16u) == half;
+    if (now) { subgroupMatrixStore<row_major>(&out, at, m, 4u); }
+    workgroupBarrier();
+    if (now) {
+      put(base, c + lane / 4u, o + lane % 4u, out[at + lane]);
+      put(base, c + lane / 4u + 8u, o + lane % 4u, out[at + lane + 32u]);
+    }
+    workgroupBarrier();
+  }
 }
 fn put(base: u32, c: u32, o: u32, value: vec4f) {
   let O4 = dims.O / 4u;
   if (base < dims.splits * dims.KH * dims.KW && c < dims.C && o < O4) { part[(base * dims.C + c) * O4 + o] = value; }
 }
 
-@compute @workgroup_size(2u * TILE)
+// The size is no override: with one, this took half as long again on an H100.
+@compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
   let O4 = dims.O / 4u;
   let taps = dims.KH * dims.KW;
@@ -75,13 +85,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let first = split * share;
   let end = min(first + share, pixels);
   let top = subgroup % 2u * (TILE / 2u);
-  let left = subgroup / 2u * 32u;
+  let left = subgroup / 2u * (TILE / 4u);
 
-  // What this invocation brings: of one pixel four vec4s of x and of dy.
-  let k0 = li / (TILE / 16u);
-  let c = row + li % (TILE / 16u);
-  let o = column + li % (TILE / 16u);
-  let keep = k0 * row_size() + li % (TILE / 16u);
+  // What this invocation brings: of one pixel four vec4s of x and of dy, or two.
+  let k0 = li / 8u;
+  let c = row + li % 8u;
+  let o = column + li % 8u;
+  let keep = k0 * row_size() + li % 8u;
   let turn = pixel(BK, dims.OH, dims.OW);
   var r = first + k0;
   var q = pixel(r, dims.OH, dims.OW);
@@ -95,13 +105,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   var s30: Sums; var s31: Sums;
   for (var at = first; at < end; at += BK) {
     xs[keep] = a[0];
-    xs[keep + TILE / 16u] = a[1];
-    xs[keep + TILE / 8u] = a[2];
-    xs[keep + TILE / 16u * 3u] = a[3];
+    xs[keep + 8u] = a[1];
     ys[keep] = b[0];
-    ys[keep + TILE / 16u] = b[1];
-    ys[keep + TILE / 8u] = b[2];
-    ys[keep + TILE / 16u * 3u] = b[3];
+    ys[keep + 8u] = b[1];
+    if (TILE > 64u) {
+      xs[keep + 16u] = a[2];
+      xs[keep + 24u] = a[3];
+      ys[keep + 16u] = b[2];
+      ys[keep + 24u] = b[3];
+    }
     workgroupBarrier();
 
     r += BK;
@@ -111,14 +123,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
 
     for (var k = 0u; k < BK; k += 16u) {
       let b0 = right_factor(k, left);
-      let b1 = right_factor(k, left + 16u);
       let a0 = left_factor(top, k);
       s00 = subgroupMatrixMultiplyAccumulate(a0, b0, s00);
-      s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
       let a1 = left_factor(top + 16u, k);
       s10 = subgroupMatrixMultiplyAccumulate(a1, b0, s10);
-      s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
       if (TILE > 64u) {
+        let b1 = right_factor(k, left + 16u);
+        s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
+        s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
         let a2 = left_factor(top + 32u, k);
         s20 = subgroupMatrixMultiplyAccumulate(a2, b0, s20);
         s21 = subgroupMatrixMultiplyAccumulate(a2, b1, s21);
@@ -138,10 +150,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let to_c = row * 4u + top;
   let to_o = column + left / 4u;
   settle(s00, base, to_c, to_o, subgroup, lane);
-  settle(s01, base, to_c, to_o + 4u, subgroup, lane);
   settle(s10, base, to_c + 16u, to_o, subgroup, lane);
-  settle(s11, base, to_c + 16u, to_o + 4u, subgroup, lane);
   if (TILE > 64u) {
+    settle(s01, base, to_c, to_o + 4u, subgroup, lane);
+    settle(s11, base, to_c + 16u, to_o + 4u, subgroup, lane);
     settle(s20, base, to_c + 32u, to_o, subgroup, lane);
     settle(s21, base, to_c + 32u, to_o + 4u, subgroup, lane);
     settle(s30, base, to_c + 48u, to_o, subgroup, lane);

@@ -1,5 +1,5 @@
 // C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes where TRANS_A, TRANS_B are set; factors are float16, sums float32
-// One workgroup computes TILE x TILE of one matrix, a subgroup TILE / 2 x 32 in matrices of 16 x 16, 32 k a turn; the next turn's are fetched while the present turn is multiplied.
+// One workgroup computes TILE x TILE of one matrix, one of eight subgroups TILE / 2 x TILE / 4 in matrices of 16 x 16, 32 k a turn; the next turn's are fetched while the present turn is multiplied.
 // Sums are named one by one, as in conv2d_subgroup_matrix. Strides are those of matmul, and multiples of four. What lies between the last column and the next row's
 // first is written as well. For GPUs with tensor cores and subgroups of 32.
 enable f16;
@@ -31,19 +31,20 @@ var<workgroup> xs: array<vec4<f16>, TILE * ALONG>; // (TILE i, ALONG), or TRANS_
 var<workgroup> ys: array<vec4<f16>, TILE * ALONG>; // (32 k, across), or TRANS_B (TILE j, ALONG)
 var<workgroup> out: array<vec4f, 4u * TILE>;       // (TILE / 16 subgroups, 16, 16 / 4)
 
-// Four vec4s that an invocation brings of an operand whose rows run along k, or across it: their rows, and their place in them.
+// Four vec4s (two where TILE is 64) that an invocation brings of an operand whose rows run along k, or across it: their rows, and their place in them.
 struct Places { rows: vec4u, column: u32 }
 fn places(along: bool, first: u32, size: u32, k: u32, li: u32) -> Places {
   let four = vec4u(0u, 1u, 2u, 3u);
-  if (along) { return Places(min(first + li / 8u + TILE / 4u * four, vec4u(size - 1u)), k / 4u + li % 8u); }
-  return Places(k + li / (TILE / 4u) + 8u * four, min(first / 4u + li % (TILE / 4u), (size - 1u) / 4u));
+  if (along) { return Places(min(first + li / 8u + 32u * four, vec4u(size - 1u)), k / 4u + li % 8u); }
+  return Places(k + li / (TILE / 4u) + 1024u / TILE * four, min(first / 4u + li % (TILE / 4u), (size - 1u) / 4u));
 }
 // The k of a vec4's four numbers.
 fn k_of(along: bool, row: u32, column: u32) -> vec4u { return select(vec4u(row), column * 4u + vec4u(0u, 1u, 2u, 3u), along); }
 
 fn fetch_a(base: u32, first: u32, k: u32, li: u32) -> mat4x4<f16> {
   let p = places(!TRANS_A, first, dims.M, k, li);
-  return mat4x4<f16>(a_at(base, p.rows.x, p.column), a_at(base, p.rows.y, p.column), a_at(base, p.rows.z, p.column), a_at(base, p.rows.w, p.column));
+  if (TILE > 64u) { return mat4x4<f16>(a_at(base, p.rows.x, p.column), a_at(base, p.rows.y, p.column), a_at(base, p.rows.z, p.column), a_at(base, p.rows.w, p.column)); }
+  return mat4x4<f16>(a_at(base, p.rows.x, p.column), a_at(base, p.rows.y, p.column), vec4<f16>(), vec4<f16>());
 }
 fn a_at(base: u32, row: u32, column: u32) -> vec4<f16> {
   let k = k_of(!TRANS_A, row, column);
@@ -52,7 +53,8 @@ fn a_at(base: u32, row: u32, column: u32) -> vec4<f16> {
 }
 fn fetch_b(base: u32, first: u32, k: u32, li: u32) -> mat4x4<f16> {
   let p = places(TRANS_B, first, dims.N, k, li);
-  return mat4x4<f16>(b_at(base, p.rows.x, p.column), b_at(base, p.rows.y, p.column), b_at(base, p.rows.z, p.column), b_at(base, p.rows.w, p.column));
+  if (TILE > 64u) { return mat4x4<f16>(b_at(base, p.rows.x, p.column), b_at(base, p.rows.y, p.column), b_at(base, p.rows.z, p.column), b_at(base, p.rows.w, p.column)); }
+  return mat4x4<f16>(b_at(base, p.rows.x, p.column), b_at(base, p.rows.y, p.column), vec4<f16>(), vec4<f16>());
 }
 fn b_at(base: u32, row: u32, column: u32) -> vec4<f16> {
   let k = k_of(TRANS_B, row, column);
@@ -62,7 +64,7 @@ fn b_at(base: u32, row: u32, column: u32) -> vec4<f16> {
 
 // Where the first of them is kept, and how far behind it the next.
 fn place_kept(along: bool, li: u32) -> u32 { return select(li / (TILE / 4u) * across() + li % (TILE / 4u), li / 8u * ALONG + li % 8u, along); }
-fn step_kept(along: bool) -> u32 { return select(8u * across(), TILE / 4u * ALONG, along); }
+fn step_kept(along: bool) -> u32 { return select(1024u / TILE * across(), 32u * ALONG, along); }
 
 fn left_factor(i: u32, k: u32) -> Left {
   if (TRANS_A) { return subgroupMatrixLoad<Left, col_major>(&xs, k * across() + i / 4u, across()); }
@@ -75,11 +77,18 @@ fn right_factor(k: u32, j: u32) -> Right {
 
 // A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
 fn settle(m: Sums, base: u32, i: u32, j: u32, subgroup: u32, lane: u32) {
-  subgroupMatrixStore<row_major>(&out, subgroup * 64u, m, 4u);
-  workgroupBarrier();
-  put(base, i + lane / 4u, j / 4u + lane % 4u, out[subgroup * 64u + lane]);
-  put(base, i + lane / 4u + 8u, j / 4u + lane % 4u, out[subgroup * 64u + lane + 32u]);
-  workgroupBarrier();
+  let at = subgroup % (TILE / 16u) * 64u;
+  // Where TILE is 64 there is room for half of the subgroups at a time.
+  for (var half = 0u; half < 128u / TILE; half++) {
+    let now = subgroup / (TILE / 16u) == half;
+    if (now) { subgroupMatrixStore<row_major>(&out, at, m, 4u); }
+    workgroupBarrier();
+    if (now) {
+      put(base, i + lane / 4u, j / 4u + lane % 4u, out[at + lane]);
+      put(base, i + lane / 4u + 8u, j / 4u + lane % 4u, out[at + lane + 32u]);
+    }
+    workgroupBarrier();
+  }
 }
 fn put(base: u32, i: u32, j4: u32, sum: vec4f) {
   if (i >= dims.M || j4 * 4u >= dims.N) { return; }
@@ -89,7 +98,7 @@ fn put(base: u32, i: u32, j4: u32, sum: vec4f) {
   c[at] = Stored4(value);
 }
 
-@compute @workgroup_size(2u * TILE)
+@compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
   let columns = (dims.N + TILE - 1u) / TILE;
   let rows = (dims.M + TILE - 1u) / TILE;
@@ -102,7 +111,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let base_b = (batch / dims.inner * dims.outer_b + batch % dims.inner * dims.inner_b) / 4u;
   let base_c = (batch / dims.inner * dims.outer_c + batch % dims.inner * dims.inner_c) / 4u;
   let top = subgroup % 2u * (TILE / 2u);
-  let left = subgroup / 2u * 32u;
+  let left = subgroup / 2u * (TILE / 4u);
   let at_x = place_kept(!TRANS_A, li);
   let step_x = step_kept(!TRANS_A);
   let at_y = place_kept(TRANS_B, li);
@@ -117,12 +126,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   for (var k0 = 0u; k0 < dims.K; k0 += 32u) {
     xs[at_x] = x[0];
     xs[at_x + step_x] = x[1];
-    xs[at_x + 2u * step_x] = x[2];
-    xs[at_x + 3u * step_x] = x[3];
     ys[at_y] = y[0];
     ys[at_y + step_y] = y[1];
-    ys[at_y + 2u * step_y] = y[2];
-    ys[at_y + 3u * step_y] = y[3];
+    if (TILE > 64u) {
+      xs[at_x + 2u * step_x] = x[2];
+      xs[at_x + 3u * step_x] = x[3];
+      ys[at_y + 2u * step_y] = y[2];
+      ys[at_y + 3u * step_y] = y[3];
+    }
     workgroupBarrier();
 
     x = fetch_a(base_a, i0, k0 + 32u, li);
@@ -130,14 +141,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
 
     for (var k = 0u; k < 32u; k += 16u) {
       let b0 = right_factor(k, left);
-      let b1 = right_factor(k, left + 16u);
       let a0 = left_factor(top, k);
       s00 = subgroupMatrixMultiplyAccumulate(a0, b0, s00);
-      s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
       let a1 = left_factor(top + 16u, k);
       s10 = subgroupMatrixMultiplyAccumulate(a1, b0, s10);
-      s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
       if (TILE > 64u) {
+        let b1 = right_factor(k, left + 16u);
+        s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
+        s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
         let a2 = left_factor(top + 32u, k);
         s20 = subgroupMatrixMultiplyAccumulate(a2, b0, s20);
         s21 = subgroupMatrixMultiplyAccumulate(a2, b1, s21);
@@ -152,10 +163,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let i = i0 + top;
   let j = j0 + left;
   settle(s00, base_c, i, j, subgroup, lane);
-  settle(s01, base_c, i, j + 16u, subgroup, lane);
   settle(s10, base_c, i + 16u, j, subgroup, lane);
-  settle(s11, base_c, i + 16u, j + 16u, subgroup, lane);
   if (TILE > 64u) {
+    settle(s01, base_c, i, j + 16u, subgroup, lane);
+    settle(s11, base_c, i + 16u, j + 16u, subgroup, lane);
     settle(s20, base_c, i + 32u, j, subgroup, lane);
     settle(s21, base_c, i + 32u, j + 16u, subgroup, lane);
     settle(s30, base_c, i + 48u, j, subgroup, lane);
