@@ -27,22 +27,6 @@ var<workgroup> xs: array<vec4<f16>, BK * (TILE / 4u + 2u)>; // (BK, row_size): t
 var<workgroup> ys: array<vec4<f16>, BK * (TILE / 4u + 2u)>; // (BK, row_size)
 var<workgroup> out: array<vec4f, 4u * TILE>;                // (TILE / 16 subgroups, 16, 16 / 4)
 
-// Every eighth vec4 of channels of pixel p of x, zero where there is no such pixel. Beyond the last channel any number will do: its products are not stored.
-fn fetch_x(p: i32, c: u32) -> mat4x4<f16> {
-  if (p < 0) { return mat4x4<f16>(); }
-  let C4 = dims.C / 4u;
-  let at = min(u32(p) * C4 + c + vec4u(0u, 8u, 16u, 24u), vec4u(dims.N * dims.H * dims.W * C4 - 1u));
-  if (TILE > 64u) { return mat4x4<f16>(vec4<f16>(x[at.x]), vec4<f16>(x[at.y]), vec4<f16>(x[at.z]), vec4<f16>(x[at.w])); }
-  return mat4x4<f16>(vec4<f16>(x[at.x]), vec4<f16>(x[at.y]), vec4<f16>(), vec4<f16>());
-}
-fn fetch_y(q: u32, end: u32, o: u32) -> mat4x4<f16> {
-  if (q >= end) { return mat4x4<f16>(); }
-  let O4 = dims.O / 4u;
-  let at = min(q * O4 + o + vec4u(0u, 8u, 16u, 24u), vec4u(dims.N * dims.OH * dims.OW * O4 - 1u));
-  if (TILE > 64u) { return mat4x4<f16>(vec4<f16>(dy[at.x]), vec4<f16>(dy[at.y]), vec4<f16>(dy[at.z]), vec4<f16>(dy[at.w])); }
-  return mat4x4<f16>(vec4<f16>(dy[at.x]), vec4<f16>(dy[at.y]), vec4<f16>(), vec4<f16>());
-}
-
 fn left_factor(row: u32, k: u32) -> Left { return subgroupMatrixLoad<Left, col_major>(&xs, k * row_size() + row / 4u, row_size()); }
 fn right_factor(k: u32, column: u32) -> Right { return subgroupMatrixLoad<Right, row_major>(&ys, k * row_size() + column / 4u, row_size()); }
 
@@ -66,9 +50,9 @@ fn put(base: u32, c: u32, o: u32, value: vec4f) {
   if (base < dims.splits * dims.KH * dims.KW && c < dims.C && o < O4) { part[(base * dims.C + c) * O4 + o] = value; }
 }
 
-// The size is no override: with one, this took half as long again on an H100.
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+  let C4 = dims.C / 4u;
   let O4 = dims.O / 4u;
   let taps = dims.KH * dims.KW;
   let row_tiles = (dims.C + TILE - 1u) / TILE;
@@ -87,56 +71,87 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let top = subgroup % 2u * (TILE / 2u);
   let left = subgroup / 2u * (TILE / 4u);
 
-  // What this invocation brings: of one pixel four vec4s of x and of dy, or two.
+  // What this invocation brings: of one pixel every eighth vec4 of x and of dy, four or two. Beyond the last channel any number will do: its products are not stored.
   let k0 = li / 8u;
-  let c = row + li % 8u;
-  let o = column + li % 8u;
-  let keep = k0 * row_size() + li % 8u;
+  let lane8 = li % 8u;
+  let keep = k0 * row_size() + lane8;
+  let last_x = dims.N * dims.H * dims.W * C4 - 1u;
+  let last_y = pixels * O4 - 1u;
   let turn = pixel(BK, dims.OH, dims.OW);
-  var r = first + k0;
-  var q = pixel(r, dims.OH, dims.OW);
-  var a = fetch_x(select(-1, input_pixel(q, kh, kw), r < end), c);
-  var b = fetch_y(r, end, o);
+  var q = pixel(first + k0, dims.OH, dims.OW);
+  var a0: vec4<f16>; var a1: vec4<f16>; var a2: vec4<f16>; var a3: vec4<f16>;
+  var b0: vec4<f16>; var b1: vec4<f16>; var b2: vec4<f16>; var b3: vec4<f16>;
   let summing = dims.has_bias != 0u && row == 0u && tap == 0u;
   var sum = vec4f(0.0);
   var s00: Sums; var s01: Sums;
   var s10: Sums; var s11: Sums;
   var s20: Sums; var s21: Sums;
   var s30: Sums; var s31: Sums;
-  for (var at = first; at < end; at += BK) {
-    xs[keep] = a[0];
-    xs[keep + 8u] = a[1];
-    ys[keep] = b[0];
-    ys[keep + 8u] = b[1];
-    if (TILE > 64u) {
-      xs[keep + 16u] = a[2];
-      xs[keep + 24u] = a[3];
-      ys[keep + 16u] = b[2];
-      ys[keep + 24u] = b[3];
+  // A turn fetches its own pixels and multiplies those of the one before.
+  for (var at = first; at < end + BK; at += BK) {
+    if (at > first) {
+      xs[keep] = a0;
+      xs[keep + 8u] = a1;
+      ys[keep] = b0;
+      ys[keep + 8u] = b1;
+      if (TILE > 64u) {
+        xs[keep + 16u] = a2;
+        xs[keep + 24u] = a3;
+        ys[keep + 16u] = b2;
+        ys[keep + 24u] = b3;
+      }
+      workgroupBarrier();
     }
-    workgroupBarrier();
 
-    r += BK;
+    let r = at + k0;
+    let p = input_pixel(q, kh, kw);
+    if (r < end && p >= 0) {
+      let i = u32(p) * C4 + row + lane8;
+      a0 = vec4<f16>(x[min(i, last_x)]);
+      a1 = vec4<f16>(x[min(i + 8u, last_x)]);
+      if (TILE > 64u) {
+        a2 = vec4<f16>(x[min(i + 16u, last_x)]);
+        a3 = vec4<f16>(x[min(i + 24u, last_x)]);
+      }
+    } else {
+      a0 = vec4<f16>();
+      a1 = vec4<f16>();
+      a2 = vec4<f16>();
+      a3 = vec4<f16>();
+    }
+    if (r < end) {
+      let i = r * O4 + column + lane8;
+      b0 = vec4<f16>(dy[min(i, last_y)]);
+      b1 = vec4<f16>(dy[min(i + 8u, last_y)]);
+      if (TILE > 64u) {
+        b2 = vec4<f16>(dy[min(i + 16u, last_y)]);
+        b3 = vec4<f16>(dy[min(i + 24u, last_y)]);
+      }
+    } else {
+      b0 = vec4<f16>();
+      b1 = vec4<f16>();
+      b2 = vec4<f16>();
+      b3 = vec4<f16>();
+    }
     q = advance(q, turn, dims.OH, dims.OW);
-    a = fetch_x(select(-1, input_pixel(q, kh, kw), r < end), c);
-    b = fetch_y(r, end, o);
+    if (at == first) { continue; }
 
     for (var k = 0u; k < BK; k += 16u) {
-      let b0 = right_factor(k, left);
-      let a0 = left_factor(top, k);
-      s00 = subgroupMatrixMultiplyAccumulate(a0, b0, s00);
-      let a1 = left_factor(top + 16u, k);
-      s10 = subgroupMatrixMultiplyAccumulate(a1, b0, s10);
+      let right0 = right_factor(k, left);
+      let left0 = left_factor(top, k);
+      s00 = subgroupMatrixMultiplyAccumulate(left0, right0, s00);
+      let left1 = left_factor(top + 16u, k);
+      s10 = subgroupMatrixMultiplyAccumulate(left1, right0, s10);
       if (TILE > 64u) {
-        let b1 = right_factor(k, left + 16u);
-        s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
-        s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
-        let a2 = left_factor(top + 32u, k);
-        s20 = subgroupMatrixMultiplyAccumulate(a2, b0, s20);
-        s21 = subgroupMatrixMultiplyAccumulate(a2, b1, s21);
-        let a3 = left_factor(top + 48u, k);
-        s30 = subgroupMatrixMultiplyAccumulate(a3, b0, s30);
-        s31 = subgroupMatrixMultiplyAccumulate(a3, b1, s31);
+        let right1 = right_factor(k, left + 16u);
+        s01 = subgroupMatrixMultiplyAccumulate(left0, right1, s01);
+        s11 = subgroupMatrixMultiplyAccumulate(left1, right1, s11);
+        let left2 = left_factor(top + 32u, k);
+        s20 = subgroupMatrixMultiplyAccumulate(left2, right0, s20);
+        s21 = subgroupMatrixMultiplyAccumulate(left2, right1, s21);
+        let left3 = left_factor(top + 48u, k);
+        s30 = subgroupMatrixMultiplyAccumulate(left3, right0, s30);
+        s31 = subgroupMatrixMultiplyAccumulate(left3, right1, s31);
       }
     }
     if (summing && li < TILE / 4u) {

@@ -31,35 +31,25 @@ var<workgroup> xs: array<vec4<f16>, TILE * ALONG>; // (TILE i, ALONG), or TRANS_
 var<workgroup> ys: array<vec4<f16>, TILE * ALONG>; // (32 k, across), or TRANS_B (TILE j, ALONG)
 var<workgroup> out: array<vec4f, 4u * TILE>;       // (TILE / 16 subgroups, 16, 16 / 4)
 
-// Four vec4s (two where TILE is 64) that an invocation brings of an operand whose rows run along k, or across it: their rows, and their place in them.
-struct Places { rows: vec4u, column: u32 }
-fn places(along: bool, first: u32, size: u32, k: u32, li: u32) -> Places {
+// Four vec4s (two where TILE is 64) that an invocation brings of an operand whose rows run along k, or across it: where they lie, how much further on those of the next
+// turn lie, and their first k.
+struct Places { at: vec4u, step: u32, k: vec4u }
+fn places(along: bool, base: u32, ld4: u32, first: u32, size: u32, li: u32) -> Places {
   let four = vec4u(0u, 1u, 2u, 3u);
-  if (along) { return Places(min(first + li / 8u + 32u * four, vec4u(size - 1u)), k / 4u + li % 8u); }
-  return Places(k + li / (TILE / 4u) + 1024u / TILE * four, min(first / 4u + li % (TILE / 4u), (size - 1u) / 4u));
+  if (along) { return Places(base + min(first + li / 8u + 32u * four, vec4u(size - 1u)) * ld4 + li % 8u, 8u, vec4u(li % 8u * 4u)); }
+  let k = li / (TILE / 4u) + 1024u / TILE * four;
+  return Places(base + k * ld4 + min(first / 4u + li % (TILE / 4u), (size - 1u) / 4u), 32u * ld4, k);
 }
-// The k of a vec4's four numbers.
-fn k_of(along: bool, row: u32, column: u32) -> vec4u { return select(vec4u(row), column * 4u + vec4u(0u, 1u, 2u, 3u), along); }
+// What of a vec4 lies before the last k.
+fn before_last(along: bool, k: u32) -> vec4<bool> { return vec4u(k) + select(vec4u(0u), vec4u(0u, 1u, 2u, 3u), along) < vec4u(dims.K); }
 
-fn fetch_a(base: u32, first: u32, k: u32, li: u32) -> mat4x4<f16> {
-  let p = places(!TRANS_A, first, dims.M, k, li);
-  if (TILE > 64u) { return mat4x4<f16>(a_at(base, p.rows.x, p.column), a_at(base, p.rows.y, p.column), a_at(base, p.rows.z, p.column), a_at(base, p.rows.w, p.column)); }
-  return mat4x4<f16>(a_at(base, p.rows.x, p.column), a_at(base, p.rows.y, p.column), vec4<f16>(), vec4<f16>());
+fn a_at(i: u32, k: u32) -> vec4<f16> {
+  if (k >= dims.K) { return vec4<f16>(); }
+  return select(vec4<f16>(), vec4<f16>(a[i]), before_last(!TRANS_A, k));
 }
-fn a_at(base: u32, row: u32, column: u32) -> vec4<f16> {
-  let k = k_of(!TRANS_A, row, column);
-  if (k.x >= dims.K) { return vec4<f16>(); }
-  return select(vec4<f16>(), vec4<f16>(a[base + row * (dims.lda / 4u) + column]), k < vec4u(dims.K));
-}
-fn fetch_b(base: u32, first: u32, k: u32, li: u32) -> mat4x4<f16> {
-  let p = places(TRANS_B, first, dims.N, k, li);
-  if (TILE > 64u) { return mat4x4<f16>(b_at(base, p.rows.x, p.column), b_at(base, p.rows.y, p.column), b_at(base, p.rows.z, p.column), b_at(base, p.rows.w, p.column)); }
-  return mat4x4<f16>(b_at(base, p.rows.x, p.column), b_at(base, p.rows.y, p.column), vec4<f16>(), vec4<f16>());
-}
-fn b_at(base: u32, row: u32, column: u32) -> vec4<f16> {
-  let k = k_of(TRANS_B, row, column);
-  if (k.x >= dims.K) { return vec4<f16>(); }
-  return select(vec4<f16>(), vec4<f16>(b[base + row * (dims.ldb / 4u) + column]), k < vec4u(dims.K));
+fn b_at(i: u32, k: u32) -> vec4<f16> {
+  if (k >= dims.K) { return vec4<f16>(); }
+  return select(vec4<f16>(), vec4<f16>(b[i]), before_last(TRANS_B, k));
 }
 
 // Where the first of them is kept, and how far behind it the next.
@@ -117,44 +107,75 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let at_y = place_kept(TRANS_B, li);
   let step_y = step_kept(TRANS_B);
 
-  var x = fetch_a(base_a, i0, 0u, li);
-  var y = fetch_b(base_b, j0, 0u, li);
+  let pa = places(!TRANS_A, base_a, dims.lda / 4u, i0, dims.M, li);
+  let pb = places(TRANS_B, base_b, dims.ldb / 4u, j0, dims.N, li);
+  var at_a = pa.at;
+  var at_b = pb.at;
+  var a0: vec4<f16>; var a1: vec4<f16>; var a2: vec4<f16>; var a3: vec4<f16>;
+  var b0: vec4<f16>; var b1: vec4<f16>; var b2: vec4<f16>; var b3: vec4<f16>;
   var s00: Sums; var s01: Sums;
   var s10: Sums; var s11: Sums;
   var s20: Sums; var s21: Sums;
   var s30: Sums; var s31: Sums;
-  for (var k0 = 0u; k0 < dims.K; k0 += 32u) {
-    xs[at_x] = x[0];
-    xs[at_x + step_x] = x[1];
-    ys[at_y] = y[0];
-    ys[at_y + step_y] = y[1];
-    if (TILE > 64u) {
-      xs[at_x + 2u * step_x] = x[2];
-      xs[at_x + 3u * step_x] = x[3];
-      ys[at_y + 2u * step_y] = y[2];
-      ys[at_y + 3u * step_y] = y[3];
+  // A turn fetches its own k and multiplies those of the one before.
+  for (var k0 = 0u; k0 < dims.K + 32u; k0 += 32u) {
+    if (k0 > 0u) {
+      xs[at_x] = a0;
+      xs[at_x + step_x] = a1;
+      ys[at_y] = b0;
+      ys[at_y + step_y] = b1;
+      if (TILE > 64u) {
+        xs[at_x + 2u * step_x] = a2;
+        xs[at_x + 3u * step_x] = a3;
+        ys[at_y + 2u * step_y] = b2;
+        ys[at_y + 3u * step_y] = b3;
+      }
+      workgroupBarrier();
     }
-    workgroupBarrier();
 
-    x = fetch_a(base_a, i0, k0 + 32u, li);
-    y = fetch_b(base_b, j0, k0 + 32u, li);
+    if (k0 + 32u <= dims.K) {
+      a0 = vec4<f16>(a[at_a.x]);
+      a1 = vec4<f16>(a[at_a.y]);
+      b0 = vec4<f16>(b[at_b.x]);
+      b1 = vec4<f16>(b[at_b.y]);
+      if (TILE > 64u) {
+        a2 = vec4<f16>(a[at_a.z]);
+        a3 = vec4<f16>(a[at_a.w]);
+        b2 = vec4<f16>(b[at_b.z]);
+        b3 = vec4<f16>(b[at_b.w]);
+      }
+    } else {
+      a0 = a_at(at_a.x, k0 + pa.k.x);
+      a1 = a_at(at_a.y, k0 + pa.k.y);
+      b0 = b_at(at_b.x, k0 + pb.k.x);
+      b1 = b_at(at_b.y, k0 + pb.k.y);
+      if (TILE > 64u) {
+        a2 = a_at(at_a.z, k0 + pa.k.z);
+        a3 = a_at(at_a.w, k0 + pa.k.w);
+        b2 = b_at(at_b.z, k0 + pb.k.z);
+        b3 = b_at(at_b.w, k0 + pb.k.w);
+      }
+    }
+    at_a += pa.step;
+    at_b += pb.step;
+    if (k0 == 0u) { continue; }
 
     for (var k = 0u; k < 32u; k += 16u) {
-      let b0 = right_factor(k, left);
-      let a0 = left_factor(top, k);
-      s00 = subgroupMatrixMultiplyAccumulate(a0, b0, s00);
-      let a1 = left_factor(top + 16u, k);
-      s10 = subgroupMatrixMultiplyAccumulate(a1, b0, s10);
+      let right0 = right_factor(k, left);
+      let left0 = left_factor(top, k);
+      s00 = subgroupMatrixMultiplyAccumulate(left0, right0, s00);
+      let left1 = left_factor(top + 16u, k);
+      s10 = subgroupMatrixMultiplyAccumulate(left1, right0, s10);
       if (TILE > 64u) {
-        let b1 = right_factor(k, left + 16u);
-        s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
-        s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
-        let a2 = left_factor(top + 32u, k);
-        s20 = subgroupMatrixMultiplyAccumulate(a2, b0, s20);
-        s21 = subgroupMatrixMultiplyAccumulate(a2, b1, s21);
-        let a3 = left_factor(top + 48u, k);
-        s30 = subgroupMatrixMultiplyAccumulate(a3, b0, s30);
-        s31 = subgroupMatrixMultiplyAccumulate(a3, b1, s31);
+        let right1 = right_factor(k, left + 16u);
+        s01 = subgroupMatrixMultiplyAccumulate(left0, right1, s01);
+        s11 = subgroupMatrixMultiplyAccumulate(left1, right1, s11);
+        let left2 = left_factor(top + 32u, k);
+        s20 = subgroupMatrixMultiplyAccumulate(left2, right0, s20);
+        s21 = subgroupMatrixMultiplyAccumulate(left2, right1, s21);
+        let left3 = left_factor(top + 48u, k);
+        s30 = subgroupMatrixMultiplyAccumulate(left3, right0, s30);
+        s31 = subgroupMatrixMultiplyAccumulate(left3, right1, s31);
       }
     }
     workgroupBarrier();

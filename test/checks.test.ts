@@ -7,6 +7,7 @@ import { check, CHECKS, compare, judge, whyNot } from '../src/web/site/checks.ts
 import { functionIn } from '../src/web/site/source.ts';
 import { readFileSync } from 'node:fs';
 import { gpuSuite } from './helpers/gpu.ts';
+import { emulating } from './helpers/subgroup_matrix.ts';
 
 const checks = gpuSuite('checks of the page', { precision: 'f16' });
 
@@ -21,6 +22,12 @@ checks('every kernel is in the table, beside a twin that is there', () => {
 for (const [name, { make }] of Object.entries(CHECKS))
   checks(name, async (engine) => {
     const why = whyNot(engine, name);
+    // Where the kernels for tensor cores are emulated (test/ops/precision.test.ts), so are their checks.
+    if (why && process.env['DDPM_TEST_TENSOR_CORES'] === '1' && name.includes('subgroup_matrix'))
+      await emulating(engine, async () => {
+        const { ok, error, share } = judge(await compare(engine, name, make()));
+        assert.ok(ok, `emulated, off by ${error}, ${share} of what is allowed`);
+      });
     if (why) return assert.equal(await check(engine, name).then(({ skipped, values }) => [skipped, values]), [why, 0]);
     const compared = await compare(engine, name, make()), { ok, error, share } = judge(compared);
     assert.ok(ok, `off by ${error}, ${share} of what is allowed`);

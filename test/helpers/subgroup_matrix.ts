@@ -5,16 +5,16 @@ import type { Kernel } from '../../src/gpu/kernel.ts';
 /** The lines that name one sum each, as tables and a loop over them: compilers that inline everything take minutes for what is written out. What is done at TILE 128 alone stands behind the rest. */
 function looped(wgsl: string): string {
   const table = (name: string, numbers: readonly number[]): string => `  let ${name} = array<u32, ${numbers.length}>(${numbers.map((n) => `${n}u`).join(', ')});`;
-  const first = [...wgsl.slice(0, wgsl.indexOf('if (TILE > 64u) {\n        ')).matchAll(/s\d\d = subgroupMatrixMultiplyAccumulate/g)].length;
+  const multiply = /(for \(var k = 0u; k < \w+; k \+= 16u\) \{\n)([^]*?)\n {4}\}\n/, first = multiply.exec(wgsl)![2]!.split('if (TILE > 64u)')[0]!.split('MultiplyAccumulate').length - 1;
   const loop = (numbers: Readonly<Record<string, readonly number[]>>, run: string): string =>
     `${Object.entries(numbers).map(([name, values]) => table(name, values)).join('\n')}\n  for (var t = 0u; t < select(${first}u, ${Object.values(numbers)[0]!.length}u, TILE > 64u); t++) { ${run} }`;
   const factor = (name: string): number => Number(new RegExp(`let ${name} = (?:left_factor\\(top|right_factor\\(k, left)(?: \\+ (\\d+)u)?`).exec(wgsl)![1] ?? 0);
-  const products = [...wgsl.matchAll(/s(\d)(\d) = subgroupMatrixMultiplyAccumulate\((a\d), (b\d), s(\d)(\d)\);/g)].map(([, i, j, a, b, u, v]) => ({ to: 4 * Number(i) + Number(j), of: 4 * Number(u) + Number(v), a: factor(a!), b: factor(b!) }));
+  const products = [...wgsl.matchAll(/s(\d)(\d) = subgroupMatrixMultiplyAccumulate\((\w+), (\w+), s(\d)(\d)\);/g)].map(([, i, j, a, b, u, v]) => ({ to: 4 * Number(i) + Number(j), of: 4 * Number(u) + Number(v), a: factor(a!), b: factor(b!) }));
   const settled = [...wgsl.matchAll(/settle\(s(\d)(\d), ((?:\w+, )?\w+)(?: \+ (\d+)u)?, (\w+)(?: \+ (\d+)u)?, subgroup, lane\);/g)];
   const offsets = settled.map(([, i, j, , row, , column]) => ({ s: 4 * Number(i) + Number(j), row: Number(row ?? 0), column: Number(column ?? 0) }));
   return wgsl
     .replace(/(?:  var s\d\d: Sums;.*\n)+/, '  var totals: array<array<f32, 8>, 16>;\n')
-    .replace(/(for \(var k = 0u; k < \w+; k \+= 16u\) \{\n)[^]*?\n {4}\}\n/, (_, head: string) =>
+    .replace(multiply, (_, head: string) =>
       `${head}${loop({ to: products.map((p) => p.to), old: products.map((p) => p.of), i: products.map((p) => p.a), j: products.map((p) => p.b) }, 'totals[to[t]] = multiplied(left_factor(top + i[t], k), right_factor(k, left + j[t]), totals[old[t]], lane);')}\n    }\n`)
     .replace(/  settle\(s00[^]*\n\}\n/, `${loop({ which: offsets.map((o) => o.s), down: offsets.map((o) => o.row), right: offsets.map((o) => o.column) }, `settle(totals[which[t]], ${settled[0]![3]} + down[t], ${settled[0]![5]} + right[t], subgroup, lane);`)}\n}\n`);
 }
@@ -61,7 +61,7 @@ export async function emulating(engine: Engine, fn: () => Promise<void>): Promis
   const { run } = engine, made = new Map<string, Kernel>();
   let TILE = 0;
   engine.run = ((kernel: Kernel, grid, args) => {
-    if (!kernel.name.endsWith('_subgroup_matrix')) return run.call(engine, kernel, grid, args as never);
+    if (!/_subgroup_matrix(_stored_f16)?$/.test(kernel.name)) return run.call(engine, kernel, grid, args as never);
     if (!made.has(kernel.name)) made.set(kernel.name, emulated(kernel));
     return run.call(engine, made.get(kernel.name)!, grid, { ...(args as object), ...(TILE && { TILE }) } as never);
   }) as typeof run;

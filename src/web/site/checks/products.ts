@@ -85,14 +85,14 @@ export const PRODUCTS = {
     const x = values(1000, 1).map((v, i) => (i % 5 ? v : Math.trunc(2048 * v) + 0.5) * 2 ** ((i % 25) - 21)), want = half(x);
     return { shape: `(${x.length})`, grid: pointwise(x.length), inputs: { x }, numbers: {}, outputs: { y: { want, off: 0 } } };
   } },
-  matmul_subgroup_matrix: { twin: ['matmul', 'matmul'], make: (stored) => product([64, 64], stored, half) },
+  matmul_subgroup_matrix: { twin: ['matmul', 'matmul'], make: (stored) => product([64, 64], stored, half, 68) },
   matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => product([32, 16]) },
   conv2d_forward: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(3, 5, (_, O) => threads(pixels * O)[0], stored) },
   conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 64, 16)) },
   conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forwardFiltered(8, 20, 7, (_, O) => rows3x3(O)) },
   conv2d_3x3_tiled: { twin: ['winograd', 'filtered'], make: (stored) => forwardFiltered(8, 20, 4, (_, O) => tiles(groups3x3, O, 32, 64), stored) },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64)) },
-  conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 128), stored, half) },
+  conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64), stored, half) },
   conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64), stored, half) },
   conv2d_backward_input: { twin: ['conv2d', 'conv2dBackwardInput'], make: (stored) => backwardInput(3, 5, (C) => threads(pixels * C)[0], stored) },
   conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0], stored) },
@@ -100,7 +100,7 @@ export const PRODUCTS = {
   conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(C, O, 8, 16)) },
   conv2d_backward_weight_3x3_tiled: { twin: ['winograd', 'filteredWeight'], make: (stored) => backwardFiltered(8, 20, (C, O) => tiles(3 * C, O, 32, 64), stored) },
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128)) },
-  conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 64, 64), stored, half) },
+  conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => 9 * tiles(C, O, 64, 64), stored, half) },
   conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128), stored, half) },
   fold: { twin: ['conv2d', 'sumRows'], make: () => {
     // Two sums in one dispatch, as a weight's and a bias's gradient: 335 values of 6 terms, and behind them 5 of 6.
