@@ -160,6 +160,7 @@ def main():
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     train_ms = times_ms(train_step, o.warmup, o.steps, device)
+    print(f"a training step takes {statistics.median(train_ms):.3f} ms; now sampling", file=sys.stderr, flush=True)  # compiling for it can take minutes
     if cuda:
         memory = torch.cuda.max_memory_allocated()
     else:

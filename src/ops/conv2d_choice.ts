@@ -36,10 +36,10 @@ export function weightGroups(variant: Split, { C, O, KH, KW }: ConvDims, tile = 
   return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
 }
 
-/** A split is at least 256 pixels; on GPUs, which take workgroups in waves, there is none more than keeps all of it busy. The count is a function of the shape alone, so that a resumed run adds in the same order. */
+/** A split is at least 256 pixels, on tensor cores 512; on GPUs, which take workgroups in waves, there is none more than keeps all of it busy. The count is a function of the shape alone, so that a resumed run adds in the same order. */
 export function weightSplits(variant: Split, dims: ConvDims): number {
   const count = BUSY[variant] / weightGroups(variant, dims), whole = variant.startsWith('tiled') ? Math.floor(count) : Math.ceil(count);
-  return Math.max(1, Math.min(whole, Math.floor((dims.N * dims.OH * dims.OW) / 256)));
+  return Math.max(1, Math.min(whole, Math.floor((dims.N * dims.OH * dims.OW) / (variant === 'subgroup_matrix' ? 512 : 256))));
 }
 
 /** A variant with its numbers, all said. */
