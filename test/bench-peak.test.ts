@@ -1,6 +1,6 @@
 // The multiply-adds that a device's peak is measured by: what they compute, in float64.
 import * as assert from 'uvu/assert';
-import { fma } from '../bench/peak.ts';
+import { chains, fma } from '../bench/peak.ts';
 import { gpuSuite } from './helpers/gpu.ts';
 
 const test = gpuSuite('bench: peak');
@@ -23,6 +23,23 @@ test('every product of the loop is computed', async (engine) => {
     const want = twin(id);
     // Four products and four sums round by half a unit each, and what a turn leaves the next ones multiply by the sum of k, 0.94.
     for (let i = 0; i < 4; i++) assert.ok(Math.abs(got[4 * id + i]! - want[i]!) <= (8 / 0.06) * 2 ** -24 * Math.abs(want[i]!), `${id}, ${i}: ${got[4 * id + i]} and ${want[i]}`);
+  }
+});
+
+test('and of the loop of chains', async (engine) => {
+  const y = engine.allocate(16 * 64);
+  engine.clear(y);
+  engine.run(chains, [1], { y });
+  const got = await engine.read(y);
+  for (const id of [0, 63]) {
+    const k = Math.fround(Math.fround(0.999) + Math.fround(id * Math.fround(1e-9)));
+    const want = [1, 2, 3].reduce((sum, start) => {
+      let value = start;
+      for (let turn = 0; turn < 1024; turn++) value = value * k + k;
+      return sum + value;
+    }, 0);
+    // 1,024 products and sums of positive numbers, and two sums.
+    for (let i = 0; i < 4; i++) assert.ok(Math.abs(got[4 * id + i]! - want) <= 2050 * 2 ** -24 * want, `${id}, ${i}: ${got[4 * id + i]} and ${want}`);
   }
 });
 
