@@ -117,7 +117,7 @@ export class Tape {
    */
   backward(loss: Tensor, keep: unknown = null, { scale = 1, scaleBy = null, accumulate = false }: { scale?: number; scaleBy?: { readonly slice: Slice } | null; accumulate?: boolean } = {}): void {
     if (!this.#scope) throw new DdpmError('E-ENGINE', 'backward() without record().');
-    const scope = this.#scope, kept = buffersIn([loss, keep]), folds = new Folds(this.engine);
+    const scope = this.#scope, kept = buffersIn([loss, keep]), folds = new Folds(this.engine, this.nodes.some((node) => 'again' in node));
     try {
       this.#walk(loss, kept, scale, scaleBy?.slice ?? null, accumulate, folds);
       folds.flush();

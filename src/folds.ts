@@ -19,8 +19,8 @@ export interface Sum {
   readonly to?: number;
 }
 
-/** Bytes of terms that wait at the same time. */
-const roomOf = (engine: Engine): number => DEFAULTS[engine.deviceClass].waiting;
+/** Bytes of terms that wait at the same time where backward computes again what it did not keep: there memory matters more than dispatches. */
+const SPARING = 2 ** 25;
 
 const open = new WeakMap<Engine, Folds>();
 
@@ -29,12 +29,17 @@ export class Folds {
   readonly #engine: Engine;
   readonly #waiting: (Sum & { readonly base: number })[] = [];
   readonly #results = new Set<Slice>();
+  /** Bytes that may wait at the same time. */
+  readonly #all: number;
   #room: Slice | null = null;
   #used = 0;
   #most = 0;
 
-  constructor(engine: Engine) {
+  /** `sparing`: with less room. */
+  constructor(engine: Engine, sparing = false) {
     this.#engine = engine;
+    const { waiting } = DEFAULTS[engine.deviceClass];
+    this.#all = sparing ? Math.min(waiting, SPARING) : waiting;
     open.set(engine, this);
   }
 
@@ -45,7 +50,7 @@ export class Folds {
 
   /** A range of the common room, or null where it is too small. */
   take(bytes: number): Slice | null {
-    const all = roomOf(this.#engine);
+    const all = this.#all;
     if (bytes > all) return null;
     if (this.#used + bytes > all) this.flush();
     this.#room ??= this.#engine.allocate(all);

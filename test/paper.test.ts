@@ -24,10 +24,10 @@ paper('launch and hold what they do on the device', async () => {
 paper('ddpm-cifar10 at batch 128: dispatches and memory of a training step, with and without --checkpoint-blocks, and a sampling step', () => {
   const engine = new Engine(paperDevice(32)), { plan } = trainingOf(engine, 'ddpm-cifar10', 128, false).training;
   assert.ok(plan.dispatches <= 570, `${plan.dispatches} dispatches a training step`);
-  // PyTorch 2.11 in eager mode takes 8.2 GB for this step (bench/results/2026-11-22-h100.md), weights and moments included: 0.7 GB of ours.
+  // PyTorch 2.11 in eager mode takes 8.2 GB for this step (bench/results/2026-11-26-h100.md), weights and moments included: 0.7 GB of ours.
   assert.ok(plan.pool.totalBytes < 5.1e9, `${plan.pool.totalBytes} bytes of activations`);
   const again = trainingOf(new Engine(paperDevice(32)), 'ddpm-cifar10', 128, false, true).training.plan.pool.totalBytes;
-  assert.ok(plan.pool.totalBytes / again >= 2.4, `${again} bytes with --checkpoint-blocks`);
+  assert.ok(plan.pool.totalBytes / again >= 2.5, `${again} bytes with --checkpoint-blocks`);
   for (const width of [32, 8]) {
     const { unet, diffusion } = place(new Engine(paperDevice(width)), 'ddpm-cifar10', false);
     const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [64, 32, 32, 3], { method: 'ddim', steps: 50 });
