@@ -2,6 +2,7 @@
 import type { Engine } from '../src/gpu/engine.ts';
 import type { KernelTime } from '../src/gpu/profile.ts';
 import { type Shape, watch } from './model.ts';
+import type { Peak } from './peak.ts';
 
 /** All calls of one kernel: operations of products (a multiply and an add are two), and bytes as if every tensor crossed memory once a call. */
 export interface Work {
@@ -27,11 +28,11 @@ export function workIn(engine: Engine, capture: () => unknown): Map<string, Work
   return works;
 }
 
-/** One line a kernel: calls, milliseconds, rates, and the share of the roofline: the time that the device's own peak would take, by the time taken. */
-export function* rooflineLines(times: readonly KernelTime[], works: ReadonlyMap<string, Work>, peak: { readonly gflops: number; readonly gbs: number }): Generator<string> {
+/** Products on tensor cores are held against theirs. One line a kernel: calls, milliseconds, rates, and the share of the roofline: the time that the device's own peak would take, by the time taken. */
+export function* rooflineLines(times: readonly KernelTime[], works: ReadonlyMap<string, Work>, peak: Peak): Generator<string> {
   for (const { kernel, calls, ms } of times) {
     const { flops, bytes } = works.get(kernel) ?? { flops: 0, bytes: 0 };
-    const arithmetic = flops / peak.gflops / 1e6, memory = bytes / peak.gbs / 1e6, bound = Math.max(arithmetic, memory);
+    const gflops = (kernel.includes('subgroup_matrix') && peak.coresGflops) || peak.gflops, arithmetic = flops / gflops / 1e6, memory = bytes / peak.gbs / 1e6, bound = Math.max(arithmetic, memory);
     const rates = `${(flops ? `${(flops / ms / 1e6).toFixed(1)} GFLOP/s` : '').padStart(17)} ${(bytes / ms / 1e6).toFixed(1).padStart(7)} GB/s ${((100 * bound) / ms).toFixed(0).padStart(4)} % of its roofline, ${arithmetic > memory ? 'arithmetic' : 'memory'}`;
     yield `${kernel.padEnd(42)} ${String(calls).padStart(5)} calls ${ms.toFixed(2).padStart(9)} ms${bytes ? rates : ''}`;
   }

@@ -45,7 +45,7 @@ export async function trainingStep({ engine, software }: OpenedEngine, preset: P
   while (times.length < 3 || performance.now() < end) times.push(await group(count));
   if (profile) {
     const top = await peak(engine, software);
-    console.log(`    measured peak: ${top.gflops.toFixed(0)} GFLOP/s of FMAs, ${top.gbs.toFixed(1)} GB/s of copying`);
+    console.log(`    measured peak: ${top.gflops.toFixed(0)} GFLOP/s of FMAs, ${top.coresGflops === null ? '' : `${top.coresGflops.toFixed(0)} of tensor cores, `}${top.gbs.toFixed(1)} GB/s of copying`);
     for (const line of rooflineLines((await engine.profile(training.plan)).slice(0, 16), works, top)) console.log(`    ${line}`);
   }
   const ms = median(times.map((t) => t.ms)), { dispatches } = training.plan;

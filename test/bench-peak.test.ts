@@ -1,6 +1,7 @@
 // The multiply-adds that a device's peak is measured by: what they compute, in float64.
 import * as assert from 'uvu/assert';
-import { chains, fma } from '../bench/peak.ts';
+import { chains, cores, fma } from '../bench/peak.ts';
+import { openEngine } from '../src/node.ts';
 import { gpuSuite } from './helpers/gpu.ts';
 
 const test = gpuSuite('bench: peak');
@@ -41,6 +42,13 @@ test('and of the loop of chains', async (engine) => {
     // 1,024 products and sums of positive numbers, and two sums.
     for (let i = 0; i < 4; i++) assert.ok(Math.abs(got[4 * id + i]! - want) <= 2050 * 2 ** -24 * want, `${id}, ${i}: ${got[4 * id + i]} and ${want}`);
   }
+});
+
+test('products on tensor cores are compiled, by a backend that computes nothing', async () => {
+  const { engine, device } = await openEngine({ backend: 'null', precision: 'f16' });
+  if (device.features.has('subgroups')) await engine.pipelines.ahead([engine.pipelines.get(cores, {})]); // not on default limits
+  await engine.finished();
+  device.destroy();
 });
 
 test.run();

@@ -58,9 +58,11 @@ test('a roofline counts the products and every tensor once, and says which side 
   });
   assert.equal([...works], [['matmul', { flops: 2 * 2 * 2 * 16 * 64, bytes: a.bytes + b.bytes + c.bytes + (a.bytes + c.bytes) }], ['fill', { flops: 0, bytes: c.bytes }]]);
   // 8,192 operations at 1 GFLOP/s are 8.192 us, 5,376 bytes at 1 GB/s 5.376: of 16.384 us one half.
-  const [first, second] = [...rooflineLines([{ kernel: 'matmul', calls: 2, ms: 16.384e-3 }, { kernel: 'fill', calls: 1, ms: 1.28e-3 }], works, { gflops: 1, gbs: 1 })];
+  const [first, second] = [...rooflineLines([{ kernel: 'matmul', calls: 2, ms: 16.384e-3 }, { kernel: 'fill', calls: 1, ms: 1.28e-3 }], works, { gflops: 1, coresGflops: null, gbs: 1 })];
   assert.match(first!, / 50 % of its roofline, arithmetic$/);
   assert.match(second!, / 10 % of its roofline, memory$/);
+  const [onCores] = [...rooflineLines([{ kernel: 'matmul_subgroup_matrix', calls: 2, ms: 16.384e-3 }], new Map([['matmul_subgroup_matrix', works.get('matmul')!]]), { gflops: 1, coresGflops: 2, gbs: 10 })];
+  assert.match(onCores!, / 25 % of its roofline, arithmetic$/);
 });
 
 test.run();
