@@ -2,7 +2,8 @@
 // One workgroup computes 32 groups of four pixels, one below the other, x 64 channels, 32 invocations each of six products of polynomials, an invocation 8 groups x 8 channels.
 // Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four rows of y
 // from six of x take six products instead of twelve, for twice the rounding errors. Each point is a GEMM over k = (kw, channel), 8 k a turn, with tiles in workgroup memory as in conv2d_tiled:
-// 64 of the invocations bring x to the points and 128 the weight, while all multiply what came before. 48 TFLOP/s of the convolution that it stands for on an H100, 45 TRANSPOSED; conv2d_tiled 36 and 33.
+// 64 of the invocations bring x to the points and 128 the weight, while all multiply what came before. On an H100 48 TFLOP/s of the convolution that it stands for, 46 TRANSPOSED;
+// conv2d_tiled 36 and 32.
 // For GPUs with 20,000 bytes of workgroup memory. TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 #import index
 #import stored
@@ -79,8 +80,6 @@ fn weights(first: u32, k4: u32, n4: u32) -> mat4x4f {
   if (TRANSPOSED) { return transpose(m); }
   return m;
 }
-
-fn meet(a: vec4f, m: mat4x4f, sum: vec4f) -> vec4f { return fma(vec4f(a.x), m[0], fma(vec4f(a.y), m[1], fma(vec4f(a.z), m[2], fma(vec4f(a.w), m[3], sum)))); }
 
 // Lays an invocation's products of two groups at point e before the others.
 fn settle(e: u32, ly: u32, lx: u32, s: vec4f, t: vec4f, s2: vec4f, t2: vec4f) {

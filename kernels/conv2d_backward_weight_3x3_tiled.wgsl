@@ -1,7 +1,8 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, h+kh-1, w+kw-1, c] * dy[n,h,w,o], for a 3 x 3 convolution that keeps the size; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
 // One workgroup computes all three kh of 32 (kw,c) x 64 o of one split, 32 invocations each of six products of polynomials, an invocation 8 x 8, eight groups of four pixels a turn.
 // Down the rows it filters, as conv2d_3x3_tiled (Winograd; Lavin and Gray 2016, arXiv:1509.09308): with dw = G^T sum((A dy) (B^T x)) three taps of four rows of dy and six of x take six products
-// instead of twelve. Each point is a GEMM over groups of pixels: 64 of the invocations bring x to the points and 128 dy. 52 TFLOP/s of the gradient that it stands for on an H100; conv2d_backward_weight_tiled 31.
+// instead of twelve. Each point is a GEMM over groups of pixels: 64 of the invocations bring x to the points and 128 dy. On an H100 51 TFLOP/s of the gradient that it stands for;
+// conv2d_backward_weight_tiled 31.
 // For GPUs with 20,000 bytes of workgroup memory. C and O are multiples of 4.
 #import index
 #import stored

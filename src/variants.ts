@@ -59,7 +59,7 @@ export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
   swiftshader: { conv3x3: all('plain'), conv: all('plain'), narrow: all('plain'), matmul: ['tiled'], ...CPU },
 };
 
-/** Workgroups that keep a device busy: a weight's gradient is split until there are so many. */
+/** Workgroups that keep a device busy: a weight's gradient is split until there are so many. Those of `tiled` and `tiled3x3` are multiples of an H100's 132 multiprocessors. */
 export const BUSY: Readonly<Record<Exclude<ConvVariant | HalfVariant, 'padded' | 'rounded'>, number>> = { plain: 4096, subgroup: 6, subgroup3x3: 6, tiled: 1056, tiled_f16: 1056, tiled3x3: 792, subgroup_matrix: 512 };
 
 /** Whether a number, perhaps out of a file, is a size of workgroup whose halves can meet: a power of two, and what every device takes. */

@@ -18,3 +18,6 @@ fn gemm_x(p: i32, c: u32, cin4: u32) -> vec4f {
   if (c < C4) { return vec4f(x[u32(p) * C4 + c]); }
   return vec4f(x2[u32(p) * (cin4 - C4) + c - C4]);
 }
+
+// A sum with the products of four k: a is their values at a pixel, m's columns their weights.
+fn meet(a: vec4f, m: mat4x4f, sum: vec4f) -> vec4f { return fma(vec4f(a.x), m[0], fma(vec4f(a.y), m[1], fma(vec4f(a.z), m[2], fma(vec4f(a.w), m[3], sum)))); }

@@ -27,7 +27,7 @@ fn scale_of(n: u32, c: u32) -> Values { return gamma[n * (dims.per_image / WIDTH
 fn offset_of(n: u32, c: u32) -> Values { return beta[n * (dims.per_image / WIDTH) + dims.per_image / (2u * WIDTH) + c]; }
 
 // v as the kernel dropout leaves it: zero, or v / (1 - p), by the draw of pixel `row` of image n, channel c; key is the clock's (seed, step, first).
-// Forward and both backward passes draw it anew. One more draw of all masks of ddpm-cifar10 at batch 128 costs at most 1.3 of an H100's 250 ms a step; kept as words,
+// Forward and both backward passes draw it anew. One more draw of all masks of ddpm-cifar10 at batch 128 costs at most 1.3 ms on an H100, a hundredth of a step; kept as words,
 // written once and read twice, they would take 0.5 GiB and 0.6 ms, and as bits lanes would have to share words.
 fn dropped(v: Values, n: u32, row: u32, c: u32, key: vec3u) -> Values {
   let element = row * (dims.C0 + dims.C1) + c * WIDTH;
