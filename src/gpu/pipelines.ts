@@ -67,7 +67,9 @@ export class Pipelines {
     const info = await this.#module(entry.kernel).getCompilationInfo();
     const lines = entry.kernel.wgsl.split('\n');
     const found = info.messages.map((m) => `  line ${m.lineNum}:${m.linePos} ${m.type}: ${m.message}\n    ${lines[m.lineNum - 1]?.trim() ?? ''}`);
-    return `kernels/${entry.kernel.name}.wgsl did not compile as ${entry.label}\n${found.length ? `${found.join('\n')}\n(lines count after #import)` : (error as Error).message}`;
+    // Where the text is right, such as for a pipeline with too much workgroup memory, the reason is with the pipeline alone.
+    const reason = info.messages.some(({ type }) => type === 'error') ? '' : `${(error as Error).message}\n`;
+    return `kernels/${entry.kernel.name}.wgsl did not compile as ${entry.label}\n${reason}${found.length ? `${found.join('\n')}\n(lines count after #import)` : ''}`.trimEnd();
   }
 
   #descriptor(entry: Pipeline): GPUComputePipelineDescriptor {
