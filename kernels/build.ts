@@ -18,7 +18,7 @@ const STORED = { swaps: { stored: 'stored_f16' }, suffix: 'stored_f16' } as cons
 
 /** Workgroup memory that every device has (WebGPU's default limit): a kernel that takes more says so. */
 const WORKGROUP_BYTES = 16384;
-const BYTES: Readonly<Record<string, number>> = { f32: 4, u32: 4, vec2f: 8, vec4f: 16, f16: 2, 'vec4<f16>': 8, Operand: 4, Operand4: 16 };
+const BYTES: Readonly<Record<string, number>> = { f32: 4, u32: 4, 'atomic<u32>': 4, vec2f: 8, vec4f: 16, f16: 2, 'vec4<f16>': 8 };
 
 interface Reflection {
   bindings: Record<string, 'read' | 'read_write'>;
@@ -72,11 +72,18 @@ export function reflect(file: string, source: string, swaps: Swaps = {}): Reflec
   if (!!struct !== dimsBound) refuse('struct Dims and the uniform dims come together');
   for (const [, name, type] of (struct?.[1] ?? '').matchAll(/(\w+): (u32|i32|f32)/g)) dims[name!] = type!;
   const features = [...whole.matchAll(/^enable (\w+);/gm)].map(([, name]) => FEATURES[name!] ?? refuse(`enable ${name}: say in kernels/build.ts which feature of a device that is`));
-  const numbers = new Map([...source.matchAll(/^(?:override|const) (\w+)(?:: u32)? = (\d+)u;/gm)].map(([, name, value]) => [name!, value!]));
-  const arrays = [...source.matchAll(/^var<workgroup> \w+: array<(\S+), (.+)>;/gm)];
+  const named = (pattern: RegExp) => new Map([...whole.matchAll(pattern)].map(([, name, value]) => [name!, value!]));
+  const numbers = named(/^(?:override|const) (\w+)(?:: u32)? = (\d+)u;/gm), aliases = named(/^alias (\w+) = (\S+);/gm), structs = named(/^struct (\w+) \{([^}]*)\}/gm);
+  // A struct in workgroup memory has members of one type: there is no padding.
+  const bytesOf = (type: string): number => {
+    if (BYTES[type] || aliases.has(type)) return BYTES[type] ?? bytesOf(aliases.get(type)!);
+    const members = structs.get(type) ?? refuse(`workgroup memory of type ${type}: say in kernels/build.ts how many bytes that takes`);
+    return [...members.matchAll(/\w+: (\w+)/g)].reduce((sum, [, member]) => sum + bytesOf(member!), 0);
+  };
+  const arrays = [...whole.matchAll(/^var<workgroup> \w+: array<(\S+), (.+)>;/gm)];
   const workgroupBytes = arrays.reduce((sum, [, type, count]) => {
-    const plain = count!.replace(/\b[A-Za-z]\w*/g, (name) => numbers.get(name) ?? refuse(`workgroup memory of ${name} elements: a number, or overrides and constants of this file`)).replace(/(\d)u\b/g, '$1');
-    return sum + (BYTES[type!] ?? 0) * Number(/^[\d\s+*/()]+$/.test(plain) ? new Function(`return ${plain}`)() : refuse(`workgroup memory of "${count}" elements`));
+    const plain = count!.replace(/\b[A-Za-z]\w*/g, (name) => numbers.get(name) ?? refuse(`workgroup memory of ${name} elements: a number, or overrides and constants`)).replace(/(\d)u\b/g, '$1');
+    return sum + bytesOf(type!) * Number(/^[\d\s+*/()]+$/.test(plain) ? new Function(`return ${plain}`)() : refuse(`workgroup memory of "${count}" elements`));
   }, 0);
   return { bindings, overrides, optional, dims, features, f16, workgroupBytes };
 }

@@ -155,6 +155,8 @@ rules('read the interface out of the WGSL', () => {
     workgroupBytes: 0,
   });
   assert.is(reflect('good.wgsl', good.toSpliced(8, 0, 'var<workgroup> a: array<vec4f, 30>;', 'var<workgroup> b: array<f32, 5>;').join('\n')).workgroupBytes, 500);
+  // What a type stands for, and what an import brings: `lanes` has WG numbers.
+  assert.is(reflect('good.wgsl', good.toSpliced(8, 0, 'alias V = vec4f;', 'struct S { a: V, b: V }', 'var<workgroup> a: array<S, 3>;', '#import lanes').join('\n')).workgroupBytes, 96 + 256);
   assert.equal(reflect('good.wgsl', good.toSpliced(2, 0, 'enable subgroups;', 'enable f16;').join('\n')).features, ['subgroups', 'shader-f16']);
 });
 
@@ -176,6 +178,7 @@ for (const [what, lines, message] of [
   ['a binding after dims', good.toSpliced(8, 0, '@group(0) @binding(3) var<storage, read_write> z: array<f32>; // (count)'), /dims comes last/],
   ['Dims that is never bound', without(7), /struct Dims and the uniform dims come together/],
   ['a feature that nobody knows', good.toSpliced(2, 0, 'enable primitive_index;'), /enable primitive_index: say in kernels\/build.ts/],
+  ['workgroup memory of a type that nobody knows', good.toSpliced(8, 0, 'var<workgroup> a: array<vec3h, 5>;'), /workgroup memory of type vec3h: say in kernels\/build.ts/],
   ['dims without a struct', without(4), /struct Dims and the uniform dims come together/],
 ] as const) {
   rules(`refuse ${what}`, () => {
