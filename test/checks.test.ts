@@ -29,7 +29,11 @@ for (const [name, { make }] of Object.entries(CHECKS))
         assert.ok(ok, `emulated, off by ${error}, ${share} of what is allowed`);
       });
     if (why) return assert.equal(await check(engine, name).then(({ skipped, values }) => [skipped, values]), [why, 0]);
-    const compared = await compare(engine, name, make()), { ok, error, share } = judge(compared);
+    // As it is launched on GPUs, where that differs.
+    const plain = make(), wide = make(undefined, 'gpu');
+    if (JSON.stringify(wide.numbers) !== JSON.stringify(plain.numbers)) assert.ok(judge(await compare(engine, name, wide)).ok, 'with the workgroups of GPUs');
+    else assert.not.match(name, /^(group_norm|softmax|fold)/);
+    const compared = await compare(engine, name, plain), { ok, error, share } = judge(compared);
     assert.ok(ok, `off by ${error}, ${share} of what is allowed`);
     for (const { got, want, off } of compared) {
       // Tolerances are those of roundings: what is off by a thousandth of the size of the values, anywhere, is seen; of float16, four.

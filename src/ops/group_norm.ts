@@ -3,6 +3,7 @@ import { type Destination, pointwise, record } from '../autograd.ts';
 import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import { fold, termsRoom } from '../folds.ts';
+import type { DeviceClass } from '../gpu/device-class.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { DEFAULTS, isWorkgroup } from '../variants.ts';
@@ -24,6 +25,12 @@ export function neighbours(G: number, size: number, columns: number): { readonly
   return { groups, columns: groups * size };
 }
 
+/** Invocations of a workgroup over P pixels, and the columns that they read side by side: of four channels each where `vec4` is set, else four times as many of one. */
+export function usualNorm(device: DeviceClass, P: number, vec4: boolean): { workgroup: number; columns?: number } {
+  const { many, short, long, columns } = DEFAULTS[device].groupNorm;
+  return { workgroup: P >= many ? long : short, ...(columns > 1 && { columns: vec4 ? columns : 4 * columns }) };
+}
+
 /**
  * x (N, H, W, C), or two such tensors whose channels are read as concatenated -> (N, H, W, C), normalised over the pixels and channels of each group.
  * gamma and beta are (C); without beta, gamma is (N, 2, C): scale and offset of each image, such as film() makes.
@@ -36,10 +43,9 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   if (b) requireShapes(sameShape(a, b, false), 'groupNorm', 'two inputs that differ in their channels alone', { x: a, x2: b });
   if (gamma.size !== (beta ? C : 2 * N * C) || (beta && beta.size !== C) || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
   const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
-  const { many, short, long, columns: wide } = DEFAULTS[engine.deviceClass].groupNorm;
   const launch = (op: string) => {
-    const { workgroup: WG, columns = 1 } = engine.choices.of<{ workgroup: number; columns?: number }>(
-      op, { P, C0, C1, G }, { N }, () => ({ workgroup: P >= many ? long : short, ...(wide > 1 && { columns: vec4 ? wide : 4 * wide }) }),
+    const { workgroup: WG, columns = 1 } = engine.choices.of(
+      op, { P, C0, C1, G }, { N }, () => usualNorm(engine.deviceClass, P, vec4),
       ({ workgroup: size, columns: beside = 1, ...rest }) => isWorkgroup(size) && isWorkgroup(beside) && (beside === 1 || 2 * beside <= size) && !Object.keys(rest).length,
     );
     const { groups: GROUPS, columns: COLS } = neighbours(G, C / G / (vec4 ? 4 : 1), columns);

@@ -23,8 +23,8 @@ function storedCheck({ f16 = [] }: Kernel, { twin, make }: Check): Check {
   const rounded = ({ want, off, ...rest }: Wanted): Wanted => ({ ...rest, want, off: roundedToHalf(want).map((v, i) => v + (off === 0 ? 0 : off[i]!)) });
   return {
     twin,
-    make: () => {
-      const one = make(half);
+    make: (_, on) => {
+      const one = make(half, on);
       return { ...one, outputs: Object.fromEntries(Object.entries(one.outputs as Record<string, Wanted>).map(([name, wanted]) => [name, f16.includes(name) ? rounded(wanted) : wanted])) };
     },
   };
@@ -99,7 +99,7 @@ export async function compare(engine: Engine, name: string, { grid, inputs, numb
 
 /** Runs one check, where the device can. */
 export async function check(engine: Engine, name: string): Promise<CheckResult> {
-  const start = performance.now(), made = CHECKS[name]!.make(), skipped = whyNot(engine, name), compared = skipped ? [] : await compare(engine, name, made);
+  const start = performance.now(), made = CHECKS[name]!.make(undefined, engine.deviceClass), skipped = whyNot(engine, name), compared = skipped ? [] : await compare(engine, name, made);
   return { kernel: name, shape: made.shape, ...judge(compared), ms: performance.now() - start, skipped };
 }
 

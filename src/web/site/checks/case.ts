@@ -1,5 +1,6 @@
 // What a check is: arguments for one kernel, and what its float64 twin makes of them.
 import type { Tick } from '../../../clock.ts';
+import type { DeviceClass } from '../../../gpu/device-class.ts';
 import type { Grid, Kernel } from '../../../gpu/kernel.ts';
 import type * as k from '../../../gpu/kernels.gen.ts';
 import { normal4, philox4x32 } from '../../../philox.ts';
@@ -29,8 +30,8 @@ export interface Case<K extends Kernel = Kernel> {
 export interface Check<K extends Kernel = Kernel> {
   /** File and name of the twin in test/ref. */
   readonly twin: readonly [file: string, name: string];
-  /** `stored` is what storage makes of activations: with float16 it rounds them. */
-  readonly make: (stored?: Stored) => Case<K>;
+  /** `stored` is what storage makes of activations: with float16 it rounds them. `on`: the class of device whose workgroups to take, by default a CPU's. */
+  readonly make: (stored?: Stored, on?: DeviceClass) => Case<K>;
 }
 
 /** What storage makes of numbers. */

@@ -1,5 +1,7 @@
 // Checks of group normalisation over two inputs, with SiLU, and of what modulates it.
 import { threads } from '../../../autograd.ts';
+import type { DeviceClass } from '../../../gpu/device-class.ts';
+import { neighbours, usualNorm } from '../../../ops/group_norm.ts';
 import { abs, bound, groupNormErrors } from '../../../../test/ref/accuracy.ts';
 import { film, filmBackward } from '../../../../test/ref/film.ts';
 import { groupNorm, groupNormBackward } from '../../../../test/ref/group_norm.ts';
@@ -8,19 +10,20 @@ import { type Checks, type Floats, type Stored, values, whole } from './case.ts'
 const [N, P, eps] = [2, 35, 1e-5] as const;
 
 /** Groups across both inputs. */
-function shapeOf(stored: Stored, C0: number, C1: number, G: number) {
+function shapeOf(stored: Stored, on: DeviceClass, C0: number, C1: number, G: number) {
+  const vec4 = C0 % 4 === 0 && (C0 + C1) / G % 4 === 0, { workgroup: WG, columns = 1 } = usualNorm(on, P, vec4), { groups: GROUPS, columns: COLS } = neighbours(G, (C0 + C1) / G / (vec4 ? 4 : 1), columns);
   const C = C0 + C1, x = stored(values(N * P * C0, 1)), x2 = stored(values(N * P * C1, 2).map((v) => 2 * v + 0.5)), gamma = values(C, 3).map((v) => 1 + 0.3 * v), beta = values(C, 4), dy = stored(values(N * P * C, 5));
-  return { twin: { x, x2, gamma, beta, N, P, C0, C1, G, eps, silu: true }, inputs: { x, x2, gamma, beta }, dy, C, numbers: { N, P, C0, C1, G, silu: 1, eps, accumulate: 0, accumulate2: 0, per_image: 0, stream: 0, p: 0 }, shape: `(${N}, ${P}, ${C0} + ${C1}), ${G} groups`, grid: [G, N] as const };
+  return { twin: { x, x2, gamma, beta, N, P, C0, C1, G, eps, silu: true }, inputs: { x, x2, gamma, beta }, dy, C, numbers: { N, P, C0, C1, G, silu: 1, eps, accumulate: 0, accumulate2: 0, per_image: 0, stream: 0, p: 0, WG, GROUPS, COLS }, shape: `(${N}, ${P}, ${C0} + ${C1}), ${G} groups`, grid: [G / GROUPS, N] as const };
 }
 
-function forward(stored: Stored = whole, ...channels: [number, number, number]) {
-  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, ...channels), { y } = groupNorm(twin);
+function forward(stored: Stored = whole, on: DeviceClass = 'cpu', ...channels: [number, number, number]) {
+  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, on, ...channels), { y } = groupNorm(twin);
   return { shape, grid, inputs: { ...inputs, clock: new Float32Array(4), stats: new Float32Array(4 * N * twin.G) }, numbers, outputs: { y: { want: y, off: groupNormErrors(twin, dy).y } } };
 }
 
 /** What the backward pass finds, and leaves with two inputs for the second, image by image: the moments of each group, the sums for gamma and beta, and the means of each group. */
-function sumsOf(stored: Stored = whole, ...channels: [number, number, number]) {
-  const { twin, dy, C } = shapeOf(stored, ...channels), { G, C0, C1, gamma } = twin, D = C / G, { stats } = groupNorm(twin);
+function sumsOf(stored: Stored = whole, on: DeviceClass = 'cpu', ...channels: [number, number, number]) {
+  const { twin, dy, C } = shapeOf(stored, on, ...channels), { G, C0, C1, gamma } = twin, D = C / G, { stats } = groupNorm(twin);
   const part: number[] = [], off: number[] = [], means: number[] = [], meansOff: number[] = [];
   for (let n = 0; n < N; n++) {
     const image = (v: Float32Array, width: number) => v.subarray(n * P * width, (n + 1) * P * width), one = { ...twin, N: 1, x: image(twin.x, C0), x2: image(twin.x2, C1) };
@@ -38,20 +41,20 @@ function sumsOf(stored: Stored = whole, ...channels: [number, number, number]) {
 }
 
 /** Both gradients at once, of one input. */
-function backward(stored: Stored = whole, C: number, G: number) {
-  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, C, 0, G), { stats, part, off } = sumsOf(stored, C, 0, G), { x, gamma, beta } = inputs;
+function backward(stored: Stored = whole, on: DeviceClass = 'cpu', C: number, G: number) {
+  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, on, C, 0, G), { stats, part, off } = sumsOf(stored, on, C, 0, G), { x, gamma, beta } = inputs;
   return { shape, grid, inputs: { x, gamma, beta, dy, stats }, numbers: { ...numbers, TWO: 0 }, outputs: { part: { want: part, off }, dx: { want: groupNormBackward({ ...twin, dy }).dx, off: groupNormErrors(twin, dy).dx } } };
 }
 
 /** The first pass of two inputs. */
-function backwardSums(stored: Stored = whole, ...channels: [number, number, number]) {
-  const { inputs, numbers, shape, grid, dy } = shapeOf(stored, ...channels), { stats, part, off, means, meansOff } = sumsOf(stored, ...channels);
+function backwardSums(stored: Stored = whole, on: DeviceClass = 'cpu', ...channels: [number, number, number]) {
+  const { inputs, numbers, shape, grid, dy } = shapeOf(stored, on, ...channels), { stats, part, off, means, meansOff } = sumsOf(stored, on, ...channels);
   return { shape, grid, inputs: { ...inputs, dy, stats }, numbers, outputs: { part: { want: part, off }, stats: { want: means, off: meansOff.map((v, i) => v + 2 ** -24 * Math.abs(means[i]) * Number(i % 4 > 1)) } } };
 }
 
-function backwardInput(stored: Stored = whole, ...channels: [number, number, number]) {
-  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, ...channels), want = groupNormBackward({ ...twin, dy }), off = groupNormErrors(twin, dy);
-  return { shape, grid, inputs: { ...inputs, dy, stats: sumsOf(stored, ...channels).means }, numbers, outputs: { dx: { want: want.dx, off: off.dx }, dx2: { want: want.dx2, off: off.dx2 } } };
+function backwardInput(stored: Stored = whole, on: DeviceClass = 'cpu', ...channels: [number, number, number]) {
+  const { twin, inputs, numbers, shape, grid, dy } = shapeOf(stored, on, ...channels), want = groupNormBackward({ ...twin, dy }), off = groupNormErrors(twin, dy);
+  return { shape, grid, inputs: { ...inputs, dy, stats: sumsOf(stored, on, ...channels).means }, numbers, outputs: { dx: { want: want.dx, off: off.dx }, dx2: { want: want.dx2, off: off.dx2 } } };
 }
 
 /** Group norm's gamma and beta under a scale and a shift of each image's own. */
@@ -62,12 +65,12 @@ function modulation() {
 }
 
 export const NORMS = {
-  group_norm_forward: { twin: ['group_norm', 'groupNorm'], make: (stored) => forward(stored, 5, 4, 3) },
-  group_norm_forward_vec4: { twin: ['group_norm', 'groupNorm'], make: (stored) => forward(stored, 12, 12, 3) },
-  group_norm_backward: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardSums(stored, 5, 4, 3) },
-  group_norm_backward_vec4: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backward(stored, 24, 3) },
-  group_norm_backward_input: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardInput(stored, 5, 4, 3) },
-  group_norm_backward_input_vec4: { twin: ['group_norm', 'groupNormBackward'], make: (stored) => backwardInput(stored, 12, 12, 3) },
+  group_norm_forward: { twin: ['group_norm', 'groupNorm'], make: (stored, on) => forward(stored, on, 5, 4, 3) },
+  group_norm_forward_vec4: { twin: ['group_norm', 'groupNorm'], make: (stored, on) => forward(stored, on, 12, 12, 3) },
+  group_norm_backward: { twin: ['group_norm', 'groupNormBackward'], make: (stored, on) => backwardSums(stored, on, 5, 4, 3) },
+  group_norm_backward_vec4: { twin: ['group_norm', 'groupNormBackward'], make: (stored, on) => backward(stored, on, 24, 3) },
+  group_norm_backward_input: { twin: ['group_norm', 'groupNormBackward'], make: (stored, on) => backwardInput(stored, on, 5, 4, 3) },
+  group_norm_backward_input_vec4: { twin: ['group_norm', 'groupNormBackward'], make: (stored, on) => backwardInput(stored, on, 12, 12, 3) },
   film_forward: { twin: ['film', 'film'], make: () => {
     const { a, y, shape, grid, numbers } = modulation();
     return { shape, grid, inputs: { gamma: a.gamma, beta: a.beta, s: a.s }, numbers, outputs: { y } };

@@ -1,6 +1,7 @@
 // Checks of what works value by value, window by window or row by row.
 import { pointwise, threads } from '../../../autograd.ts';
 import { frequencies } from '../../../ops/embedding.ts';
+import { softmaxLaunch } from '../../../ops/softmax.ts';
 import { STREAM } from '../../../philox.ts';
 import { abs, bound, DIVIDE, expUlps, logError, sigmoidError, ULP } from '../../../../test/ref/accuracy.ts';
 import * as classes from '../../../../test/ref/classification.ts';
@@ -116,16 +117,17 @@ export const POINTWISE = {
     // Three interpolations; the share rounds once, and counts by the difference of two neighbours.
     return { shape: `(${N}, ${H}, ${W}, ${C}) to ${OH} × ${OW}`, grid: threads(N * OH * OW * C), inputs: { x }, numbers: { N, H, W, C, OH, OW }, outputs: { y: { want: twin(x), off: bound(12, twin(abs(x)).map((v) => v + 2)) } } };
   } },
-  softmax_forward: { twin: ['softmax', 'softmax'], make: (stored) => {
-    const { x, p, depth } = logits(stored);
+  softmax_forward: { twin: ['softmax', 'softmax'], make: (stored, on = 'cpu') => {
+    const { x, p, depth } = logits(stored), { grid, overrides } = softmaxLaunch(on, rows);
     // exp(x - max), whose sum adds sqrt(width) roundings, and a division.
     const off = p.map((v, i) => v * (ULP * (expUlps(depth(i)) + depth(i) + expUlps(20)) + 4 * Math.sqrt(width) * ULP + DIVIDE) + 2 ** -126);
-    return { shape: `(${rows}, ${width})`, grid: threads(rows), inputs: { x }, numbers: { rows, size: width, ld: width }, outputs: { y: { want: p, off } } };
+    return { shape: `(${rows}, ${width})`, grid, inputs: { x }, numbers: { rows, size: width, ld: width, ...overrides }, outputs: { y: { want: p, off } } };
   } },
-  softmax_backward: { twin: ['softmax', 'softmaxBackward'], make: (stored = whole) => {
+  softmax_backward: { twin: ['softmax', 'softmaxBackward'], make: (stored = whole, on = 'cpu') => {
+    const { grid, overrides } = softmaxLaunch(on, rows);
     const y = stored(Float32Array.from(logits().p)), dy = stored(values(rows * width, 2)), dot = sumPixels(abs(y.map((v, i) => v * dy[i])), 1, 1, rows * width);
     const sizes = y.map((v, i) => v * (Math.abs(dy[i]) + dot.subarray(i - (i % width), i - (i % width) + width).reduce((a, b) => a + b, 0)));
-    return { shape: `(${rows}, ${width})`, grid: threads(rows), inputs: { y, dy }, numbers: { rows, size: width, ld: width }, outputs: { dx: { want: soft.softmaxBackward(y, dy, rows, width), off: bound(width + 2, sizes) } } };
+    return { shape: `(${rows}, ${width})`, grid, inputs: { y, dy }, numbers: { rows, size: width, ld: width, ...overrides }, outputs: { dx: { want: soft.softmaxBackward(y, dy, rows, width), off: bound(width + 2, sizes) } } };
   } },
   cross_entropy_forward: { twin: ['classification', 'crossEntropy'], make: () => {
     const { x, label } = logits(), want = Float64Array.from({ length: rows }, (_, r) => classes.crossEntropy(x.subarray(r * width, (r + 1) * width), [label[r]], 1, width));

@@ -6,6 +6,7 @@ import * as conv from '../../../../test/ref/conv2d.ts';
 import { half } from '../../../../test/ref/half.ts';
 import { matmul } from '../../../../test/ref/matmul.ts';
 import { filteredBound, filteredWeightBound } from '../../../../test/ref/winograd.ts';
+import { DEFAULTS } from '../../../variants.ts';
 import { type Checks, type Floats, type Stored, values, whole } from './case.ts';
 
 /** What a kernel takes of a factor. */
@@ -102,11 +103,11 @@ export const PRODUCTS = {
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128)) },
   conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => 9 * tiles(C, O, 64, 64), stored, half) },
   conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128), stored, half) },
-  fold: { twin: ['conv2d', 'sumRows'], make: () => {
-    // Two sums in one dispatch, as a weight's and a bias's gradient: 335 values of 6 terms, and behind them 5 of 6.
-    const [weights, O, terms] = [335, 5, 6] as const, part = values(terms * (weights + O), 1), first = Math.ceil(weights / 256);
+  fold: { twin: ['conv2d', 'sumRows'], make: (_, on = 'cpu') => {
+    // Two sums in one dispatch, as a weight's and a bias's gradient: 335 values of 11 terms, and behind them 5 of 11.
+    const [weights, O, terms] = [335, 5, 11] as const, part = values(terms * (weights + O), 1), first = Math.ceil(weights / 256);
     const table = Uint32Array.of(0, 0, terms, weights, weights, weights, weights, weights, 0, 0, first, terms * weights, terms, O, O, O, O, O, weights, 0);
     const twin = (v: Float32Array | Float64Array) => Float64Array.of(...conv.sumRows(v.subarray(0, terms * weights), terms, weights), ...conv.sumRows(v.subarray(terms * weights), terms, O));
-    return { shape: `${terms} × ${weights} and ${terms} × ${O}`, grid: grid(first + 1), inputs: { table, part }, numbers: { sums: 2 }, outputs: { y: { want: twin(part), off: bound(terms, twin(abs(part))) } } };
+    return { shape: `${terms} × ${weights} and ${terms} × ${O}`, grid: grid(first + 1), inputs: { table, part }, numbers: { sums: 2, WG: DEFAULTS[on].folding }, outputs: { y: { want: twin(part), off: bound(terms, twin(abs(part))) } } };
   } },
 } as const satisfies Checks;
