@@ -10,6 +10,7 @@ enable chromium_experimental_subgroup_matrix;
 #import index
 #import stored
 #import conv2d
+#import conv2d_gemm
 // 128 needs more workgroup memory than WebGPU's default.
 override TILE: u32 = 64u;
 override TRANSPOSED: bool = false;
@@ -45,11 +46,7 @@ fn pixels_of(p: vec4u, height: u32, width: u32) -> Pixels {
 // The pixels of x that pixels q of y meet at a tap, -1 where they meet none.
 fn met(q: Pixels, tap: u32) -> vec4i {
   if (tap >= dims.KH * dims.KW) { return vec4i(-1); }
-  return vec4i(met_by(Pixel(q.n.x, q.y.x, q.x.x), tap), met_by(Pixel(q.n.y, q.y.y, q.x.y), tap), met_by(Pixel(q.n.z, q.y.z, q.x.z), tap), met_by(Pixel(q.n.w, q.y.w, q.x.w), tap));
-}
-fn met_by(q: Pixel, tap: u32) -> i32 {
-  if (TRANSPOSED) { return output_pixel(q, tap / dims.KW, tap % dims.KW); }
-  return input_pixel(q, tap / dims.KW, tap % dims.KW);
+  return vec4i(gemm_met(Pixel(q.n.x, q.y.x, q.x.x), tap), gemm_met(Pixel(q.n.y, q.y.y, q.x.y), tap), gemm_met(Pixel(q.n.z, q.y.z, q.x.z), tap), gemm_met(Pixel(q.n.w, q.y.w, q.x.w), tap));
 }
 
 // Channels 4 c of four pixels of x, zero in the padding and beyond the last channel.
@@ -96,7 +93,7 @@ fn settle(m: Sums, row: u32, column: u32, subgroup: u32, lane: u32) {
   workgroupBarrier();
 }
 fn put(p: u32, c: u32, value: vec4f) {
-  let cout4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
+  let cout4 = gemm_cout4();
   let area = select(dims.OH * dims.OW, dims.H * dims.W, TRANSPOSED);
   if (p >= dims.N * area || c >= cout4) { return; }
   var sum = value;
@@ -109,8 +106,8 @@ fn put(p: u32, c: u32, value: vec4f) {
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-  let cin4 = select(select(dims.C, dims.WC, TWO), dims.O, TRANSPOSED) / 4u;
-  let cout4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
+  let cin4 = gemm_cin4();
+  let cout4 = gemm_cout4();
   let height = select(dims.OH, dims.H, TRANSPOSED);
   let width = select(dims.OW, dims.W, TRANSPOSED);
   let column_tiles = (cout4 + TILE / 4u - 1u) / (TILE / 4u);

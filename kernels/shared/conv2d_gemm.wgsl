@@ -3,9 +3,13 @@
 fn gemm_cin4() -> u32 { return select(select(dims.C, dims.WC, TWO), dims.O, TRANSPOSED) / 4u; }
 fn gemm_cout4() -> u32 { return select(dims.O, dims.C, TRANSPOSED) / 4u; }
 
-// The pixel of x that pixel q of y meets at a tap, or -1.
+// The pixel of x that pixel q of y meets at a tap, or -1; so too beyond the last tap.
 fn gemm_pixel(q: Pixel, tap: u32) -> i32 {
   if (tap >= dims.KH * dims.KW) { return -1; }
+  return gemm_met(q, tap);
+}
+// As gemm_pixel, of a tap that there is.
+fn gemm_met(q: Pixel, tap: u32) -> i32 {
   if (TRANSPOSED) { return output_pixel(q, tap / dims.KW, tap % dims.KW); }
   return input_pixel(q, tap / dims.KW, tap % dims.KW);
 }
