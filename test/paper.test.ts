@@ -15,7 +15,7 @@ paper('launch and hold what they do on the device', async () => {
     const { plan } = trainingOf(on, 'tiny', 2).training;
     return { launched: plan.commands.map((c) => (c.kind === 'dispatch' ? `${c.pipeline.label} ${[c.x, c.y, c.z].join()}` : c.kind)), bytes: plan.pool.totalBytes, peak: plan.pool.peakBytes };
   };
-  const real = labels(engine), counted = labels(new Engine(paperDevice(engine.subgroupWidth, info)));
+  const real = labels(engine), counted = labels(new Engine(paperDevice(engine.subgroupWidth, info, undefined, engine.device.limits)));
   assert.ok(real.launched.length > 200);
   assert.equal(counted, real);
   await close();

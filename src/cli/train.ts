@@ -88,7 +88,7 @@ interface Start {
 async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, betas, resumed, initial, tuning }: Start): Promise<number> {
   const { software } = opened;
   // What a dry run says is counted; nothing is allocated, however large the model and the batch.
-  const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth, opened.info, opened.device.features), { choices: tuning.choices }) : opened.engine;
+  const engine = asked.dryRun ? new Engine(paperDevice(opened.engine.subgroupWidth, opened.info, opened.device.features, opened.device.limits), { choices: tuning.choices }) : opened.engine;
   if (asked.dryRun) takePrecision(engine, opened.engine);
   const data = await loadDataset(asked.data, { ...(asked.limit !== null && { limit: asked.limit }), ...readingOptions(asked), say: (text) => say('data', text) });
   const settings = resolveSettings(asked, { software, flip: data.flip });

@@ -6,11 +6,14 @@ const LIMITS = {
   minUniformBufferOffsetAlignment: 256,
 };
 
-/** What an engine asks of a device until it computes. Memory has no limit; with a subgroup width, an adapter's names and features it chooses the kernels of a device that has them. */
-export function paperDevice(subgroupWidth = 0, info: Partial<GPUAdapterInfo> = {}, features: Iterable<string> = subgroupWidth ? ['subgroups'] : []): GPUDevice {
+/** What an engine asks of a device until it computes. Memory has no limit; with a subgroup width, an adapter's names, features and workgroup memory it chooses the kernels of a device that has them. */
+export function paperDevice(
+  subgroupWidth = 0, info: Partial<GPUAdapterInfo> = {}, features: Iterable<string> = subgroupWidth ? ['subgroups'] : [],
+  { maxComputeWorkgroupStorageSize }: Pick<GPUSupportedLimits, 'maxComputeWorkgroupStorageSize'> = LIMITS,
+): GPUDevice {
   const nothing = () => ({});
   const paper = {
-    limits: LIMITS,
+    limits: { ...LIMITS, maxComputeWorkgroupStorageSize },
     features: new Set(features),
     adapterInfo: { vendor: info.vendor, architecture: info.architecture, device: info.device, description: info.description, isFallbackAdapter: info.isFallbackAdapter ?? false, subgroupMinSize: subgroupWidth, subgroupMaxSize: subgroupWidth },
     lost: new Promise(() => {}),

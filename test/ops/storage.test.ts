@@ -88,7 +88,7 @@ for (const n of [1, 7, 1030])
   });
 
 for (const [what, N, H, W, C, O, K, { stride = 1, residual = false } = {}] of [
-  ['1 to 5 channels, plain', 2, 5, 7, [1], 5, 3], ['12 to 3, plain', 1, 6, 5, [12], 3, 3], ['two inputs of odd channels, one added to the other', 1, 5, 3, [3, 2], 5, 3], ['tiled, ragged', 2, 9, 7, [36], 68, 3],
+  ['1 to 5 channels, padded', 2, 5, 7, [1], 5, 3], ['12 to 3, padded', 1, 6, 5, [12], 3, 3], ['two inputs of odd channels, one added to the other', 1, 5, 3, [3, 2], 5, 3], ['tiled, ragged', 2, 9, 7, [36], 68, 3],
   ['tiled, stride 2', 2, 9, 8, [8], 12, 3, { stride: 2 }], ['tiled, two inputs', 2, 5, 6, [12, 8], 20, 3, { residual: true }], ['a linear layer, split', 1, 24, 25, [8], 20, 1, { residual: true }],
 ] as const satisfies readonly (readonly [string, number, number, number, readonly number[], number, number, { stride?: number; residual?: boolean }?])[])
   for (const cores of CORES) stored(`conv2d: ${what}${cores ? ', on tensor cores' : ''}`, (engine) => on(cores, engine, async () => {
@@ -98,8 +98,7 @@ for (const [what, N, H, W, C, O, K, { stride = 1, residual = false } = {}] of [
     const { y, gradients: [...got] } = await differentiate([...tx, ...rest, ...tr], () =>
       conv2d(tx.length === 2 ? [tx[0], tx[1]] : tx[0], rest[0], rest[1], { stride, perImage: rest[2], residual: tr[0] ?? null, ...(stride === 2 && { padding: [0, 1, 0, 1] as const }) }), dy);
 
-    // The plain kernels take weights as they are, the others round them.
-    const factor = what.includes('odd') || what.includes('plain') ? Float32Array.from(w) : half(w);
+    const factor = half(w);
     const shape = (i: number) => ({ N, H, W, C: C[i], O, KH: K, KW: K, stride, pad: [pad, pad] as const, OH, OW, wC: WC, c0: i ? C[0] : 0 });
     const sum = (f: (v: Floats) => Floats, count = C.length) => xs.slice(0, count).map((x, i) => conv.conv2d({ ...shape(i), x: f(x), w: f(factor), ...(i === 0 && { bias: f(bias), perImage: f(perImage), ...(residual && { residual: f(added) }) }) })).reduce(point.add);
     const same = (v: Floats): Floats => v, want = sum(same);
