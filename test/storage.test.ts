@@ -141,7 +141,7 @@ stored('it halves what the plans of ddpm-cifar10 hold, with and without --checkp
   for (const checkpointBlocks of [false, true]) {
     const whole = held('f32', checkpointBlocks), share = held('f16', checkpointBlocks, [SUBGROUP_MATRIX]) / whole, without = held('f16', checkpointBlocks) / whole;
     assert.ok(share > 0.49 && share < 0.53, `${share} of float32's`);
-    // Terms of weights' gradients are float32. Without tensor cores the largest come in 29 parts (68 MiB, of 1,043 with blocks computed again; in 11 parts it would hold 972), where float32's filtered kernel takes 8.
+    // Terms of weights' gradients are float32. Without tensor cores the largest come in 29 parts (65 MiB, of 1,043 with blocks computed again; in 11 parts it would hold 972), where float32's filtered kernel takes 8.
     assert.ok(without > 0.49 && without < (checkpointBlocks ? 0.545 : 0.53), `${without} of float32's without tensor cores`);
   }
 });
