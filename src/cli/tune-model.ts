@@ -83,8 +83,8 @@ export class Placed {
 }
 
 /** Every choice that training and sampling ask for on such a device; nothing is allocated or computed. Those that others lead to come first. */
-export function choicesOf({ engine: { subgroupWidth }, info }: OpenedEngine, model: TunedModel): Made[] {
-  const engine = new Engine(paperDevice(subgroupWidth, info));
+export function choicesOf({ engine: { subgroupWidth, device }, info }: OpenedEngine, model: TunedModel): Made[] {
+  const engine = new Engine(paperDevice(subgroupWidth, info, undefined, device.limits));
   new Placed(engine, model, false).steps();
   const leads = ({ shape: { C, O } }: Made): boolean => C !== undefined && O !== undefined && (C % 4 > 0 || O % 4 > 0);
   return [...engine.choices.made.values()].sort((a, b) => Number(leads(a)) - Number(leads(b)));
