@@ -1,4 +1,4 @@
-// The device's own ceilings: fused multiply-adds in registers, and a copy.
+// The device's own ceilings: fused multiply-adds in registers, products of matrices on tensor cores, and a copy.
 import type { Engine } from '../src/gpu/engine.ts';
 import { grid, type Kernel } from '../src/gpu/kernel.ts';
 import { SUBGROUP_MATRIX } from '../src/gpu/requirements.ts';
@@ -27,7 +27,7 @@ ${`    s = turn(s, k);
 }`,
 } as const satisfies Kernel;
 
-/** The same of two registers instead of three: on an H100 63.7 TFLOP/s where the other loop gives 48, which a GPU's kernels of products are nearer to. A compiler may finish one chain before it begins the next. */
+/** The same of two registers instead of three: on an H100 61 to 64 TFLOP/s where the other loop gives 48, which a GPU's kernels of products are nearer to. A compiler may finish one chain before it begins the next. */
 export const chains = {
   name: 'peak_chains', features: [], bindings: { y: 'read_write' }, overrides: {}, optional: {}, dims: {},
   wgsl: `@group(0) @binding(0) var<storage, read_write> y: array<vec4f>;

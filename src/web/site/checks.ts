@@ -59,7 +59,7 @@ export interface Compared {
 
 /** The width that the subgroup kernels are written for. */
 const WIDTH = 8;
-/** What is written out for GPUs and takes SwiftShader's compiler minutes, in which the browser ends its process. It is chosen there never (src/variants.ts). */
+/** What is written out for GPUs. SwiftShader's compiler took minutes over the first of them, until the browser ended its process; the others are as long. None is chosen there (src/variants.ts). */
 export const LONG: ReadonlySet<string> = new Set(['matmul_64', 'matmul_64_f16', 'conv2d_tiled', 'conv2d_tiled_f16', 'conv2d_3x3_tiled', 'conv2d_backward_weight_tiled', 'conv2d_backward_weight_tiled_f16', 'conv2d_backward_weight_3x3_tiled'].flatMap((name) => [name, `${name}_stored_f16`]));
 
 /** Why this device cannot run a kernel, or null. */
@@ -67,7 +67,7 @@ export function whyNot(engine: Engine, name: string): string | null {
   const { features, workgroupBytes = 0 } = KERNELS[name]!, { maxComputeWorkgroupStorageSize: most } = engine.device.limits, missing = features.find((feature) => feature !== 'subgroups' && !engine.device.features.has(feature));
   if (missing) return `needs the feature ${missing}, which this device was opened without`;
   if (workgroupBytes > most) return `needs ${workgroupBytes} bytes of workgroup memory; this device was opened with ${most}`;
-  if (engine.deviceClass === 'swiftshader' && LONG.has(name)) return 'takes the compiler of SwiftShader minutes; nothing chooses it there';
+  if (engine.deviceClass === 'swiftshader' && LONG.has(name)) return 'may take the compiler of SwiftShader minutes; nothing chooses it there';
   const width = features.length > 1 ? 32 : WIDTH; // tensor cores
   if (!features.includes('subgroups') || engine.subgroupWidth === width) return null;
   return engine.subgroupWidth ? `needs subgroups of ${width}; here they are ${engine.subgroupWidth} wide` : `needs subgroups of ${width}, always; this device has none, or of several widths`;
