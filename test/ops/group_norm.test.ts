@@ -1,4 +1,4 @@
-// Group norm against its float64 twin: scalar and vec4 kernels, workgroups of 8 and 64 on one group and on several, one input and two, alone and with SiLU.
+// Group norm against its float64 twin: scalar and vec4 kernels, workgroups of 8, 64 and 256, on one group and on several, one input and two, alone and with SiLU.
 import * as assert from 'uvu/assert';
 import { fold } from '../../src/folds.ts';
 import type { Choice } from '../../src/gpu/choices.ts';
@@ -62,8 +62,8 @@ for (const s of cases) {
       const first = upload(engine, [x.length], x);
       const inputs = { x: first.slice, x2: C1 ? upload(engine, [x2.length], x2).slice : first.slice, gamma: upload(engine, [C], gamma).slice, beta: upload(engine, [C], beta).slice };
       const tdy = upload(engine, [dy.length], dy).slice;
-      // A workgroup of 8 is what CPUs use, the others GPUs; each must do for any size.
-      for (const [WG, wide] of [[8, 1], ...(s.wide ? [[64, s.wide]] : [])]) {
+      // A workgroup of 8 is what CPUs use, 64 what GPUs use, and 256 where there are many pixels; each must do for any size.
+      for (const [WG, wide] of [[8, 1], ...(s.wide ? [[64, s.wide]] : []), ...(s.wide && P >= 65 ? [[256, s.wide]] : [])]) {
         const { groups, columns } = neighbours(G, C / G / (vec4 ? 4 : 1), wide), grid = [G / groups, N] as const;
         // With TWO the gradient takes a second pass: it may stand on without a second input.
         const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: 0, WG, GROUPS: groups, COLS: columns, TWO: Number(C1 > 0 || (!!s.mean && WG > 8)), stream: 0, p: 0 };
