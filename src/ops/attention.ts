@@ -7,7 +7,7 @@ import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { DEFAULTS, type HalfVariant, type MatmulVariant } from '../variants.ts';
 import { Columns } from './columns.ts';
-import { HALF, halfVariant } from './half.ts';
+import { type CoreTile, coreTile, HALF, halfVariant } from './half.ts';
 import { softmaxBackward, softmaxForward } from './softmax.ts';
 
 /** One operand of a batched product: where its rows, images and heads lie, in elements. */
@@ -32,7 +32,7 @@ type Sizes = Readonly<Record<string, number>>;
 const fills64 = (M: number, N: number): boolean => Math.min(M, N) > 32;
 
 /** C (M, N) = alpha op(A) (M, K) op(B) (K, N) (+ C) for `batch` matrices, of which `inner` share an image. No gradient. */
-export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant | HalfVariant; tile?: 64 | 128 } = {}): void {
+export function matmul(engine: Engine, M: number, N: number, K: number, a: Operand, b: Operand, c: Operand, options: { alpha?: number; batch?: number; inner?: number; accumulate?: 0 | 1; variant?: MatmulVariant | HalfVariant; tile?: CoreTile } = {}): void {
   const { alpha = 1, batch = 1, inner = 1, accumulate = 0 } = options;
   const dims = {
     M, N, K, batch, inner, alpha, accumulate, lda: a.ld, ldb: b.ld, ldc: c.ld,
@@ -45,7 +45,7 @@ export function matmul(engine: Engine, M: number, N: number, K: number, a: Opera
     matmul(engine, M, N, K, rounded(a), rounded(b), c, { ...options, variant: matmulVariant(engine, a, b, c, { M, N, K, batch, inner }) });
     copies.free();
   } else if (variant === 'subgroup_matrix') {
-    const TILE = options.tile ?? (Math.min(M, N) > 64 ? 128 : 64);
+    const TILE = options.tile ?? coreTile(engine, Math.min(M, N) > 64 ? 128 : 64);
     engine.run(k.matmul_subgroup_matrix, grid(Math.ceil(M / TILE) * Math.ceil(N / TILE) * batch), { ...args, TILE, TRANS_A: transposed[0], TRANS_B: transposed[1] });
   } else if (variant !== 'subgroup') {
     const { kernel, side } = TILED[variant === 'tiled_f16' && fills64(M, N) && matmulTakes(engine, dims).tiled64 ? 'tiled64_f16' : variant];

@@ -3,11 +3,11 @@ import type { Choice } from '../gpu/choices.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled } from '../gpu/kernels.gen.ts';
 import { BUSY, CONV_VARIANTS, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
-import { halfVariant } from './half.ts';
+import { type CoreTile, coreTile, halfVariant } from './half.ts';
 import type { ConvDims } from './conv2d_kernels.ts';
 
 /** Tiles of `rows` rows, or on tensor cores of `tile` squared, where the variant has such, and a weight's gradient in `splits` partial sums. What is left out follows from the shape. */
-export type ConvChoice = { readonly variant: ConvVariant | HalfVariant; readonly rows?: number; readonly tile?: 64 | 128; readonly splits?: number };
+export type ConvChoice = { readonly variant: ConvVariant | HalfVariant; readonly rows?: number; readonly tile?: CoreTile; readonly splits?: number };
 type FloatChoice = Omit<ConvChoice, 'tile'> & { readonly variant: ConvVariant };
 
 const keepsSize3x3 = ({ KH, KW, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => KH === 3 && KW === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
@@ -21,17 +21,17 @@ export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => 
 /** Tiles of rows x columns. */
 export const tiles = (rows: number, columns: number, height: number, width: number): number => Math.ceil(rows / height) * Math.ceil(columns / width);
 
-/** Pixels and channels of a tile on tensor cores: fewer where it would leave most of a large GPU idle. Either way all is added in the same order. */
-export const coreTile = (pixels: number, channels: number): 64 | 128 => (tiles(pixels, channels, 128, 128) < 96 ? 64 : 128);
+/** Pixels and channels of a tile on tensor cores: fewer where it would leave most of a large GPU idle. */
+export const convTile = (engine: Engine, pixels: number, channels: number): CoreTile => coreTile(engine, tiles(pixels, channels, 128, 128) < 96 ? 64 : 128);
 
-/** Input and output channels of a tile of a weight's gradient there. */
-export const coreWeightTile = (C: number, O: number): 64 | 128 => (Math.min(C, O) > 64 ? 128 : 64);
+/** Input and output channels of a tile of a weight's gradient there, where there is room for it. */
+export const weightTile = (C: number, O: number): CoreTile => (Math.min(C, O) > 64 ? 128 : 64);
 
 /** Variants whose sums for a weight's gradient may be split. */
 type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 
 /** Workgroups that compute a weight's gradient, of each split. */
-export function weightGroups(variant: Split, { C, O, KH, KW }: ConvDims, tile = coreWeightTile(C, O)): number {
+export function weightGroups(variant: Split, { C, O, KH, KW }: ConvDims, tile = weightTile(C, O)): number {
   const rows = KH * KW * C;
   return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
 }

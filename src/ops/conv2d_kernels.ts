@@ -5,8 +5,8 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
-import { type ConvChoice, convChoice, coreTile, coreWeightTile, floatChoice, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
-import { HALF } from './half.ts';
+import { type ConvChoice, convChoice, convTile, floatChoice, tileRows, tiles, weightGroups, weightSplits, weightTile } from './conv2d_choice.ts';
+import { type CoreTile, coreTile, HALF } from './half.ts';
 import { sumRows } from './sum.ts';
 
 export type ConvArgs = Args<typeof k.conv2d_forward>;
@@ -18,7 +18,7 @@ const TILED = { tiled: k.conv2d_tiled, tiled3x3: k.conv2d_3x3_tiled, ...HALF.con
 const WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, tiled3x3: k.conv2d_backward_weight_3x3_tiled, ...HALF.weight } as const;
 
 /** The GEMM over so many pixels and channels; `tiled3x3` takes its pixels in groups of four, one below the other. */
-function gemm(engine: Engine, variant: keyof typeof TILED, pixels: number, channels: number, args: Args<typeof k.conv2d_tiled>, TILE = coreTile(pixels, channels)): void {
+function gemm(engine: Engine, variant: keyof typeof TILED, pixels: number, channels: number, args: Args<typeof k.conv2d_tiled>, TILE = convTile(engine, pixels, channels)): void {
   if (variant === 'subgroup_matrix') engine.run(k.conv2d_subgroup_matrix, grid(tiles(pixels, channels, TILE, TILE)), { ...args, TILE });
   else engine.run(TILED[variant], grid(variant === 'tiled3x3' ? tiles(args.N * Math.ceil(args.H / 4) * args.W, channels, 32, 64) : tiles(pixels, channels, 128, 64)), args);
 }
@@ -68,7 +68,7 @@ export function variantOfTwo(engine: Engine, dims: readonly [ConvDims, ConvDims]
 }
 
 /** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */
-export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED, tile?: 64 | 128): void {
+export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED, tile?: CoreTile): void {
   gemm(engine, variant, args.N * args.OH * args.OW, args.O, { ...args, x2, TRANSPOSED: 0, TWO: 1 }, tile);
 }
 
@@ -119,7 +119,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     copies.free();
     return;
   }
-  const groups = weightGroups(variant, dims, choice.tile), splits = choice.splits ?? weightSplits(variant, dims);
+  const tile = choice.tile ?? coreTile(engine, weightTile(C, O)), groups = weightGroups(variant, dims, tile), splits = choice.splits ?? weightSplits(variant, dims);
   // One split over the whole weight is the gradient itself.
   if (splits === 1 && C === WC && !dw.accumulate && !db?.accumulate) return launch(dw.slice, db?.slice ?? null);
   const weights = splits * rows * O, first = Math.ceil(weights / 64) * 64;
@@ -136,7 +136,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, ...WEIGHT_TILED }[variant as 'tiled'];
     const nowhere = sums ? null : engine.allocate(16);
     const all = { ...args, sums: sums ?? nowhere! };
-    if (variant === 'subgroup_matrix') engine.run(k.conv2d_backward_weight_subgroup_matrix, grid(splits * groups), { ...all, TILE: choice.tile ?? coreWeightTile(C, O) });
+    if (variant === 'subgroup_matrix') engine.run(k.conv2d_backward_weight_subgroup_matrix, grid(splits * groups), { ...all, TILE: tile });
     else engine.run(kernel, grid(splits * groups), all);
     if (nowhere) engine.free(nowhere);
   }

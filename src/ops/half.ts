@@ -15,3 +15,15 @@ export function halfVariant({ deviceClass, half }: Engine, product: keyof typeof
   if (deviceClass !== 'gpu') return half.has(k.round_half.name) ? 'rounded' : null;
   return (['subgroup_matrix', 'tiled_f16'] as const).find((variant) => half.has(HALF[product][variant].name)) ?? null;
 }
+
+/** Side of the square tiles that the kernels for tensor cores compute. */
+export type CoreTile = 64 | 128;
+
+/** Bytes of workgroup memory that they take at most for tiles of 128; WebGPU's default is enough for those of 64. */
+export const CORE_BYTES = 28672;
+
+/** The tiles that this device was opened with room for. */
+export const coreTiles = ({ device }: Engine): readonly CoreTile[] => (device.limits.maxComputeWorkgroupStorageSize < CORE_BYTES ? [64] : [64, 128]);
+
+/** The tile that is wanted, or the smaller one where there is no room for it: either way all is added in the same order. */
+export const coreTile = (engine: Engine, wanted: CoreTile): CoreTile => (coreTiles(engine).includes(wanted) ? wanted : 64);

@@ -1,16 +1,14 @@
 // Half precision: products whose factors are rounded to float16 and activations that are stored so, on devices where a self-test has seen that their kernels are right.
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
-import type { Kernel, Slice } from '../gpu/kernel.ts';
+import type { Kernel } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { SUBGROUP_MATRIX } from '../gpu/requirements.ts';
 import { normal4, philox4x32 } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
-import type { HalfVariant } from '../variants.ts';
-import { matmul } from './attention.ts';
 import { Columns } from './columns.ts';
-import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo } from './conv2d_kernels.ts';
-import { HALF } from './half.ts';
+import { coreTiles, HALF } from './half.ts';
+import { type ProductTrial, productTrials, type Variant } from './half_trials.ts';
 import { storageFailure } from './storage.ts';
 
 /** What the products of a model take their factors in, and on GPUs what its activations are stored as. Arithmetic, sums, weights and their gradients are float32 in any case. */
@@ -21,70 +19,24 @@ export type Precision = (typeof PRECISIONS)[number];
 /** Largest relative error of a float32 that is rounded to float16, in whichever direction: WGSL leaves that open. */
 const F16 = 2 ** -10;
 
-/** What is tried, and `tiled`, which it is held against. */
-type Variant = 'tiled' | HalfVariant;
-
-/** A small product of two factors, computed by a variant. */
-interface Trial {
-  readonly what: string;
-  /** Values of the factors and of the result. */
-  readonly sizes: readonly [a: number, b: number, y: number];
-  readonly run: (engine: Engine, variant: Exclude<Variant, 'rounded'>, a: Slice, b: Slice, y: Slice) => void;
-}
-
-// Ragged in every tile, and over the border of the largest.
-const DIMS: ConvDims = {
-  N: 3, H: 9, W: 7, C: 36, OH: 9, OW: 7, O: 132, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: 36, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1,
-};
-const [X, W, Y] = [3 * 9 * 7 * 36, 9 * 36 * 132, 3 * 9 * 7 * 132];
-const none = (slice: Slice) => ({ bias: slice, per_image: slice, residual: slice });
-
-/** `tile`: of the kernels for tensor cores, which have two. */
-type Tile = { readonly tile?: 64 | 128 };
-const conv = ({ tile }: Tile = {}): readonly Trial[] => {
-  const of = (variant: Exclude<Variant, 'rounded'>) => (tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant });
-  return [
-    { what: 'conv2d', sizes: [X, W, Y], run: (engine, variant, x, w, y) => forward(engine, { ...DIMS, x, w, y, ...none(x) }, of(variant)) },
-    // The same pixels twice, as 36 of 72 channels each.
-    { what: 'conv2d of two inputs', sizes: [X, 2 * W, Y], run: (engine, variant, x, w, y) => forwardTwo(engine, { ...DIMS, WC: 72, x, w, y, ...none(x) }, x, variant, tile) },
-    { what: 'gradient by the input', sizes: [Y, W, X], run: (engine, variant, dy, w, dx) => backwardInput(engine, DIMS, dy, w, { slice: dx, accumulate: 0 }, of(variant)) },
-  ];
-};
-const weight = ({ tile }: Tile = {}): readonly Trial[] => [
-  { what: 'gradient by the weight', sizes: [X, Y, W], run: (engine, variant, x, dy, dw) => backwardWeight(engine, DIMS, x, dy, { slice: dw, accumulate: 0 }, null, tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }) },
-];
-// The last are of whole vec4s, which plain float16 has a kernel of its own for, and tensor cores no other.
-const product = ({ tile }: Tile = {}): readonly Trial[] =>
-  ([[66, 70, false, false], [66, 70, false, true], [66, 70, true, false], [68, 72, false, false], [68, 72, false, true], [68, 72, true, false], [68, 72, true, true]] as const).slice(tile ? 3 : 0).map(([M, N, first, second]) => ({
-    what: `product${first && second ? ', both turned' : first ? ', the first turned' : second ? ', the second turned' : ''}`,
-    sizes: [2 * M * 52, 2 * 52 * N, 2 * M * N],
-    run: (engine, variant, a, b, c) => {
-      const operand = (slice: Slice, ld: number, outer: number, transposed = false) => ({ slice, ld, outer, inner: 0, transposed });
-      matmul(engine, M, N, 52, operand(a, first ? M : 52, M * 52, first), operand(b, second ? 52 : N, 52 * N, second), operand(c, N, M * N), { batch: 2, variant, ...(tile && { tile }) });
-    },
-  }));
-
 /** A kernel that makes factors float16, and what is tried before it may be chosen. */
 interface Candidate {
   readonly kernel: Kernel;
   readonly variant: Variant;
-  readonly trials: readonly Trial[];
+  readonly trials: readonly ProductTrial[];
 }
-const GPU: readonly Candidate[] = [
-  { kernel: HALF.conv.tiled_f16, variant: 'tiled_f16', trials: conv() }, { kernel: HALF.weight.tiled_f16, variant: 'tiled_f16', trials: weight() },
-  { kernel: HALF.matmul.tiled_f16, variant: 'tiled_f16', trials: product() },
-];
-const TENSOR_CORES: readonly Candidate[] = ([['conv', conv], ['weight', weight], ['matmul', product]] as const).map(([what, trials]) => ({ kernel: HALF[what].subgroup_matrix, variant: 'subgroup_matrix', trials: ([64, 128] as const).flatMap((tile) => trials({ tile })) }));
-const CPU: readonly Candidate[] = [{ kernel: k.round_half, variant: 'rounded', trials: [conv()[0]!, ...weight(), product()[0]!] }];
+const PRODUCTS = ['conv', 'weight', 'matmul'] as const, PLAIN = productTrials();
+const GPU: readonly Candidate[] = PRODUCTS.map((what) => ({ kernel: HALF[what].tiled_f16, variant: 'tiled_f16', trials: PLAIN[what] }));
+const tensorCores = (engine: Engine): readonly Candidate[] => PRODUCTS.map((what) => ({ kernel: HALF[what].subgroup_matrix, variant: 'subgroup_matrix', trials: coreTiles(engine).flatMap((tile) => productTrials({ tile })[what]) }));
+const CPU: readonly Candidate[] = [{ kernel: k.round_half, variant: 'rounded', trials: [PLAIN.conv[0]!, ...PLAIN.weight, PLAIN.matmul[0]!] }];
 
 /**
  * What can be tried on a device: tensor cores where the device has such, and subgroups of the width that the kernels are written for. Which matrices it multiplies only
  * the adapter says (engineRequirements asks it), not the device: where the size is another, the kernels do not compile.
  */
-function candidates({ deviceClass, device, subgroupWidth }: Engine): readonly Candidate[] {
-  if (deviceClass !== 'gpu') return CPU;
-  const tensorCores = device.features.has(SUBGROUP_MATRIX) && subgroupWidth === 32;
-  return tensorCores ? [...TENSOR_CORES, ...GPU] : GPU;
+function candidates(engine: Engine): readonly Candidate[] {
+  if (engine.deviceClass !== 'gpu') return CPU;
+  return engine.device.features.has(SUBGROUP_MATRIX) && engine.subgroupWidth === 32 ? [...tensorCores(engine), ...GPU] : GPU;
 }
 
 /**
@@ -132,7 +84,7 @@ export function takePrecision(engine: Engine, of: Pick<Engine, 'half' | 'storage
 }
 
 /** What is wrong with a trial's result, or null. */
-async function failureOf(engine: Engine, trial: Trial, variant: Variant): Promise<string | null> {
+async function failureOf(engine: Engine, trial: ProductTrial, variant: Variant): Promise<string | null> {
   try {
     // Eighths up to 2 are float16 numbers, and their sums of products float32 numbers, whatever the order: nothing is rounded, so all bits must agree.
     return (await differs(engine, trial, variant, (i, id) => ((philox4x32([i, 0, 0, 0], [7, id])[0] % 33) - 16) / 8, 0)) ??
@@ -145,7 +97,7 @@ async function failureOf(engine: Engine, trial: Trial, variant: Variant): Promis
 }
 
 /** Runs a trial on values of (element, factor); `share` of the sum of the absolute products is what a result may be off. */
-async function differs(engine: Engine, { what, sizes, run }: Trial, tried: Variant, value: (i: number, factor: number) => number, share: number): Promise<string | null> {
+async function differs(engine: Engine, { what, sizes, run }: ProductTrial, tried: Variant, value: (i: number, factor: number) => number, share: number): Promise<string | null> {
   const [a, b] = [0, 1].map((factor) => Float32Array.from({ length: sizes[factor]! }, (_, i) => value(i, factor))) as [Float32Array, Float32Array];
   const result = async (variant: Variant, first: Float32Array, second: Float32Array): Promise<Float32Array> => {
     const [ta, tb] = [first, second].map((data) => Tensor.from(engine, [data.length], data)) as [Tensor, Tensor];

@@ -11,7 +11,8 @@ import { matmul } from './attention.ts';
 import { cast } from './cast.ts';
 import { conv2d, type Conv2dOptions } from './conv2d.ts';
 import { groupNorm, type GroupNormOptions } from './group_norm.ts';
-import { halfVariant } from './half.ts';
+import { type CoreTile, coreTiles, halfVariant } from './half.ts';
+import { type ProductTrial, productTrials } from './half_trials.ts';
 import { add, upsample } from './pointwise.ts';
 import { softmaxBackward, softmaxForward } from './softmax.ts';
 
@@ -91,12 +92,31 @@ const TRIALS: readonly Trial[] = [
   } },
 ];
 
+/** On tensor cores in tiles of such a side: the small shapes of the others do not fill the larger ones, and their products no smaller ones. */
+const inTiles = (tile: CoreTile) => ({ what, sizes, activations: [first, second, result], run }: ProductTrial): Trial => {
+  const of = (activations: boolean) => [first, second].flatMap((is, i) => (is === activations ? [[sizes[i]!]] : []));
+  return {
+    what: `${what} in tiles of ${tile}`, activations: of(true), weights: of(false),
+    run: (engine, x, w) => {
+      const [a, b] = second ? x : [x[0], w[0]], y = Tensor.empty(engine, [sizes[2]], result ? a!.type : 'f32');
+      run(engine, 'subgroup_matrix', a!.slice, b!.slice, y.slice);
+      return [y];
+    },
+  };
+};
+
+/** What a network would run here: on tensor cores, where they are used for a product, in all tiles that there is room for. */
+function trials(engine: Engine): readonly Trial[] {
+  const cores = (['conv', 'weight', 'matmul'] as const).filter((product) => halfVariant(engine, product) === 'subgroup_matrix');
+  return [...TRIALS, ...coreTiles(engine).flatMap((tile) => cores.flatMap((product) => productTrials({ tile })[product].map(inTiles(tile))))];
+}
+
 /** What keeps this device from storing activations as float16, or null. */
 export async function storageFailure(engine: Engine): Promise<string | null> {
   if ((['conv', 'weight', 'matmul'] as const).some((product) => halfVariant(engine, product) === null)) return 'not every product has a kernel with float16 factors that is right';
   try {
     if (!(await overflows(engine))) return 'what is too large for float16 becomes a number, and dynamic loss scaling would not see it';
-    for (const trial of TRIALS) {
+    for (const trial of trials(engine)) {
       const wrong = await differs(engine, trial);
       if (wrong) return `${trial.what} on float16 is not right (${wrong})`;
     }

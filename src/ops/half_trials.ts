@@ -1,0 +1,59 @@
+// Small products of two factors, ragged in every tile: what the self-tests of float16 run on a kernel before it may be chosen.
+import type { Engine } from '../gpu/engine.ts';
+import type { Slice } from '../gpu/kernel.ts';
+import type { HalfVariant } from '../variants.ts';
+import { matmul } from './attention.ts';
+import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo } from './conv2d_kernels.ts';
+import type { CoreTile } from './half.ts';
+
+/** What is tried, and `tiled`, which it is held against. */
+export type Variant = 'tiled' | HalfVariant;
+
+/** A small product of two factors, computed by a variant. */
+export interface ProductTrial {
+  readonly what: string;
+  /** Values of the factors and of the result. */
+  readonly sizes: readonly [a: number, b: number, y: number];
+  /** Which of these are activations or their gradients, not a weight or its gradient. */
+  readonly activations: readonly [a: boolean, b: boolean, y: boolean];
+  readonly run: (engine: Engine, variant: Exclude<Variant, 'rounded'>, a: Slice, b: Slice, y: Slice) => void;
+}
+
+// Ragged in every tile, and over the border of the largest.
+const DIMS: ConvDims = {
+  N: 3, H: 9, W: 7, C: 36, OH: 9, OW: 7, O: 132, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: 36, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1,
+};
+const [X, W, Y] = [3 * 9 * 7 * 36, 9 * 36 * 132, 3 * 9 * 7 * 132];
+/** What is given where nothing is added. */
+const none = (x: Slice, w: Slice) => ({ bias: w, per_image: w, residual: x });
+
+/** `tile`: of the kernels for tensor cores, which have two. */
+type Tile = { readonly tile?: CoreTile };
+const conv = ({ tile }: Tile): readonly ProductTrial[] => {
+  const of = (variant: Exclude<Variant, 'rounded'>) => (tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }), activations = [true, false, true] as const;
+  return [
+    { what: 'conv2d', sizes: [X, W, Y], activations, run: (engine, variant, x, w, y) => forward(engine, { ...DIMS, x, w, y, ...none(x, w) }, of(variant)) },
+    // The same pixels twice, as 36 of 72 channels each.
+    { what: 'conv2d of two inputs', sizes: [X, 2 * W, Y], activations, run: (engine, variant, x, w, y) => forwardTwo(engine, { ...DIMS, WC: 72, x, w, y, ...none(x, w) }, x, variant, tile) },
+    { what: 'gradient by the input', sizes: [Y, W, X], activations, run: (engine, variant, dy, w, dx) => backwardInput(engine, DIMS, dy, w, { slice: dx, accumulate: 0 }, of(variant)) },
+  ];
+};
+const weight = ({ tile }: Tile): readonly ProductTrial[] => [
+  {
+    what: 'gradient by the weight', sizes: [X, Y, W], activations: [true, true, false],
+    run: (engine, variant, x, dy, dw) => backwardWeight(engine, DIMS, x, dy, { slice: dw, accumulate: 0 }, null, tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }),
+  },
+];
+// The last are of whole vec4s, which plain float16 has a kernel of its own for, and tensor cores no other.
+const product = ({ tile }: Tile): readonly ProductTrial[] =>
+  ([[66, 70, false, false], [66, 70, false, true], [66, 70, true, false], [68, 72, false, false], [68, 72, false, true], [68, 72, true, false], [68, 72, true, true]] as const).slice(tile ? 3 : 0).map(([M, N, first, second]) => ({
+    what: `product${first && second ? ', both turned' : first ? ', the first turned' : second ? ', the second turned' : ''}`,
+    sizes: [2 * M * 52, 2 * 52 * N, 2 * M * N], activations: [true, true, true],
+    run: (engine, variant, a, b, c) => {
+      const operand = (slice: Slice, ld: number, outer: number, transposed = false) => ({ slice, ld, outer, inner: 0, transposed });
+      matmul(engine, M, N, 52, operand(a, first ? M : 52, M * 52, first), operand(b, second ? 52 : N, 52 * N, second), operand(c, N, M * N), { batch: 2, variant, ...(tile && { tile }) });
+    },
+  }));
+
+/** Trials of each product; with `tile` those of tensor cores. */
+export const productTrials = (tile: Tile = {}) => ({ conv: conv(tile), weight: weight(tile), matmul: product(tile) }) as const;
