@@ -1,9 +1,10 @@
 // A tape of closures. Ops write gradients; the tape allocates, accumulates and frees them, and walks backwards so that every activation has one point of death.
 import { DdpmError } from './errors.ts';
 import { Folds } from './folds.ts';
-import { type Engine, type Scope, buffersIn } from './gpu/engine.ts';
+import type { Engine } from './gpu/engine.ts';
 import { type Slice, grid } from './gpu/kernel.ts';
 import * as k from './gpu/kernels.gen.ts';
+import { buffersIn, type Scope } from './gpu/scopes.ts';
 import { ParameterTensor, Tensor } from './tensor.ts';
 
 /** Where an op writes an input's gradient; with `accumulate` it adds to what is there. */
@@ -59,15 +60,7 @@ export function checkpoint(engine: Engine, fn: () => Tensor): Tensor {
   const tape = active.get(engine);
   if (!tape) return engine.scope(fn);
   // A scope that holds nothing: what fn makes inside dies as it would without a tape.
-  active.delete(engine);
-  const scope = engine.openScope(false);
-  let output: Tensor | null = null;
-  try {
-    output = fn();
-  } finally {
-    engine.closeScope(scope, buffersIn(output));
-    active.set(engine, tape);
-  }
+  const output = untaped(engine, fn);
   output.requiresGrad = true;
   tape.nodes.push({ output, again: fn });
   return output;
@@ -105,6 +98,7 @@ export class Tape {
     } catch (error) {
       this.engine.closeScope(this.#scope);
       this.#scope = null;
+      this.nodes.length = 0; // their tensors are freed
       throw error;
     } finally {
       active.delete(this.engine);
@@ -224,13 +218,15 @@ const rangeOf = (part: Slice, whole: Slice, other: Slice): Slice => ({ ...part, 
 
 /** Runs fn with nothing recorded, and frees what it made but its result: no gradient flows through that. */
 export function noGrad<T>(engine: Engine, fn: () => T): T {
-  const tape = active.get(engine), scope = engine.openScope(false);
+  return untaped(engine, fn);
+}
+
+function untaped<T>(engine: Engine, fn: () => T): T {
+  const tape = active.get(engine);
   active.delete(engine);
-  let result: T | undefined;
   try {
-    return (result = fn());
+    return engine.enclose(fn);
   } finally {
-    engine.closeScope(scope, buffersIn(result));
     if (tape) active.set(engine, tape);
   }
 }

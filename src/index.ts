@@ -4,7 +4,8 @@ export { DdpmError, type ErrorCode } from './errors.ts';
 
 export type { Choice, Choices, ChoiceTable, Made } from './gpu/choices.ts';
 export type { DeviceClass } from './gpu/device-class.ts';
-export { Engine, type Scope } from './gpu/engine.ts';
+export { Engine } from './gpu/engine.ts';
+export type { Scope } from './gpu/scopes.ts';
 export { type Args, type ElementType, type Grid, grid, type Kernel, type Slice } from './gpu/kernel.ts';
 export type { Command, Plan } from './gpu/plan.ts';
 export type { KernelTime } from './gpu/profile.ts';

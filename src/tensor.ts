@@ -23,13 +23,15 @@ export class Tensor {
     this.slice = slice;
   }
 
-  /** Of undefined content, freed with the scope that it is made in. E-LIMIT where the device has no buffer so large. */
+  /** Of undefined content, freed with the scope that it is made in. E-SHAPE for sizes that are not whole numbers from 1, E-LIMIT where the device has no buffer so large. */
   static empty(engine: Engine, shape: readonly number[], type: ElementType = 'f32'): Tensor {
+    requireSizes(shape);
     return new Tensor(engine, shape, engine.allocate(BYTES[type] * sizeOf(shape), type));
   }
 
   /** With values from the host, the last index running fastest, rounded to the nearest where the type is f16; E-SHAPE where they are not as many, E-ENGINE inside a capture. */
   static from(engine: Engine, shape: readonly number[], data: Float32Array | Uint32Array, type: ElementType = 'f32'): Tensor {
+    if (!ArrayBuffer.isView(data)) throw new DdpmError('E-USAGE', 'Tensor.from() takes its values as a Float32Array or Uint32Array, and was given something else: Float32Array.from(values).');
     if (data.length !== sizeOf(shape)) throw new DdpmError('E-SHAPE', `${data.length} values for shape (${shape.join(', ')}).`);
     const tensor = Tensor.empty(engine, shape, type);
     engine.write(tensor.slice, type === 'f16' ? narrowHalf(data) : data);
@@ -83,6 +85,10 @@ export function requireShapes(fit: boolean, op: string, takes: string, given: Re
   if (!fit) throw new DdpmError('E-SHAPE', `${op} takes ${takes}; it was given ${Object.entries(given).map(([name, { shape }]) => `${name} (${shape.join(', ')})`).join(', ')}.`);
 }
 
+function requireSizes(shape: readonly number[]): void {
+  if (!shape.every((n) => Number.isInteger(n) && n > 0)) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}): sizes are whole numbers from 1.`);
+}
+
 /** Whether two tensors have one shape, or with `last` = false the same but for the channels. */
 export const sameShape = (a: Tensor, b: Tensor, last = true): boolean => {
   const end = last ? undefined : -1;
@@ -104,7 +110,7 @@ export class ParameterTensor extends Tensor {
 /** What `engine.borrow` does. */
 export function borrow(engine: Engine, buffer: GPUBuffer, shape: readonly number[], { offset = 0 }: { offset?: number } = {}): Tensor {
   const bytes = 4 * sizeOf(shape), end = offset + 16 * Math.ceil(bytes / 16), align = engine.device.limits.minStorageBufferOffsetAlignment;
-  if (!shape.every((n) => Number.isInteger(n) && n > 0)) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}): sizes are whole numbers from 1.`);
+  requireSizes(shape);
   if (!(buffer.usage & USAGE.STORAGE)) throw new DdpmError('E-ENGINE', 'the borrowed buffer was created without the usage STORAGE, which kernels need. Add it where the buffer is created.');
   if (offset < 0 || offset % align) throw new DdpmError('E-ENGINE', `a borrowed buffer at offset ${offset}: this device binds storage at multiples of ${align} bytes.`);
   if (end > buffer.size) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}) at offset ${offset} needs ${end} bytes${bytes % 16 ? ', since kernels take four values at a time' : ''}; the borrowed buffer has ${buffer.size}. Create it larger.`);

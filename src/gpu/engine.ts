@@ -14,13 +14,9 @@ import { Pool } from './pool.ts';
 import { type KernelTime, profile } from './profile.ts';
 import { Queue, words } from './queue.ts';
 import { LEAST, requireLimits } from './requirements.ts';
+import { type Scope, Scopes } from './scopes.ts';
+import { isRetired, requireApart, requireGrid, requireUsable, retire, settle } from './usable.ts';
 import { borrow, type Tensor } from '../tensor.ts';
-
-/** Allocations made since the scope was opened; `holds` scopes (a tape's) keep what nested scopes would free. */
-export interface Scope {
-  readonly slices: Map<GPUBuffer, Slice>;
-  readonly holds: boolean;
-}
 
 /** Of each type a number that a NaN is made of: for float16 two in one word, which together are a finite float32. */
 const POISON: Readonly<Record<ElementType, number>> = { f32: NaN, f16: HALF_NANS };
@@ -50,7 +46,7 @@ export class Engine {
   storage: ElementType = 'f32';
   readonly #pool: Pool;
   readonly #plans = new Set<Plan>();
-  readonly #scopes: Scope[] = [];
+  readonly #scopes = new Scopes((slice) => this.free(slice));
   readonly #dims: Dims;
   readonly #bindGroups: BindGroups;
   #pending: Command[] = [];
@@ -106,8 +102,10 @@ export class Engine {
 
   /** A new buffer of at least `bytes`, of undefined content, freed with the innermost scope or by `free`. E-LIMIT where the device has none so large. */
   allocate(bytes: number, type: ElementType = 'f32'): Slice {
+    this.#queue.requireOpen();
     const slice: Slice = { buffer: (this.#capture?.pool ?? this.#pool).take(bytes), offset: 0, bytes, type };
-    this.#scopes.at(-1)?.slices.set(slice.buffer, slice);
+    settle(slice.buffer, this);
+    this.#scopes.add(slice);
     if (this.#poison) this.run(fill, grid(Math.ceil(bytes / 1024)), { y: { ...slice, type: 'f32' }, value: POISON[type] });
     return slice;
   }
@@ -123,21 +121,27 @@ export class Engine {
   }
 
   /** Whether the slice lies in memory of this engine's that was not freed. */
-  owns({ buffer }: Slice): boolean {
+  owns(slice: Slice): boolean {
+    const { buffer } = slice;
+    if (isRetired(slice)) return false;
     return this.#pool.isLive(buffer) || !!this.#capture?.pool.isLive(buffer) || [...this.#plans].some((plan) => plan.pool.isLive(buffer));
   }
 
-  /** The buffer that a slice lies in: of what a capture made there is none before its end. */
-  bufferOf({ buffer }: { readonly buffer: GPUBuffer }): GPUBuffer {
-    return this.#built.get(buffer) ?? buffer;
+  /** The buffer that a slice lies in: of what a capture made there is none before its end. E-ENGINE where the slice was freed, or its plan destroyed. */
+  bufferOf(slice: Slice): GPUBuffer {
+    this.#requireUsable(slice, 'a tensor');
+    return this.#bufferOf(slice);
   }
 
-  /** Gives memory back, for the next allocation of its size. E-ENGINE where it was freed before, is borrowed, or is from outside of the capture that is open. */
+  /** Gives memory back, for the next allocation of its size. E-ENGINE where it was freed before, is borrowed, or is from outside of the capture that is open. Of a destroyed engine there is nothing left to free. */
   free(slice: Slice): void {
-    for (let i = this.#scopes.length - 1; i >= 0 && !this.#scopes[i]!.slices.delete(slice.buffer); i--);
+    if (this.#queue.closed) return;
+    if (isRetired(slice)) throw new DdpmError('E-ENGINE', 'a buffer was freed twice');
     const pool = this.#capture?.pool.owns(slice.buffer) ? this.#capture.pool : this.#pool;
     if (this.#capture && pool === this.#pool) throw new DdpmError('E-ENGINE', 'a buffer from outside a capture cannot be freed inside it: the plan would use it after its end.');
     pool.give(slice.buffer);
+    this.#scopes.forget(slice);
+    retire(slice);
   }
 
   /** Only the first `bytes` of the slice have been used: a plan need not hold more for it. */
@@ -147,30 +151,22 @@ export class Engine {
 
   /** From here on allocations belong to this scope, until closeScope; `scope` is both around a function. */
   openScope(holds: boolean): Scope {
-    const scope = { slices: new Map<GPUBuffer, Slice>(), holds };
-    this.#scopes.push(scope);
-    return scope;
+    return this.#scopes.open(holds);
   }
 
-  /** Closes the innermost scope: frees what it allocated except `keep`, which passes to the scope around it. */
+  /** Closes the innermost scope: frees what it allocated except `keep`, which passes to the scope around it. E-ENGINE where others are still open inside it; these are closed then. */
   closeScope(scope: Scope, keep: ReadonlySet<GPUBuffer> = new Set()): void {
-    if (this.#scopes.pop() !== scope) throw new DdpmError('E-ENGINE', 'scopes must be closed in the reverse order of their opening.');
-    for (const [buffer, slice] of scope.slices) {
-      if (keep.has(buffer)) this.#scopes.at(-1)?.slices.set(buffer, slice);
-      else this.free(slice);
-    }
+    this.#scopes.close(scope, keep);
   }
 
   /** Runs fn and frees every tensor it made except those it returns. Inside a tape nothing is freed early: backward needs it. */
   scope<T>(fn: () => T): T {
-    if (this.#scopes.at(-1)?.holds) return fn();
-    const scope = this.openScope(false);
-    let result: T | undefined;
-    try {
-      return (result = fn());
-    } finally {
-      this.closeScope(scope, buffersIn(result));
-    }
+    return this.#scopes.holds ? fn() : this.enclose(fn);
+  }
+
+  /** As `scope`, inside a tape as well. */
+  enclose<T>(fn: () => T): T {
+    return this.#scopes.enclose(fn);
   }
 
   /** Bytes by where they live; `peak` is the most that eager work and each plan ever held at once. */
@@ -191,9 +187,9 @@ export class Engine {
     this.#dispatch(forTypes(kernel, given), grid, given);
   }
 
-  #dispatch(kernel: Kernel, [x, y = 1, z = 1]: Grid, given: Given): void {
-    const limit = this.device.limits.maxComputeWorkgroupsPerDimension;
-    if (x > limit || y > limit || z > limit) throw new DdpmError('E-LIMIT', `${kernel.name}: a grid of ${x} x ${y} x ${z} workgroups; this device allows ${limit} a dimension.`);
+  #dispatch(kernel: Kernel, grid: Grid, given: Given): void {
+    requireGrid(kernel, grid, this.device.limits.maxComputeWorkgroupsPerDimension);
+    const [x, y = 1, z = 1] = grid;
     if (x * y * z === 0) return;
     const constants: Record<string, number> = {};
     for (const name in kernel.overrides) constants[name] = this.#number(kernel, name, given[name]);
@@ -201,9 +197,10 @@ export class Engine {
     const pipeline = this.pipelines.get(kernel, constants);
 
     const resources = Object.keys(kernel.bindings).map((name) => this.#binding(kernel, name, given[name] as Slice));
+    requireApart(kernel, resources);
     if (Object.keys(kernel.dims).length) resources.push(this.#dims.get(kernel, (name) => this.#number(kernel, name, given[name])));
     // A plan keeps its own bind groups, and is guarded as a whole.
-    const bind = this.#capture ? () => makeBindGroup(this.device, pipeline, resources.map((r) => ({ ...r, buffer: this.bufferOf(r) }))) : () => this.#bindGroups.get(pipeline, resources);
+    const bind = this.#capture ? () => makeBindGroup(this.device, pipeline, resources.map((r) => ({ ...r, buffer: this.#bufferOf(r) }))) : () => this.#bindGroups.get(pipeline, resources);
     this.#record(() => ({ kind: 'dispatch', pipeline, bindings: bind(), x, y, z }));
   }
 
@@ -212,17 +209,21 @@ export class Engine {
     const [source, target] = [from.type ?? 'f32', to.type ?? 'f32'];
     if (source !== target) throw new DdpmError('E-KERNEL', `copy of ${source} into ${target}, which would be other numbers there. Cast one to the other first.`);
     if (from.bytes !== to.bytes) throw new DdpmError('E-SHAPE', `copy of ${from.bytes} bytes into ${to.bytes} bytes.`);
+    this.#requireUsable(from, 'what is copied');
+    this.#requireUsable(to, 'what is copied over');
     this.#record(() => ({ kind: 'copy', from: this.#placed(from), to: this.#placed(to) }));
   }
 
   /** Sets a slice to zero. */
   clear(slice: Slice): void {
+    this.#requireUsable(slice, 'what is cleared');
     this.#record(() => ({ kind: 'clear', slice: this.#placed(slice) }));
   }
 
   /** Bytes from the host to the start of a slice, with zeros up to a whole word of four, in the order of the calls. E-SHAPE where they are more than it holds, E-ENGINE inside a capture. */
   write(to: Slice, data: Float32Array | Uint32Array | Int32Array | Uint16Array | Uint8Array): void {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'write() inside capture(): a plan holds commands only. Write before or after, into a buffer that the plan reads.');
+    if (!ArrayBuffer.isView(data)) throw new DdpmError('E-USAGE', 'write() takes a typed array, such as a Float32Array, and was given something else.');
     if (data.byteLength > to.bytes) throw new DdpmError('E-SHAPE', `write of ${data.byteLength} bytes into ${to.bytes} bytes.`);
     this.flush();
     let bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
@@ -272,8 +273,9 @@ export class Engine {
     encode(this, commands, encoder);
   }
 
-  /** Submits commands of a plan, after what was recorded before. */
+  /** Submits commands of a plan, after what was recorded before. E-ENGINE inside a capture. */
   replay(commands: readonly Command[]): void {
+    if (this.#capture) throw new DdpmError('E-ENGINE', 'a plan was run inside capture(): it would run at once, and not be part of what is captured. Run it before or after.');
     this.flush();
     this.#queue.submit((encoder) => encode(this, commands, encoder));
   }
@@ -307,16 +309,17 @@ export class Engine {
 
   // ---- capture
 
-  /** Records what fn does without running it. Tensors that fn makes live in the plan's own pool. E-ENGINE inside another capture, or for a `write` or `read` in fn. */
+  /** Records what fn does without running it. Tensors that fn makes live in the plan's own pool. E-ENGINE inside another capture, for a `write` or `read` in fn, or where fn is async. */
   capture<T>(fn: () => T): Plan<T> {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'capture() inside capture().');
     this.flush();
     const capture = (this.#capture = { commands: [] as (() => Command)[], pool: new PlanPool(this.device) });
     // A scope of its own keeps the plan's buffers out of scopes that are open around it.
-    const scope = this.openScope(false), depth = this.#scopes.length;
+    const scope = this.openScope(false), { depth } = this.#scopes;
     try {
       const result = this.#queue.guard(fn);
-      if (this.#scopes.length !== depth) throw new DdpmError('E-ENGINE', 'capture() ended with a tape or scope still open inside it.');
+      requireNow(result);
+      if (this.#scopes.depth !== depth) throw new DdpmError('E-ENGINE', 'capture() ended with a tape or scope still open inside it.');
       const commands = this.#queue.guard(() => {
         capture.pool.build((standIn, buffer) => this.#built.set(standIn, buffer));
         return capture.commands.map((make) => make());
@@ -326,7 +329,7 @@ export class Engine {
       this.#plans.add(plan);
       return plan;
     } catch (error) {
-      this.#scopes.length = depth; // what fn left open goes with its buffers
+      this.#scopes.cut(depth); // what fn left open goes with its buffers
       scope.slices.clear();
       capture.pool.destroy();
       throw error;
@@ -342,13 +345,14 @@ export class Engine {
     plan.pool.destroy();
   }
 
-  /** Destroys the engine's buffers and plans; the device stays with its owner. A plan that was encoded must have been submitted. */
+  /** Destroys the engine's buffers and plans; the device stays with its owner. A plan that was encoded must have been submitted. What is asked of it from then on is E-ENGINE. */
   async destroy(): Promise<void> {
     if (!this.#queue.failed) this.flush(); // what was asked for is done, into borrowed buffers too
     await this.done();
     for (const plan of this.#plans) this.release(plan);
     this.#pool.destroy();
     this.#dims.destroy();
+    this.#queue.close();
   }
 
   /** `await using engine = new Engine(device)`. */
@@ -369,12 +373,22 @@ export class Engine {
   // ---- private
 
   #record(make: () => Command): void {
+    this.#queue.requireOpen();
     if (this.#capture) this.#capture.commands.push(make);
     else if (this.#pending.push(make()) >= EAGER_BATCH) this.flush();
   }
 
   #placed(slice: Slice): Slice {
-    return { ...slice, buffer: this.bufferOf(slice), bytes: words(slice.bytes) };
+    return { ...slice, buffer: this.#bufferOf(slice), bytes: words(slice.bytes) };
+  }
+
+  #bufferOf({ buffer }: { readonly buffer: GPUBuffer }): GPUBuffer {
+    return this.#built.get(buffer) ?? buffer;
+  }
+
+  #requireUsable(slice: Slice, what: string): void {
+    requireUsable(this, slice, what);
+    for (const pool of [this.#pool, this.#capture?.pool]) if (pool?.owns(slice.buffer) && !pool.isLive(slice.buffer)) throw new DdpmError('E-ENGINE', `${what} was freed before.`);
   }
 
   #number(kernel: Kernel, name: string, value: number | Slice | undefined): number {
@@ -387,19 +401,14 @@ export class Engine {
     const limit = this.device.limits.maxStorageBufferBindingSize;
     if (slice.bytes > limit)
       throw new DdpmError('E-LIMIT', `${kernel.name}: ${name} is ${slice.bytes} bytes; this device binds at most ${limit}. Use a smaller batch size, or request a larger maxStorageBufferBindingSize.`);
-    for (const pool of [this.#pool, this.#capture?.pool])
-      if (pool?.owns(slice.buffer) && !pool.isLive(slice.buffer)) throw new DdpmError('E-ENGINE', `${kernel.name}: ${name} was freed before.`);
-    return { buffer: this.bufferOf(slice), offset: slice.offset, size: Math.min(Math.ceil(slice.bytes / 16) * 16, slice.buffer.size - slice.offset) };
+    this.#requireUsable(slice, `${kernel.name}: ${name}`);
+    return { buffer: this.#bufferOf(slice), offset: slice.offset, size: Math.min(Math.ceil(slice.bytes / 16) * 16, slice.buffer.size - slice.offset) };
   }
 }
 
-/** The GPU buffers of the tensors in a result: a tensor, or arrays and plain objects of them. */
-export function buffersIn(value: unknown, found = new Set<GPUBuffer>()): Set<GPUBuffer> {
-  if (value === null || typeof value !== 'object') return found;
-  // Arrays first: they have a `slice` of their own.
-  if (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype) {
-    if ('buffer' in value && 'offset' in value) found.add((value as Slice).buffer);
-    else for (const v of Object.values(value)) buffersIn(v, found);
-  } else if ('slice' in value) found.add((value.slice as Slice).buffer);
-  return found;
+/** Throws E-ENGINE where a result is still to come. */
+function requireNow(result: unknown): void {
+  if (typeof (result as { then?: unknown } | null)?.then !== 'function') return;
+  Promise.resolve(result).catch(() => {}); // of its end nobody is told but by the error here
+  throw new DdpmError('E-ENGINE', 'capture() was given a function that returns a promise, of which a plan would hold only what comes before its first await. Await before capture(), and read the plan\'s result after run().');
 }

@@ -1,6 +1,7 @@
 // The memory of a plan. While it is captured, tensors lie in stand-ins for buffers; when it is whole, and the life of each is known, they are packed.
 import { USAGE } from './constants.ts';
 import { DdpmError } from '../errors.ts';
+import { bury } from './usable.ts';
 
 /** What a tensor occupies: its stand-in, from when to when it lives, and the buffer that it lies in at last. */
 interface Room {
@@ -43,6 +44,7 @@ export class PlanPool {
   largestBytes = 0;
   peakBytes = 0;
   totalBytes = 0;
+  destroyed = false;
 
   constructor(device: GPUDevice) {
     this.#device = device;
@@ -96,6 +98,8 @@ export class PlanPool {
   destroy(): void {
     for (const buffer of this.#buffers) buffer.destroy();
     this.#buffers = [];
+    this.destroyed = true;
+    bury(this.#rooms.keys());
     this.#rooms.clear();
     this.#live.clear();
     this.totalBytes = 0;

@@ -1,4 +1,5 @@
 // A captured sequence of commands: recorded once, replayed for two or three microseconds a dispatch.
+import { DdpmError } from '../errors.ts';
 import type { Engine } from './engine.ts';
 import type { Slice } from './kernel.ts';
 import type { Pipeline } from './pipelines.ts';
@@ -51,12 +52,14 @@ export class Plan<T = unknown> {
 
   /** Compiles every pipeline of the plan in parallel. */
   async compile(progress?: (done: number, total: number) => void): Promise<void> {
+    this.#requireWhole();
     await this.engine.compile(this.commands.flatMap((c) => (c.kind === 'dispatch' ? [c.pipeline] : [])), progress);
     this.engine.check();
   }
 
-  /** One encoder, one submit. */
+  /** One encoder, one submit. E-ENGINE once the plan was destroyed, or inside a capture. */
   run(): void {
+    this.#requireWhole();
     this.engine.replay(this.commands);
   }
 
@@ -65,6 +68,7 @@ export class Plan<T = unknown> {
    * WebGPU itself would not say.
    */
   encode(encoder: GPUCommandEncoder): void {
+    this.#requireWhole();
     this.engine.flush();
     this.engine.check();
     encode(this.engine, this.commands, encoder);
@@ -74,6 +78,10 @@ export class Plan<T = unknown> {
   async destroy(): Promise<void> {
     await this.engine.done();
     this.engine.release(this);
+  }
+
+  #requireWhole(): void {
+    if (this.pool.destroyed) throw new DdpmError('E-ENGINE', 'the plan was destroyed, or its engine: capture another.');
   }
 
   /** `await using plan = engine.capture(…)`. */

@@ -9,6 +9,8 @@ export class Queue {
   readonly #device: GPUDevice;
   readonly #idle: (() => Promise<void>) | null;
   #failure: Error | null = null;
+  /** Whether the engine was destroyed. */
+  closed = false;
 
   /** `idle` is awaited over and over while the device is waited for. */
   constructor(device: GPUDevice, idle: (() => Promise<void>) | null) {
@@ -45,8 +47,19 @@ export class Queue {
     return this.#failure !== null;
   }
 
-  /** Throws the first error that the device reported. */
+  /** From now on everything throws. */
+  close(): void {
+    this.closed = true;
+  }
+
+  /** Throws E-ENGINE once the engine was destroyed. */
+  requireOpen(): void {
+    if (this.closed) throw new DdpmError('E-ENGINE', 'the engine was destroyed. Its device can have another: new Engine(device).');
+  }
+
+  /** Throws the first error that the device reported, or that the engine was destroyed. */
   check(): void {
+    this.requireOpen();
     if (this.#failure) throw this.#failure;
   }
 
@@ -62,6 +75,7 @@ export class Queue {
 
   /** Whole words to a place in a buffer, in the order of the calls. */
   write(buffer: GPUBuffer, offset: number, data: Uint8Array<ArrayBuffer>): void {
+    this.requireOpen();
     this.guard(() => this.#device.queue.writeBuffer(buffer, offset, data));
   }
 
