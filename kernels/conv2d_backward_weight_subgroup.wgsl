@@ -1,26 +1,83 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
-// One 8-wide subgroup computes 32 (tap, c) x 16 o of one split: lane = pixel for x, lane = two output channels for dy; eight pixels a turn, each dy used 32 times.
+// One 8-wide subgroup computes 4 ROWS (tap, c) x 16 COLUMNS o of one split: lane = pixel for x, lane = two output channels for dy, or four; eight pixels a turn, each dy used 4 ROWS times.
+// On a CPU (llvmpipe) loads are what takes time: a tile of twice the height and width takes half as many for each product, and where there are few channels a small one leaves less of itself empty.
 // Pixels advance by carries: a division costs as much as thirty FMAs here. C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
+override ROWS: u32 = 8u;
+override COLUMNS: u32 = 1u;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<vec2f>;         // (N, OH, OW, O)
 @group(0) @binding(2) var<storage, read_write> part: array<vec2f>; // (splits, KH, KW, C, O)
 @group(0) @binding(3) var<storage, read_write> sums: array<vec2f>; // (splits, O); anything where has_bias is not set
 @group(0) @binding(4) var<uniform> dims: Dims;
 
+// Two output channels of dy at eight pixels, zero from pixel `end` on.
+alias Eight = array<vec2f, 8>;
+fn dy_at(p: u32, end: u32, o: u32) -> vec2f { return select(vec2f(0.0), dy[min(p, end - 1u) * (dims.O / 2u) + o], p < end); }
+fn eight_of(p: u32, end: u32, o: u32) -> Eight {
+  return Eight(dy_at(p, end, o), dy_at(p + 1u, end, o), dy_at(p + 2u, end, o), dy_at(p + 3u, end, o), dy_at(p + 4u, end, o), dy_at(p + 5u, end, o), dy_at(p + 6u, end, o), dy_at(p + 7u, end, o));
+}
+fn total(b: Eight) -> vec2f { return ((b[0] + b[1]) + (b[2] + b[3])) + ((b[4] + b[5]) + (b[6] + b[7])); }
+
+// Four rows of the tile: a tap and four channels each.
+struct Row { kh: u32, kw: u32, c: u32 }
+alias Rows = array<Row, 4>;
+fn row(i: u32) -> Row {
+  let C4 = dims.C / 4u;
+  let m = min(i, dims.KH * dims.KW * C4 - 1u);
+  return Row(m / C4 / dims.KW, m / C4 % dims.KW, m % C4);
+}
+fn rows_of(i: u32) -> Rows { return Rows(row(i), row(i + 1u), row(i + 2u), row(i + 3u)); }
+
+// What the lane's pixel meets there, zero unless it is `inside` of the split.
+alias Four = array<vec4f, 4>;
+fn x_at(q: Pixel, inside: bool, r: Row) -> vec4f {
+  let p = input_pixel(q, r.kh, r.kw);
+  return x[u32(max(p, 0)) * (dims.C / 4u) + r.c] * select(0.0, 1.0, p >= 0 && inside);
+}
+fn four_of(q: Pixel, inside: bool, rows: Rows) -> Four { return Four(x_at(q, inside, rows[0]), x_at(q, inside, rows[1]), x_at(q, inside, rows[2]), x_at(q, inside, rows[3])); }
+
+// The sums of products: of columns 16 to 31 from 64 on.
+alias Sums = array<vec2f, 128>;
+
+// Adds the products of eight pixels: channel j of x with two of dy. All is written out, as llvmpipe unrolls no loop as long as this.
+fn add(sum: vec2f, s: array<vec4f, 8>, j: u32, b: Eight) -> vec2f {
+  return fma(vec2f(s[7][j]), b[7], fma(vec2f(s[6][j]), b[6], fma(vec2f(s[5][j]), b[5], fma(vec2f(s[4][j]), b[4],
+    fma(vec2f(s[3][j]), b[3], fma(vec2f(s[2][j]), b[2], fma(vec2f(s[1][j]), b[1], fma(vec2f(s[0][j]), b[0], sum))))))));
+}
+// Both columns after one another, so that a spread value waits in a register for both.
+fn meet_channel(acc: ptr<function, Sums>, i: u32, s: array<vec4f, 8>, j: u32, b: Eight, b2: Eight) {
+  (*acc)[i] = add((*acc)[i], s, j, b);
+  if (COLUMNS > 1u) { (*acc)[i + 64u] = add((*acc)[i + 64u], s, j, b2); }
+}
+fn meet_row(acc: ptr<function, Sums>, i: u32, a: vec4f, b: Eight, b2: Eight) {
+  let s = array<vec4f, 8>(
+    subgroupShuffle(a, 0u), subgroupShuffle(a, 1u), subgroupShuffle(a, 2u), subgroupShuffle(a, 3u), subgroupShuffle(a, 4u), subgroupShuffle(a, 5u), subgroupShuffle(a, 6u), subgroupShuffle(a, 7u),
+  );
+  meet_channel(acc, i, s, 0u, b, b2);
+  meet_channel(acc, i + 1u, s, 1u, b, b2);
+  meet_channel(acc, i + 2u, s, 2u, b, b2);
+  meet_channel(acc, i + 3u, s, 3u, b, b2);
+}
+fn meet(acc: ptr<function, Sums>, i: u32, a: Four, b: Eight, b2: Eight) {
+  meet_row(acc, i, a[0], b, b2);
+  meet_row(acc, i + 4u, a[1], b, b2);
+  meet_row(acc, i + 8u, a[2], b, b2);
+  meet_row(acc, i + 12u, a[3], b, b2);
+}
+
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let C4 = dims.C / 4u;
   let O2 = dims.O / 2u;
-  let rows4 = dims.KH * dims.KW * C4;
-  let column_tiles = (O2 + 7u) / 8u;
-  let row_tiles = (rows4 + 7u) / 8u;
+  let rows4 = dims.KH * dims.KW * dims.C / 4u;
+  let column_tiles = (O2 + 8u * COLUMNS - 1u) / (8u * COLUMNS);
+  let row_tiles = (rows4 + ROWS - 1u) / ROWS;
   let tile = workgroup_index(workgroup, count);
-  let column = tile % column_tiles * 8u + lane;
-  let o = min(column, O2 - 1u);
-  let row4 = tile / column_tiles % row_tiles * 8u;
+  let column = tile % column_tiles * 8u * COLUMNS + lane;
+  let o = min(vec2u(column, column + 8u), vec2u(O2 - 1u));
+  let row4 = tile / column_tiles % row_tiles * ROWS;
   let split = tile / (column_tiles * row_tiles);
   if (split >= dims.splits) { return; }
   let pixels = dims.N * dims.OH * dims.OW;
@@ -31,38 +88,47 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   var q = pixel(split * share + lane, dims.OH, dims.OW);
   let eight = pixel(8u, dims.OH, dims.OW);
   // What does not change with the pixel is computed once: llvmpipe hoists nothing out of loops.
-  var kh: array<u32, 8>;
-  var kw: array<u32, 8>;
-  var c: array<u32, 8>;
-  for (var g = 0u; g < 8u; g++) {
-    let m = min(row4 + g, rows4 - 1u);
-    kh[g] = m / C4 / dims.KW;
-    kw[g] = m / C4 % dims.KW;
-    c[g] = m % C4;
-  }
+  let rows0 = rows_of(row4);
+  let rows1 = rows_of(row4 + 4u);
+  let rows2 = rows_of(row4 + 8u);
+  let rows3 = rows_of(row4 + 12u);
   var sum = vec2f(0.0);
-  var acc: array<vec2f, 32>;
+  var sum2 = vec2f(0.0);
+  var acc: Sums;
   for (var first = split * share; first < end; first += 8u) {
-    var a: array<vec4f, 8>;
-    for (var g = 0u; g < 8u; g++) {
-      let p = input_pixel(q, kh[g], kw[g]);
-      a[g] = x[u32(max(p, 0)) * C4 + c[g]] * select(0.0, 1.0, p >= 0 && first + lane < end);
+    let inside = first + lane < end;
+    var a: array<Four, 4>;
+    a[0] = four_of(q, inside, rows0);
+    if (ROWS > 4u) { a[1] = four_of(q, inside, rows1); }
+    if (ROWS > 8u) {
+      a[2] = four_of(q, inside, rows2);
+      a[3] = four_of(q, inside, rows3);
     }
-    for (var r = 0u; r < 8u; r++) {
-      let b = dy[min(first + r, pixels - 1u) * O2 + o];
-      sum += select(vec2f(0.0), b, first + r < end);
-      for (var g = 0u; g < 8u; g++) {
-        let s = subgroupShuffle(a[g], r);
-        acc[4u * g] = fma(vec2f(s.x), b, acc[4u * g]);
-        acc[4u * g + 1u] = fma(vec2f(s.y), b, acc[4u * g + 1u]);
-        acc[4u * g + 2u] = fma(vec2f(s.z), b, acc[4u * g + 2u]);
-        acc[4u * g + 3u] = fma(vec2f(s.w), b, acc[4u * g + 3u]);
-      }
+    let b = eight_of(first, end, o.x);
+    sum += total(b);
+    var b2: Eight;
+    if (COLUMNS > 1u) {
+      b2 = eight_of(first, end, o.y);
+      sum2 += total(b2);
+    }
+    meet(&acc, 0u, a[0], b, b2);
+    if (ROWS > 4u) { meet(&acc, 16u, a[1], b, b2); }
+    if (ROWS > 8u) {
+      meet(&acc, 32u, a[2], b, b2);
+      meet(&acc, 48u, a[3], b, b2);
     }
     q = advance(q, eight, dims.OH, dims.OW);
   }
 
   if (column >= O2) { return; }
-  if (dims.has_bias != 0u && row4 == 0u) { sums[split * O2 + column] = sum; }
-  for (var r = 0u; r < 32u && row4 * 4u + r < rows4 * 4u; r++) { part[(split * rows4 * 4u + row4 * 4u + r) * O2 + column] = acc[r]; }
+  let second = COLUMNS > 1u && column + 8u < O2;
+  if (dims.has_bias != 0u && row4 == 0u) {
+    sums[split * O2 + column] = sum;
+    if (second) { sums[split * O2 + column + 8u] = sum2; }
+  }
+  for (var r = 0u; r < 4u * min(ROWS, rows4 - row4); r++) {
+    let at = (split * rows4 * 4u + row4 * 4u + r) * O2 + column;
+    part[at] = acc[r];
+    if (second) { part[at + 8u] = acc[64u + r]; }
+  }
 }

@@ -27,13 +27,23 @@ export const convTile = (engine: Engine, pixels: number, channels: number): Core
 /** Input and output channels of a tile of a weight's gradient there, where there is room for it. */
 export const weightTile = (C: number, O: number): CoreTile => (Math.min(C, O) > 64 ? 128 : 64);
 
+/**
+ * Rows, in fours, and columns, in sixteens, of a tile of `conv2d_backward_weight_subgroup`. One of 16 x 16 takes two thirds of the time of one of 32 x 16, one of 64 x 32
+ * three times as long for four times as much; few pixels are not worth compiling it.
+ */
+export function subgroupWeightTile({ N, OH, OW, C, O, KH, KW }: ConvDims): { readonly ROWS: 4 | 8 | 16; readonly COLUMNS: 1 | 2 } {
+  const rows = KH * KW * C;
+  if (rows <= 16) return { ROWS: 4, COLUMNS: 1 };
+  return N * OH * OW >= 256 && 3 * tiles(rows, O, 64, 32) <= tiles(rows, O, 32, 16) ? { ROWS: 16, COLUMNS: 2 } : { ROWS: 8, COLUMNS: 1 };
+}
+
 /** Variants whose sums for a weight's gradient may be split. */
 type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 
 /** Workgroups that compute a weight's gradient, of each split. */
-export function weightGroups(variant: Split, { C, O, KH, KW }: ConvDims, tile = weightTile(C, O)): number {
-  const rows = KH * KW * C;
-  return { plain: rows * O, subgroup: tiles(rows, O, 32, 16), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
+export function weightGroups(variant: Split, dims: ConvDims, tile = weightTile(dims.C, dims.O)): number {
+  const { C, O, KH, KW } = dims, rows = KH * KW * C, { ROWS: fours, COLUMNS } = subgroupWeightTile(dims);
+  return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 16 * COLUMNS), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
 }
 
 /** A split is at least 256 pixels, on tensor cores 512; on GPUs, which take workgroups in waves, there is none more than keeps all of it busy. The count is a function of the shape alone, so that a resumed run adds in the same order. */

@@ -5,7 +5,7 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
-import { type ConvChoice, convChoice, convTile, floatChoice, tileRows, tiles, weightGroups, weightSplits, weightTile } from './conv2d_choice.ts';
+import { type ConvChoice, convChoice, convTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits, weightTile } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
 import { sumRows } from './sum.ts';
 
@@ -133,10 +133,11 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   function launch(part: Slice, sums: Slice | null): void {
     const args = { ...dims, has_bias: Number(!!sums), splits, x, dy, part };
     if (variant === 'plain') return engine.run(k.conv2d_backward_weight, threads(splits * groups), args);
-    const kernel = { subgroup: k.conv2d_backward_weight_subgroup, subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, ...WEIGHT_TILED }[variant as 'tiled'];
+    const kernel = { subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, ...WEIGHT_TILED }[variant as 'tiled'];
     const nowhere = sums ? null : engine.allocate(16);
     const all = { ...args, sums: sums ?? nowhere! };
     if (variant === 'subgroup_matrix') engine.run(k.conv2d_backward_weight_subgroup_matrix, grid(splits * groups), { ...all, TILE: tile });
+    else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * groups), { ...all, ...subgroupWeightTile(dims) });
     else engine.run(kernel, grid(splits * groups), all);
     if (nowhere) engine.free(nowhere);
   }

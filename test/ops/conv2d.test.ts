@@ -39,7 +39,7 @@ const odd: Case[] = [
   shape('5x5 without padding', 1, 6, 7, 2, 3, 5, { pad: [0, 0, 0, 0] }),
   shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
 ];
-/** Multiples of 4: every family. Tiles are 64 pixels x 16 or 64 channels (subgroup) and 128 x 64 or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
+/** Multiples of 4: every family. Tiles are 64 pixels x 16 or 64 channels (subgroup), of the weight's gradient 16 x 16, 32 x 16 or 64 x 32, and 128 x 64 or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
 const fours: Case[] = [
   shape('one small tile', 1, 3, 3, 4, 4, 3),
   shape('several tiles, ragged in all directions', 2, 9, 7, 36, 68, 3),
@@ -54,6 +54,8 @@ const fours: Case[] = [
   shape('channels 4 to 15 of 20', 2, 5, 6, 12, 24, 3, { wC: 20, c0: 4 }),
   shape('pixels and channels enough for tiles of 64 channels each way', 2, 16, 17, 60, 52, 1),
   shape('many pixels, so that the weight gradient is split', 1, 25, 32, 4, 8, 3),
+  shape('1x1 with few channels', 2, 7, 5, 12, 20, 1),
+  shape('stride 2 with many pixels and channels', 3, 20, 20, 20, 36, 3, { stride: 2 }),
 ];
 
 /** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 16 columns counted through the images, and 16 channels (subgroup3x3); of 32 columns of 4 rows and 64 channels (tiled3x3). */
@@ -161,18 +163,20 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled3x3', 
     const want = twin.conv2dBackwardWeight({ ...s, x, dy }), atol = filtering(engine, s, values, variant).dw(bound(s.N * s.OH * s.OW, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) })));
     const columns = (values: Float32Array) => Float64Array.from({ length: s.O }, (_, o) => values.reduce((sum, v, i) => (i % s.O === o ? sum + v : sum), 0));
     const wantDb = columns(dy), atolDb = bound(s.N * s.OH * s.OW, columns(dy.map(Math.abs)));
-    for (const splits of [5, 11]) {
+    // Those of `subgroup`, which alone has several.
+    const tilings = [{ ROWS: 8, COLUMNS: 1 }, { ROWS: 4, COLUMNS: 1 }, { ROWS: 16, COLUMNS: 2 }] as const;
+    for (const splits of [5, 11]) for (const tiling of variant === 'subgroup' ? tilings : [tilings[0]]) {
       const part = Tensor.empty(engine, [splits * weights]), dw = Tensor.empty(engine, [weights]);
       const sums = Tensor.empty(engine, [splits * s.O]), db = Tensor.empty(engine, [s.O]), has_bias = Number(variant !== 'plain');
       const args = { ...dimsOf(s), has_bias, splits, x: tx.slice, dy: tdy.slice, part: part.slice, sums: sums.slice };
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
-      else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 32) * Math.ceil(s.O / 16)), args);
+      else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.KH * s.KW * s.C) / (4 * tiling.ROWS)) * Math.ceil(s.O / (16 * tiling.COLUMNS))), { ...args, ...tiling });
       else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * Math.ceil(s.C / 8) * Math.ceil(s.O / 16)), args);
       else if (variant === 'tiled3x3') engine.run(k.conv2d_backward_weight_3x3_tiled, grid(splits * Math.ceil((3 * s.C) / 32) * Math.ceil(s.O / 64)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 128) * Math.ceil(s.O / 128)), args);
       fold(engine, part.slice, [{ y: dw.slice, accumulate: 0, from: 0, terms: splits, step: weights, size: weights }]);
       if (has_bias) fold(engine, sums.slice, [{ y: db.slice, accumulate: 0, from: 0, terms: splits, step: s.O, size: s.O }]);
-      assertClose(await dw.read(), want, { atol, what: `${splits} splits` });
+      assertClose(await dw.read(), want, { atol, what: `${splits} splits of ${tiling.ROWS} x ${tiling.COLUMNS}` });
       if (has_bias) assertClose(await db.read(), wantDb, { atol: atolDb, what: `the bias's in ${splits} splits` });
     }
   });
