@@ -85,7 +85,8 @@ export function requireShapes(fit: boolean, op: string, takes: string, given: Re
   if (!fit) throw new DdpmError('E-SHAPE', `${op} takes ${takes}; it was given ${Object.entries(given).map(([name, { shape }]) => `${name} (${shape.join(', ')})`).join(', ')}.`);
 }
 
-function requireSizes(shape: readonly number[]): void {
+/** Throws E-SHAPE for sizes that are no whole numbers from 1. */
+export function requireSizes(shape: readonly number[]): void {
   if (!shape.every((n) => Number.isInteger(n) && n > 0)) throw new DdpmError('E-SHAPE', `shape (${shape.join(', ')}): sizes are whole numbers from 1.`);
 }
 

@@ -74,13 +74,18 @@ export class Likelihood {
     this.#t = Tensor.empty(engine, [N]);
     this.#told = Tensor.empty(engine, [N]);
     this.#bits = Tensor.empty(engine, [chain.T, N]);
-    this.#step = engine.capture(() =>
-      engine.scope(() => {
-        const { xt } = chain.qSampleTarget(this.#x0, this.#t, this.#clock), output = model(xt, this.#told);
-        chain.checkOutput(this.#x0, output);
-        return variationalBound({ t: this.#t, coef: gatherRows(this.#table, this.#t), output, x0: this.#x0, xt }, { clip: clipDenoised });
-      }),
-    );
+    try {
+      this.#step = engine.capture(() =>
+        engine.scope(() => {
+          const { xt } = chain.qSampleTarget(this.#x0, this.#t, this.#clock), output = model(xt, this.#told);
+          chain.checkOutput(this.#x0, output);
+          return variationalBound({ t: this.#t, coef: gatherRows(this.#table, this.#t), output, x0: this.#x0, xt }, { clip: clipDenoised });
+        }),
+      );
+    } catch (error) {
+      this.#free();
+      throw error;
+    }
   }
 
   async compile(): Promise<void> {
@@ -118,6 +123,10 @@ export class Likelihood {
 
   async destroy(): Promise<void> {
     await this.#step.destroy();
+    this.#free();
+  }
+
+  #free(): void {
     for (const tensor of [this.#table, this.#x0, this.#t, this.#told, this.#bits]) tensor.free();
     if (this.#ownsChain) this.diffusion.destroy();
     this.engine.free(this.#clock.slice);

@@ -8,7 +8,7 @@ import type { Plan } from '../gpu/plan.ts';
 import { checkClip, type Clip, clipped } from '../ops/clip.ts';
 import { randomNormal } from '../ops/random.ts';
 import { philox4x32, STREAM } from '../philox.ts';
-import { Tensor } from '../tensor.ts';
+import { requireSizes, Tensor } from '../tensor.ts';
 import type { DiffusionModel, GaussianDiffusion } from './gaussian.ts';
 import { type Row, ROW_SIZE, rowValues } from './samplers/row.ts';
 import { samplerTable, type TableOptions } from './samplers/table.ts';
@@ -73,6 +73,8 @@ export class Sampler {
   readonly #meanOnly: boolean;
   readonly #start: Plan;
   readonly #step: Plan;
+  #drawing = false;
+  #destroyed: Promise<void> | null = null;
 
   /**
    * Captures the step for batches of `shape` (N, H, W, C). `model` reads whatever weights are bound now. Throws E-USAGE for options that are of another sampler or
@@ -84,6 +86,7 @@ export class Sampler {
     // Before anything is allocated: it throws where an option is out of range.
     const { timesteps, rows } = samplerTable(diffusion.schedule, diffusion.prediction, options);
     checkClip(clipDenoised);
+    requireSizes(shape);
     // Such a row reads what the network said of eps, and a thresholded output says something else.
     if (typeof clipDenoised === 'object' && rows.some((row) => row.output !== 0)) throw new DdpmError('E-USAGE', 'dynamic thresholding goes with an eps that is derived again from x_0: leave out `rederive: false`.');
     this.engine = engine;
@@ -101,18 +104,23 @@ export class Sampler {
     this.#x0 = Tensor.empty(engine, shape);
     this.#kept = this.#chain ? null : Tensor.empty(engine, shape);
 
-    this.#start = engine.capture(() => {
-      const noise = randomNormal(shape, this.#clock, STREAM.prior);
-      engine.copy(noise.slice, this.#x.slice);
-    });
-    this.#step = engine.capture(() =>
-      engine.scope(() => {
-        // The last argument is for networks that are conditioned on the x_0 that they predicted before; zero at first.
-        const output = model(this.#x, this.#t, this.#x0);
-        if (this.#chain) this.#ancestral(this.#chain, output, clipDenoised);
-        else this.#linear(output, clipDenoised);
-      }),
-    );
+    try {
+      this.#step = engine.capture(() =>
+        engine.scope(() => {
+          // The last argument is for networks that are conditioned on the x_0 that they predicted before; zero at first.
+          const output = model(this.#x, this.#t, this.#x0);
+          if (this.#chain) this.#ancestral(this.#chain, output, clipDenoised);
+          else this.#linear(output, clipDenoised);
+        }),
+      );
+      this.#start = engine.capture(() => {
+        const noise = randomNormal(shape, this.#clock, STREAM.prior);
+        engine.copy(noise.slice, this.#x.slice);
+      });
+    } catch (error) {
+      this.#free();
+      throw error;
+    }
   }
 
   #ancestral(chain: GaussianDiffusion, output: Tensor, clipDenoised: Clip): void {
@@ -148,9 +156,21 @@ export class Sampler {
 
   /**
    * Draws samples `firstId` to `firstId + N - 1` of a seed. Returns x_0, not clipped, (N, H, W, C). Throws E-ABORTED by the signal, E-SHAPE for noise of another
-   * size, and what the device reports, such as E-DEVICE-LOST.
+   * size, E-ENGINE while the sampler draws already or once it was destroyed, and what the device reports, such as E-DEVICE-LOST.
    */
-  async sample({ seed, firstId = 0, noise, path = this.rows.map((_, i) => i), signal, onStep }: Draw): Promise<Float32Array<ArrayBuffer>> {
+  async sample(draw: Draw): Promise<Float32Array<ArrayBuffer>> {
+    this.#requireWhole();
+    // Two draws would take turns with one x.
+    if (this.#drawing) throw new DdpmError('E-ENGINE', 'this sampler is drawing already: await that first, or make another Sampler.');
+    this.#drawing = true;
+    try {
+      return await this.#draw(draw);
+    } finally {
+      this.#drawing = false;
+    }
+  }
+
+  async #draw({ seed, firstId = 0, noise, path = this.rows.map((_, i) => i), signal, onStep }: Draw): Promise<Float32Array<ArrayBuffer>> {
     const { engine } = this;
     if (noise && noise.length !== this.#x.size) throw new DdpmError('E-SHAPE', `${noise.length} values of noise for samples of shape (${this.shape.join(', ')}).`);
     this.#clock.set({ seed, first: firstId });
@@ -160,6 +180,7 @@ export class Sampler {
     const visited = new Map<number, number>();
     for (const [i, at] of path.entries()) {
       throwIfAborted(signal, 'sampling');
+      this.#requireWhole();
       const row = this.rows[at];
       if (!row) throw new DdpmError('E-USAGE', `row ${at} of a sampler that has ${this.rows.length}.`);
       const visit = visited.get(at) ?? 0;
@@ -170,7 +191,12 @@ export class Sampler {
       if (i % 8 === 7) await engine.finished();
       await onStep?.({ done: i + 1, steps: path.length, t: row.t, to: row.to, x: this.#x, predXstart: this.#x0 });
     }
+    this.#requireWhole();
     return this.#x.read();
+  }
+
+  #requireWhole(): void {
+    if (this.#destroyed) throw new DdpmError('E-ENGINE', 'the sampler was destroyed: make another.');
   }
 
   /** Writes all that differs from step to step. */
@@ -182,9 +208,12 @@ export class Sampler {
     else engine.write(this.#row.slice, Float32Array.from(rowValues(this.#meanOnly ? { ...row, z: 0 } : row)));
   }
 
-  async destroy(): Promise<void> {
-    await this.#start.destroy();
-    await this.#step.destroy();
+  /** Frees its memory; a draw that is going on ends with E-ENGINE. */
+  destroy(): Promise<void> {
+    return (this.#destroyed ??= Promise.all([this.#start.destroy(), this.#step.destroy()]).then(() => this.#free()));
+  }
+
+  #free(): void {
     if (this.#ownsChain) this.#chain!.destroy();
     for (const tensor of [this.#t, this.#row, this.#x, this.#x0, this.#kept]) tensor?.free();
     this.engine.free(this.#clock.slice);

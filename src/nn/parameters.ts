@@ -34,6 +34,7 @@ export class Parameters {
   readonly engine: Engine;
   readonly chunks: readonly Chunk[];
   readonly #places: readonly Place[];
+  #bound: 'values' | 'ema' = 'values';
 
   private constructor(engine: Engine, chunks: readonly Chunk[], places: readonly Place[]) {
     this.engine = engine;
@@ -79,13 +80,17 @@ export class Parameters {
     return this.#places.reduce((sum, p) => sum + p.parameter.size, 0);
   }
 
-  /** Runs fn with the model reading other weights, such as the averaged ones; meant for captures. */
+  /**
+   * Runs fn with the model reading other weights, such as the averaged ones, until fn returns: for what captures the network, as `new Sampler`, pSampleLoop, `edit` and
+   * the other uses of a model do before they wait for anything. Of an async function of your own only what comes before its first await reads them.
+   */
   use<T>(weights: 'values' | 'ema', fn: () => T): T {
+    const before = this.#bound;
     this.#bind(weights);
     try {
       return fn();
     } finally {
-      this.#bind('values');
+      this.#bind(before);
     }
   }
 
@@ -132,6 +137,7 @@ export class Parameters {
   }
 
   #bind(weights: 'values' | 'ema'): void {
+    this.#bound = weights;
     for (const place of this.#places) {
       const { parameter } = place;
       parameter.tensor = new ParameterTensor(this.engine, parameter.deviceShape, this.#slice(weights, place), parameter.name, this.#slice('grads', place));

@@ -5,7 +5,7 @@ import type { DiffusionModel, GaussianDiffusion } from '../gaussian.ts';
 import { type Draw, Sampler, type SamplerOptions } from '../sampler.ts';
 import { visitedTimesteps } from '../samplers/table.ts';
 import { type Batch, type BatchOptions, batchShape, checkImages, diffuse, drawNoise, fromStrength, inBatches, type Shape, type UseOptions } from './encode.ts';
-import { decodeDdim, encodeDdim, type InvertOptions } from './invert.ts';
+import { bothWays, type InvertOptions } from './invert.ts';
 
 /** How far up the chain two images are mixed, and with which sampler they come down. */
 export interface InterpolateOptions extends SamplerOptions, UseOptions, BatchOptions {
@@ -24,9 +24,10 @@ export async function interpolate(model: DiffusionModel, diffusion: GaussianDiff
   const { seed, firstId = 0, strength = 0.5, onStep, batchSize: _, onBatch: __, steps: ___, ...sampling } = options, batch = batchShape(shape, options);
   const shares = sharesOf([a, b], shape), one = [1, ...shape.slice(1)] as unknown as Shape;
   const timesteps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength), t = timesteps[0]!;
-  const z = await drawNoise(diffusion.engine, one, { seed, firstId }), from = diffuse(diffusion, a, t, z), to = diffuse(diffusion, b, t, z);
-  const starts = rows(shares, (share) => from.map((v, i) => (1 - share) * v + share * to[i]!)), sampler = new Sampler(model, diffusion, batch, { ...sampling, timesteps });
+  const sampler = new Sampler(model, diffusion, batch, { ...sampling, timesteps }); // before anything is awaited: it reads the weights that are bound now
   try {
+    const z = await drawNoise(diffusion.engine, one, { seed, firstId }), from = diffuse(diffusion, a, t, z), to = diffuse(diffusion, b, t, z);
+    const starts = rows(shares, (share) => from.map((v, i) => (1 - share) * v + share * to[i]!));
     return await inBatches(shape[0], batch, options, ({ first, rows: of }: Batch) => sampler.sample({ seed, firstId: firstId + first, noise: of(starts), ...(onStep && { onStep }) }));
   } finally {
     await sampler.destroy();
@@ -40,9 +41,11 @@ export async function interpolateLatents(model: DiffusionModel, diffusion: Gauss
   both.set(a);
   both.set(b, a.length);
   // A model that is told nothing but x and t takes the two ends alone.
-  const { batchSize, ...rest } = options;
-  const latents = await encodeDdim(model, diffusion, both, pair, { ...rest, ...(batchSize && { batchSize: options.onBatch ? batchSize : Math.min(2, batchSize) }) });
-  return decodeDdim(model, diffusion, rows(shares, (share) => slerp(latents.subarray(0, a.length), latents.subarray(a.length), share)), shape, options);
+  const { batchSize, ...rest } = options, few = { ...rest, ...(batchSize && { batchSize: options.onBatch ? batchSize : Math.min(2, batchSize) }) };
+  return bothWays(model, diffusion, [pair, few], [shape, options], async (up, down) => {
+    const latents = await up(both);
+    return down(rows(shares, (share) => slerp(latents.subarray(0, a.length), latents.subarray(a.length), share)));
+  });
 }
 
 /**

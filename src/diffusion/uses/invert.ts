@@ -32,8 +32,11 @@ export async function decodeDdim(model: DiffusionModel, diffusion: GaussianDiffu
 
 /** Up and down: how much of the images survives. The error falls as steps are added. */
 export async function invert(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, shape: Shape, options: InvertOptions): Promise<Inverted> {
-  const latents = await encodeDdim(model, diffusion, images, shape, options);
-  const back = await decodeDdim(model, diffusion, latents, shape, options);
+  checkImages(images, shape);
+  const { latents, back } = await bothWays(model, diffusion, [shape, options], [shape, options], async (up, down) => {
+    const latents = await up(images);
+    return { latents, back: await down(latents) };
+  });
   const size = images.length / shape[0];
   const errors = Array.from({ length: shape[0] }, (_, n) => {
     let sum = 0;
@@ -43,13 +46,36 @@ export async function invert(model: DiffusionModel, diffusion: GaussianDiffusion
   return { latents, images: back, errors };
 }
 
-async function walk(model: DiffusionModel, diffusion: GaussianDiffusion, start: Float32Array, shape: Shape, options: InvertOptions, inverse: boolean): Promise<Float32Array<ArrayBuffer>> {
+type Walk = (start: Float32Array) => Promise<Float32Array<ArrayBuffer>>;
+
+/** Gives fn the way up and the way down, both captured before anything is awaited: they read the weights that are bound now. */
+export async function bothWays<T>(model: DiffusionModel, diffusion: GaussianDiffusion, up: readonly [Shape, InvertOptions], down: readonly [Shape, InvertOptions], fn: (up: Walk, down: Walk) => Promise<T>): Promise<T> {
+  const first = walker(model, diffusion, ...up, true);
+  let second: ReturnType<typeof walker> | null = null;
+  try {
+    second = walker(model, diffusion, ...down, false);
+    return await fn(first.walk, second.walk);
+  } finally {
+    await first.destroy();
+    await second?.destroy();
+  }
+}
+
+function walker(model: DiffusionModel, diffusion: GaussianDiffusion, shape: Shape, options: InvertOptions, inverse: boolean): { walk: Walk; destroy: () => Promise<void> } {
   const { onStep, batchSize: _, onBatch: __, ...sampling } = options, batch = batchShape(shape, options);
   const sampler = new Sampler(model, diffusion, batch, { ...sampling, method: 'ddim', inverse, clipDenoised: false });
-  try {
+  return {
     // Nothing is drawn: the seed does not matter.
-    return await inBatches(shape[0], batch, options, ({ rows }: Batch) => sampler.sample({ seed: 0, noise: rows(start), ...(onStep && { onStep }) }));
+    walk: (start) => inBatches(shape[0], batch, options, ({ rows }: Batch) => sampler.sample({ seed: 0, noise: rows(start), ...(onStep && { onStep }) })),
+    destroy: () => sampler.destroy(),
+  };
+}
+
+async function walk(model: DiffusionModel, diffusion: GaussianDiffusion, start: Float32Array, shape: Shape, options: InvertOptions, inverse: boolean): Promise<Float32Array<ArrayBuffer>> {
+  const { walk: go, destroy } = walker(model, diffusion, shape, options, inverse);
+  try {
+    return await go(start);
   } finally {
-    await sampler.destroy();
+    await destroy();
   }
 }
