@@ -2,11 +2,16 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { noGrad, pointwise, Tape } from '../src/autograd.ts';
+import type { DiffusionModel } from '../src/diffusion/gaussian.ts';
+import { edit, GaussianDiffusion, inpaint, interpolate, interpolateLatents, invert, Likelihood, makeSchedule, Sampler, Training } from '../src/diffusion/index.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import * as k from '../src/gpu/kernels.gen.ts';
+import { Parameters } from '../src/nn/parameters.ts';
+import { UNet } from '../src/nn/unet.ts';
 import { openEngine } from '../src/node.ts';
 import { mse } from '../src/ops/loss.ts';
 import { add, silu } from '../src/ops/pointwise.ts';
+import { DeviceImages } from '../src/ops/random.ts';
 import { Tensor } from '../src/tensor.ts';
 import { assertError, gpuSuite, openOptions, upload } from './helpers/gpu.ts';
 
@@ -109,6 +114,96 @@ mistakes('memory from outside a capture that is freed inside it belongs to its s
   assert.is(engine.memory().live, live);
 });
 mistakes.run();
+
+const CONFIG = {
+  in_channels: 1, out_channels: 1, block_out_channels: [8], layers_per_block: 1, norm_num_groups: 4, norm_eps: 1e-6, attention_head_dim: null, down_block_types: ['DownBlock2D'], up_block_types: ['UpBlock2D'],
+  freq_shift: 1, flip_sin_to_cos: false, downsample_padding: 0,
+};
+const SHAPE = [1, 4, 4, 1] as const;
+function whole(engine: Engine, more: object = {}, labels: number[] | null = null) {
+  const unet = new UNet({ ...CONFIG, ...more }), parameters = Parameters.place(engine, unet), diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 100 }));
+  const images = new DeviceImages(engine, { count: 4, height: 4, width: 4, channels: 1, pixels: Uint8Array.from({ length: 64 }, (_, i) => 4 * i), labels }, false), model: DiffusionModel = (x, t) => unet.forward(x, t);
+  return { unet, parameters, diffusion, images, model, train: (options: object = {}) => new Training(unet, parameters, diffusion, images, { batchSize: 2, steps: 3, lr: 1e-3, ...options }) };
+}
+const used = ({ live, plans }: { live: number; plans: number }) => [live, plans];
+const draws = gpuSuite('mistakes with samplers and trainings', { watched: false });
+
+draws('a sampler draws one batch at a time, also after an error; once it is destroyed it says so', async (engine) => {
+  const { diffusion, model } = whole(engine), sampler = new Sampler(model, diffusion, SHAPE, { method: 'ddim', steps: 4 }), first = sampler.sample({ seed: 1 });
+  await assertError(() => sampler.sample({ seed: 2 }), 'E-ENGINE', /this sampler is drawing already/);
+  const x0 = await first;
+  await sampler.sample({ seed: 3, onStep: () => Promise.reject(new Error('mine')) }).then(() => assert.unreachable(), (error: Error) => assert.is(error.message, 'mine'));
+  assert.equal(await sampler.sample({ seed: 1 }), x0);
+  const cut = assertError(() => sampler.sample({ seed: 1 }), 'E-ENGINE', /the sampler was destroyed/);
+  await Promise.all([sampler.destroy(), sampler.destroy(), cut]);
+  await assertError(() => sampler.sample({ seed: 1 }), 'E-ENGINE', /the sampler was destroyed/);
+});
+
+draws('what cannot be made leaves nothing behind', async (engine) => {
+  const { unet, parameters, diffusion, model, train } = whole(engine), before = used(engine.memory()), mine: DiffusionModel = () => {
+    throw new Error('mine');
+  };
+  for (const method of ['ddpm', 'ddim'] as const) assert.throws(() => new Sampler(mine, diffusion, SHAPE, { method, steps: 3 }), /^mine$/);
+  assert.throws(() => new Likelihood(mine, diffusion, SHAPE, { timesteps: [1, 2, 3] }), /^mine$/);
+  await assertError(() => new Sampler(model, diffusion, SHAPE, { method: 'ddpm', steps: 1 }), 'E-USAGE', /a chain of 1 timesteps/);
+  await assertError(() => new Sampler(model, diffusion, [0, 4, 4, 1], { method: 'ddpm', steps: 3 }), 'E-SHAPE', /shape \(0, 4, 4, 1\)/);
+  for (const [options, message] of [
+    [{ batchSize: 0 }, /a batch of 0 images/], [{ batchSize: 2.5, microBatch: 2 }, /a batch of 2\.5 images/], [{ microBatch: 0 }, /cannot take 0 images at a time/], [{ loss: 'hybrid' }, /the hybrid loss/],
+    [{ lr: NaN }, /a learning rate of NaN/], [{ ema: 1 }, /decay of 1/], [{ warmup: -1 }, /warm-up of -1/], [{ timeSampling: 'often' }, /no time sampling "often"/], [{ lrSchedule: 'steep' }, /no learning rate schedule "steep"/],
+    [{ beta2: 1 }, /AdamW: beta2 is 1/], [{ gradClip: NaN }, /AdamW: gradClip is NaN/], [{ labelDropout: 2 }, /label dropout of 2/],
+  ] as const) await assertError(() => train(options), 'E-USAGE', message);
+  const images = { count: 4, height: 4, width: 4, channels: 3, pixels: new Uint8Array(192) }, coloured = new DeviceImages(engine, images, false);
+  await assertError(() => new Training(unet, parameters, diffusion, coloured, { batchSize: 2, steps: 3, lr: 1e-3 }), 'E-SHAPE', /channels/);
+  coloured.free();
+  await assertError(() => new DeviceImages(engine, { ...images, count: 0, pixels: new Uint8Array(0) }, false), 'E-SHAPE', /^0 images of 4 x 4 x 3/);
+  assert.equal(used(engine.memory()), before);
+});
+
+draws('labels that the model has no row for, or the one of no class', async (engine) => {
+  const { train, images } = whole(engine, { num_class_embeds: 3 }, [0, 1, 2, 1]);
+  assert.is(images.classes, 3);
+  await assertError(() => train(), 'E-DATA', /labels up to 2, and the model 3 rows for them, the last of which stands for no class.* num_class_embeds 4/);
+  await train({ labelDropout: 0 }).destroy();
+  await assertError(() => whole(engine, { num_class_embeds: 2 }, [0, 1, 2, 1]).train({ labelDropout: 0 }), 'E-DATA', /2 rows for them: its config needs num_class_embeds 3/);
+});
+
+draws('a training that was destroyed, a loop of parts of steps, and the losses of no step', async (engine) => {
+  upload(engine, [64], Array.from({ length: 64 }, () => 1e9)).free(); // what its memory held before
+  const training = whole(engine).train();
+  assert.equal(await training.levels(2), [null, null]);
+  await assertError(() => training.loop({ every: 1.5 }).next(), 'E-USAGE', /a loop of 1\.5 steps at a time/);
+  training.run(0);
+  assert.is((await training.read(0, 1)).length, 1);
+  assert.ok((await training.levels(2)).some((loss) => loss !== null && loss > 0));
+  await Promise.all([training.destroy(), training.destroy()]);
+  await assertError(() => training.run(1), 'E-ENGINE', /the training was destroyed/);
+});
+
+draws('the weights that are bound when a model is used are those it is used with, whatever it awaits; uses may be nested', async (engine) => {
+  const { unet, parameters, diffusion, model } = whole(engine), bound = (): GPUBuffer => unet.conv_in.weight.tensor.slice.buffer, values = bound(), ema = parameters.use('ema', bound), read: GPUBuffer[] = [];
+  parameters.use('ema', () => {
+    assert.ok(parameters.use('values', bound) === values);
+    assert.ok(bound() === ema);
+  });
+  assert.ok(bound() === values && ema !== values);
+  const watched: DiffusionModel = (x, t) => {
+    read.push(bound());
+    return model(x, t);
+  };
+  const image = new Float32Array(16), two = new Float32Array(32), pair = [2, 4, 4, 1] as const, sampling = { method: 'ddim', steps: 4, seed: 1 } as const;
+  for (const [what, use] of [
+    ['edit', () => edit(watched, diffusion, image, SHAPE, sampling)], ['interpolate', () => interpolate(watched, diffusion, [image, image], pair, sampling)], ['invert', () => invert(watched, diffusion, image, SHAPE, { steps: 4 })],
+    ['interpolateLatents', () => interpolateLatents(watched, diffusion, [image, image.map(() => 1)], pair, { steps: 4 })], ['inpaint', () => inpaint(watched, diffusion, two, new Float32Array(32), pair, { ...sampling, resamples: 1 })],
+    ['sample', () => diffusion.pSampleLoop(watched, SHAPE, { seed: 1 })],
+  ] as const) {
+    read.length = 0;
+    const before = used(engine.memory());
+    await parameters.use('ema', use as () => Promise<unknown>);
+    assert.ok(read.length > 0 && read.every((buffer) => buffer === ema), what);
+    assert.equal(used(engine.memory()), before, what);
+  }
+});
+draws.run();
 
 const others = suite('engines of others');
 

@@ -9,13 +9,13 @@ import type { Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
 import type { Clip } from '../ops/clip.ts';
 import { type DeviceImages, randomIntegers, shuffleIndices } from '../ops/random.ts';
-import { AdamW, type AdamWOptions, type StepLog } from '../optim/adamw.ts';
-import { emaDecay, learningRate, type LrSchedule } from '../optim/schedules.ts';
+import { AdamW, type AdamWOptions, requireAdamW, type StepLog } from '../optim/adamw.ts';
+import { emaDecay, learningRate, LR_SCHEDULES, type LrSchedule } from '../optim/schedules.ts';
 import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 import type { GaussianDiffusion } from './gaussian.ts';
 import { DiffusionLoss, type LossName, type LossOptions } from './losses.ts';
-import { ImportanceSampling, type TimeSampling, WeightedSampling } from './timestep-sampling.ts';
+import { ImportanceSampling, TIME_SAMPLINGS, type TimeSampling, WeightedSampling } from './timestep-sampling.ts';
 
 /** Batch, length and learning rate of a training run, with the loss and AdamW's settings; the loss is scaled where the engine computes products in float16. */
 export interface TrainingOptions extends AdamWOptions, LossOptions {
@@ -64,9 +64,10 @@ export class Training {
   readonly #T: number;
   /** Of the latest step: t and the loss of each image. */
   readonly #latest: { readonly t: Tensor; readonly each: Tensor };
+  #destroyed: Promise<void> | null = null;
 
   /**
-   * Captures the step; nothing runs yet. Throws E-USAGE for a loss or micro-batch that cannot be, E-SHAPE where the model does not take the images, E-LIMIT
+   * Captures the step; nothing runs yet. Throws E-USAGE for options that cannot be, E-DATA for labels that the model has no row for, E-SHAPE where the model does not take the images, E-LIMIT
    * where the step is too large for the device.
    */
   constructor(unet: UNet, parameters: Parameters, diffusion: GaussianDiffusion, images: DeviceImages, options: TrainingOptions) {
@@ -75,15 +76,18 @@ export class Training {
     this.options = options;
     this.peakLr = options.lr;
     this.#T = diffusion.T;
+    // Before anything is allocated: they throw where an option is out of range.
+    requireOptions(options);
+    requireAdamW(options);
+    requireLabels(unet, images, options);
+    const objective = (this.#loss = new DiffusionLoss(diffusion, options));
     const optimizer = (this.optimizer = new AdamW(parameters, { ...options, lossScaling: options.lossScaling ?? engine.precision === 'f16' }));
     const { batchSize: N } = options, size = Math.min(options.microBatch ?? N, N);
-    if (!(Number.isInteger(size) && size >= 1)) throw new DdpmError('E-USAGE', `a step cannot take ${size} images at a time; use 1 to ${N}.`);
     const starts = Array.from({ length: Math.ceil(N / size) }, (_, i) => i * size), lengths = starts.map((first) => Math.min(size, N - first));
     const clocks = (this.#clocks = starts.map(() => new Clock(engine)));
     // Each part counts by its share of the batch, the last one too where it is smaller.
     const shares = (this.#shares = Tensor.from(engine, [1, 1 + lengths.length], Float32Array.from([1, ...lengths.map((n) => n / N)])));
     const selfConditioned = unet.config.in_channels === 2 * images.shape[2];
-    const objective = (this.#loss = new DiffusionLoss(diffusion, options));
     const sampling = (this.timeSampling = options.timeSampling === 'importance' ? new ImportanceSampling(engine, diffusion.T) : null);
     const weighted = (this.#weighted = options.timeSampling === 'weighted' ? new WeightedSampling(engine, objective.weights) : null);
     const latest = (this.#latest = { t: Tensor.empty(engine, [N]), each: Tensor.empty(engine, [N]) });
@@ -111,11 +115,17 @@ export class Training {
       const index = shuffleIndices(N, images.count, clocks[0]!);
       return { index, ...((sampling ?? weighted)?.draw(N, clocks[0]!) ?? { t: randomIntegers(N, diffusion.T, clocks[0]!, STREAM.time), weight: null }) };
     };
-    this.plan = engine.capture(() => {
-      const loss = starts.length === 1 ? part(0, N, clocks[0]!, false, draw).loss : inParts();
-      this.optimizer.step(loss, clocks[0]!);
-      return loss;
-    });
+    try {
+      this.plan = engine.capture(() => {
+        const loss = starts.length === 1 ? part(0, N, clocks[0]!, false, draw).loss : inParts();
+        this.optimizer.step(loss, clocks[0]!);
+        return loss;
+      });
+    } catch (error) {
+      this.#free();
+      throw error;
+    }
+    engine.write(latest.t.slice, new Uint32Array(N).fill(NEVER));
 
     // Every draw of a step is made for the whole batch, and cut: the step is the same function of the seed whatever the parts.
     function inParts(): Tensor {
@@ -157,6 +167,7 @@ export class Training {
 
   /** Submits step number `step` (from 0): a pure function of the parameters, the step and the seed. */
   run(step: number): void {
+    if (this.#destroyed) throw new DdpmError('E-ENGINE', 'the training was destroyed: make another.');
     const { seed = 0, ema = 0.9999 } = this.options;
     const { batchSize, microBatch } = this.options;
     this.#clocks.forEach((clock, i) => clock.set({ seed, step, first: i * Math.min(microBatch ?? batchSize, batchSize), lr: this.lr(step), emaDecay: emaDecay(step, ema) }));
@@ -173,6 +184,7 @@ export class Training {
     const [t, each] = await Promise.all([this.#latest.t.read(), this.#latest.each.read()]), steps = new Uint32Array(t.buffer);
     const sums = Array.from({ length: parts }, () => ({ sum: 0, count: 0 }));
     each.forEach((loss, n) => {
+      if (steps[n] === NEVER) return;
       const at = sums[Math.floor((steps[n]! * parts) / this.#T)]!;
       at.sum += loss;
       at.count++;
@@ -186,7 +198,7 @@ export class Training {
    * last step that was run, `run(step)` goes on from it, and in between the page or process stays awake.
    */
   async *loop({ from = 0, to = this.options.steps, every = 1, signal }: { from?: number; to?: number; every?: number; signal?: AbortSignal } = {}): AsyncGenerator<StepLog, void, void> {
-    if (!(every >= 1 && every <= 1024)) throw new DdpmError('E-USAGE', `a loop of ${every} steps at a time; 1 to 1024, which is what the device keeps the log of.`);
+    if (!(Number.isInteger(every) && every >= 1 && every <= 1024)) throw new DdpmError('E-USAGE', `a loop of ${every} steps at a time; 1 to 1024, which is what the device keeps the log of.`);
     await this.plan.compile();
     for (let first = from; first < to; first += every) {
       const end = Math.min(first + every, to);
@@ -201,8 +213,11 @@ export class Training {
   }
 
   /** Frees the plan, the clock and the optimizer's own buffers; the parameters stay. */
-  async destroy(): Promise<void> {
-    await this.plan.destroy();
+  destroy(): Promise<void> {
+    return (this.#destroyed ??= this.plan.destroy().then(() => this.#free()));
+  }
+
+  #free(): void {
     this.optimizer.destroy();
     this.timeSampling?.destroy();
     this.#weighted?.destroy();
@@ -211,4 +226,31 @@ export class Training {
     this.#shares.free();
     for (const clock of this.#clocks) this.engine.free(clock.slice);
   }
+}
+
+/** The t of an image before any step. */
+const NEVER = 0xffffffff;
+
+/** Throws E-USAGE for numbers that no step could be made with, or names that there are not. */
+function requireOptions({ batchSize, microBatch, steps, lr, warmup = 0, ema = 0, labelDropout = 0, timeSampling = 'uniform', lrSchedule = 'constant' }: TrainingOptions): void {
+  const refuse = (why: string): never => {
+    throw new DdpmError('E-USAGE', why);
+  };
+  const whole = (n: number, least: number): boolean => Number.isInteger(n) && n >= least;
+  if (!whole(batchSize, 1)) refuse(`a batch of ${batchSize} images: it must be a whole number, at least 1.`);
+  if (!whole(microBatch ?? 1, 1)) refuse(`a step cannot take ${microBatch} images at a time; use 1 to ${batchSize}.`);
+  if (!whole(steps, 0) || !whole(warmup, 0)) refuse(`${steps} steps with a warm-up of ${warmup}: they must be whole numbers.`);
+  if (!(Number.isFinite(lr) && lr >= 0)) refuse(`a learning rate of ${lr}: it must be a number from 0, such as 2e-4.`);
+  if (!(ema >= 0 && ema < 1)) refuse(`an average with a decay of ${ema}: it must lie from 0 to below 1, such as 0.999.`);
+  if (!(labelDropout >= 0 && labelDropout <= 1)) refuse(`a label dropout of ${labelDropout}: it is a share, from 0 to 1.`);
+  if (!TIME_SAMPLINGS.includes(timeSampling)) refuse(`there is no time sampling "${String(timeSampling)}"; t is drawn ${TIME_SAMPLINGS.join(', ')}.`);
+  if (!LR_SCHEDULES.includes(lrSchedule)) refuse(`there is no learning rate schedule "${String(lrSchedule)}"; the schedules are ${LR_SCHEDULES.join(', ')}.`);
+}
+
+/** Throws E-DATA where a label has no row in the model's table, or the one that stands for no class. */
+function requireLabels({ config: { num_class_embeds: rows } }: UNet, { classes }: DeviceImages, { labelDropout = 0.1 }: TrainingOptions): void {
+  const most = rows !== null && labelDropout > 0 ? rows - 1 : rows;
+  if (most === null || classes <= most) return;
+  const last = labelDropout > 0 ? ', the last of which stands for no class (labelDropout)' : '';
+  throw new DdpmError('E-DATA', `the images have labels up to ${classes - 1}, and the model ${rows} rows for them${last}: its config needs num_class_embeds ${classes + (labelDropout > 0 ? 1 : 0)}.`);
 }

@@ -37,6 +37,8 @@ export class DeviceImages {
   readonly count: number;
   readonly shape: readonly [height: number, width: number, channels: number];
   readonly flip: boolean;
+  /** One more than the largest label; 0 without labels. */
+  readonly classes: number;
   /** (count) uint32, or null where the data have none. */
   readonly labels: Tensor | null;
   readonly #split: number;
@@ -53,15 +55,18 @@ export class DeviceImages {
     this.shape = [data.height, data.width, data.channels];
     this.flip = flip;
     const size = data.height * data.width * data.channels;
+    if (!(data.count >= 1 && size >= 1)) throw new DdpmError('E-SHAPE', `${data.count} images of ${data.height} x ${data.width} x ${data.channels}: there must be at least one, and something in it.`);
     if (data.pixels.length !== data.count * size || (data.labels && data.labels.length !== data.count))
       throw new DdpmError('E-SHAPE', `${data.count} images of ${data.height} x ${data.width} x ${data.channels} have ${data.count * size} bytes; ${data.pixels.length} were given${data.labels ? `, and ${data.labels.length} labels` : ''}.`);
-    this.labels = data.labels ? Tensor.from(engine, [data.count], Uint32Array.from(data.labels)) : null;
     // Whole images a binding, and a length in whole words for the upload.
     const limit = Math.floor(engine.device.limits.maxStorageBufferBindingSize / size / 4) * 4;
     this.#split = Math.min(data.count, limit);
     if (limit === 0) throw new DdpmError('E-LIMIT', `four images of ${size} bytes are more than one binding of ${engine.device.limits.maxStorageBufferBindingSize} bytes on this device. Use smaller images (--image-size).`);
     if (data.count > 2 * limit)
       throw new DdpmError('E-LIMIT', `${data.count} images of ${size} bytes need more than two bindings of ${engine.device.limits.maxStorageBufferBindingSize} bytes on this device. Use --limit ${2 * limit}.`);
+    const labels = data.labels ? Uint32Array.from(data.labels) : null;
+    this.labels = labels && Tensor.from(engine, [data.count], labels);
+    this.classes = labels?.reduce((most, label) => Math.max(most, label + 1), 0) ?? 0;
     const upload = (pixels: Uint8Array): Slice => {
       const slice = engine.allocate(Math.max(16, Math.ceil(pixels.length / 4) * 4));
       engine.write(slice, pixels);

@@ -48,6 +48,14 @@ const RING = 1024;
 /** Words of a step's log. */
 const ROW = 5;
 
+/** Throws E-USAGE for a number out of range. */
+export function requireAdamW(options: AdamWOptions): void {
+  for (const name of ['beta1', 'beta2', 'eps', 'weightDecay', 'gradClip'] as const) {
+    const value = options[name] ?? 0, below = name.startsWith('beta') ? 1 : Infinity;
+    if (!(value >= 0 && value < below)) throw new DdpmError('E-USAGE', `AdamW: ${name} is ${value}; it must be a number from 0${below === 1 ? ' to below 1' : ''}.`);
+  }
+}
+
 /**
  * AdamW (Loshchilov & Hutter, 2019) with clipping by the global norm and a moving average of the weights, all on the device. A step whose loss or gradient is
  * not finite changes nothing, nor counts as a step in the corrections of the moments, and is logged as bad; with loss scaling it halves the scale.
@@ -63,9 +71,10 @@ export class AdamW {
   readonly #part: Slice;
   readonly #groups: readonly number[];
 
-  /** Moments and averages live in `parameters`; call outside of captures. */
+  /** Moments and averages live in `parameters`; call outside of captures. E-USAGE for an option out of range. */
   constructor(parameters: Parameters, { beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0, gradClip = 1, lossScaling = false }: AdamWOptions = {}) {
     const { engine } = parameters;
+    requireAdamW({ beta1, beta2, eps, weightDecay, gradClip });
     this.parameters = parameters;
     this.options = { beta1, beta2, eps, weightDecay, gradClip, lossScaling };
     this.#scaling = lossScaling ? new LossScale(engine) : new LossScale(engine, 1);
