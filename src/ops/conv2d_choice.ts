@@ -34,7 +34,7 @@ export const weightTile = (C: number, O: number): CoreTile => (Math.min(C, O) > 
 export function subgroupWeightTile({ N, OH, OW, C, O, KH, KW }: ConvDims): { readonly ROWS: 4 | 8 | 16; readonly COLUMNS: 1 | 2 } {
   const rows = KH * KW * C;
   if (rows <= 16) return { ROWS: 4, COLUMNS: 1 };
-  return N * OH * OW >= 256 && 3 * tiles(rows, O, 64, 32) <= tiles(rows, O, 32, 16) ? { ROWS: 16, COLUMNS: 2 } : { ROWS: 8, COLUMNS: 1 };
+  return N * OH * OW >= 64 && 3 * tiles(rows, O, 64, 32) <= tiles(rows, O, 32, 16) ? { ROWS: 16, COLUMNS: 2 } : { ROWS: 8, COLUMNS: 1 };
 }
 
 /** Variants whose sums for a weight's gradient may be split. */
