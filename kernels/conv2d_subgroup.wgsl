@@ -16,25 +16,43 @@ override TRANSPOSED: bool = false;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4f>;   // (N, OH, OW, O)
 @group(0) @binding(6) var<uniform> dims: Dims;
 
-// Adds what eight pixels of x, i-th of the lane's, bring to their 4 Q channels.
-fn meet(acc: ptr<function, array<vec4f, 128>>, i: u32, s: vec4f, m: array<mat4x4f, 16>) {
-  (*acc)[16u * i] = add(s, m[0], (*acc)[16u * i]);
-  (*acc)[16u * i + 1u] = add(s, m[1], (*acc)[16u * i + 1u]);
-  (*acc)[16u * i + 2u] = add(s, m[2], (*acc)[16u * i + 2u]);
-  (*acc)[16u * i + 3u] = add(s, m[3], (*acc)[16u * i + 3u]);
+// The sums: of the lane's i-th pixel and output channel o the one at 64 i + o.
+alias Sums = array<f32, 512>;
+// The weights of four input channels, of each output channel.
+alias Spread = array<vec4f, 64>;
+
+fn spread(w: ptr<function, Spread>, o: u32, v: Weights, q: u32) {
+  (*w)[o] = weight_of(v, q, 0u);
+  (*w)[o + 1u] = weight_of(v, q, 1u);
+  (*w)[o + 2u] = weight_of(v, q, 2u);
+  (*w)[o + 3u] = weight_of(v, q, 3u);
+}
+fn spread_sixteen(w: ptr<function, Spread>, o: u32, v: Weights) {
+  spread(w, o, v, 0u);
+  spread(w, o + 4u, v, 1u);
+  spread(w, o + 8u, v, 2u);
+  spread(w, o + 12u, v, 3u);
+}
+
+// Adds what a pixel's four channels bring to four output channels, to sixteen, to all.
+fn meet_four(acc: ptr<function, Sums>, i: u32, o: u32, s: vec4f, w: ptr<function, Spread>) {
+  (*acc)[64u * i + o] += dot(s, (*w)[o]);
+  (*acc)[64u * i + o + 1u] += dot(s, (*w)[o + 1u]);
+  (*acc)[64u * i + o + 2u] += dot(s, (*w)[o + 2u]);
+  (*acc)[64u * i + o + 3u] += dot(s, (*w)[o + 3u]);
+}
+fn meet_sixteen(acc: ptr<function, Sums>, i: u32, o: u32, s: vec4f, w: ptr<function, Spread>) {
+  meet_four(acc, i, o, s, w);
+  meet_four(acc, i, o + 4u, s, w);
+  meet_four(acc, i, o + 8u, s, w);
+  meet_four(acc, i, o + 12u, s, w);
+}
+fn meet(acc: ptr<function, Sums>, i: u32, s: vec4f, w: ptr<function, Spread>) {
+  meet_sixteen(acc, i, 0u, s, w);
   if (Q > 4u) {
-    (*acc)[16u * i + 4u] = add(s, m[4], (*acc)[16u * i + 4u]);
-    (*acc)[16u * i + 5u] = add(s, m[5], (*acc)[16u * i + 5u]);
-    (*acc)[16u * i + 6u] = add(s, m[6], (*acc)[16u * i + 6u]);
-    (*acc)[16u * i + 7u] = add(s, m[7], (*acc)[16u * i + 7u]);
-    (*acc)[16u * i + 8u] = add(s, m[8], (*acc)[16u * i + 8u]);
-    (*acc)[16u * i + 9u] = add(s, m[9], (*acc)[16u * i + 9u]);
-    (*acc)[16u * i + 10u] = add(s, m[10], (*acc)[16u * i + 10u]);
-    (*acc)[16u * i + 11u] = add(s, m[11], (*acc)[16u * i + 11u]);
-    (*acc)[16u * i + 12u] = add(s, m[12], (*acc)[16u * i + 12u]);
-    (*acc)[16u * i + 13u] = add(s, m[13], (*acc)[16u * i + 13u]);
-    (*acc)[16u * i + 14u] = add(s, m[14], (*acc)[16u * i + 14u]);
-    (*acc)[16u * i + 15u] = add(s, m[15], (*acc)[16u * i + 15u]);
+    meet_sixteen(acc, i, 16u, s, w);
+    meet_sixteen(acc, i, 32u, s, w);
+    meet_sixteen(acc, i, 48u, s, w);
   }
 }
 
@@ -85,7 +103,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     here = advance(here, eight, part.x, part.y);
   }
 
-  var acc: array<vec4f, 128>;
+  var acc: Sums;
   for (var kh = 0u; kh < dims.KH; kh++) {
     for (var kw = 0u; kw < dims.KW; kw++) {
       if (TRANSPOSED && (((down + dims.pad_top + kh) | (right + dims.pad_left + kw)) & (s - 1u)) != 0u) { continue; }
@@ -103,37 +121,21 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       var w2 = weights_of(tap, channel + 8u, lane);
       var w3 = weights_of(tap, channel + 12u, lane);
       for (var c = 0u; c < from4; c++) {
-        var m: array<mat4x4f, 16>;
-        let v0 = Weights(w[w0.x], w[w0.y]);
-        m[0] = spread(v0, 0u);
-        m[1] = spread(v0, 1u);
-        m[2] = spread(v0, 2u);
-        m[3] = spread(v0, 3u);
+        var spreads: Spread;
+        spread_sixteen(&spreads, 0u, Weights(w[w0.x], w[w0.y]));
         if (Q > 4u) {
-          let v1 = Weights(w[w1.x], w[w1.y]);
-          m[4] = spread(v1, 0u);
-          m[5] = spread(v1, 1u);
-          m[6] = spread(v1, 2u);
-          m[7] = spread(v1, 3u);
-          let v2 = Weights(w[w2.x], w[w2.y]);
-          m[8] = spread(v2, 0u);
-          m[9] = spread(v2, 1u);
-          m[10] = spread(v2, 2u);
-          m[11] = spread(v2, 3u);
-          let v3 = Weights(w[w3.x], w[w3.y]);
-          m[12] = spread(v3, 0u);
-          m[13] = spread(v3, 1u);
-          m[14] = spread(v3, 2u);
-          m[15] = spread(v3, 3u);
+          spread_sixteen(&spreads, 16u, Weights(w[w1.x], w[w1.y]));
+          spread_sixteen(&spreads, 32u, Weights(w[w2.x], w[w2.y]));
+          spread_sixteen(&spreads, 48u, Weights(w[w3.x], w[w3.y]));
         }
-        meet(&acc, 0u, load(p0, c), m);
-        meet(&acc, 1u, load(p1, c), m);
-        meet(&acc, 2u, load(p2, c), m);
-        meet(&acc, 3u, load(p3, c), m);
-        meet(&acc, 4u, load(p4, c), m);
-        meet(&acc, 5u, load(p5, c), m);
-        meet(&acc, 6u, load(p6, c), m);
-        meet(&acc, 7u, load(p7, c), m);
+        meet(&acc, 0u, load(p0, c), &spreads);
+        meet(&acc, 1u, load(p1, c), &spreads);
+        meet(&acc, 2u, load(p2, c), &spreads);
+        meet(&acc, 3u, load(p3, c), &spreads);
+        meet(&acc, 4u, load(p4, c), &spreads);
+        meet(&acc, 5u, load(p5, c), &spreads);
+        meet(&acc, 6u, load(p6, c), &spreads);
+        meet(&acc, 7u, load(p7, c), &spreads);
         w0 += vec2u(weights_turn());
         w1 += vec2u(weights_turn());
         w2 += vec2u(weights_turn());
@@ -156,7 +158,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     here = advance(here, eight, part.x, part.y);
     if (q.n < dims.N) {
       let to = (q.n * pixels + q.y * size.y + q.x) * to4 + o;
-      var sum = acc[p * 16u + i / 8u] + start;
+      let k = p * 64u + i / 8u * 4u;
+      var sum = vec4f(acc[k], acc[k + 1u], acc[k + 2u], acc[k + 3u]) + start;
       if (dims.has_per_image != 0u) { sum += per_image[q.n * to4 + o]; }
       if (dims.has_residual != 0u) { sum += residual[to]; }
       if (dims.accumulate != 0u) { sum += y[to]; }

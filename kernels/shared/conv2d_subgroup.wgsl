@@ -15,15 +15,6 @@ fn weights_of(tap: u32, channel: u32, lane: u32) -> vec2u {
 // How much further they lie for the next four input channels.
 fn weights_turn() -> u32 { return select(dims.O, 1u, TRANSPOSED); }
 
-// The weights of four input channels (columns) and the q-th four output channels, from the lanes that hold them to all.
-fn spread(v: Weights, q: u32) -> mat4x4f {
-  if (!TRANSPOSED) { return mat4x4f(subgroupShuffle(v.a, q), subgroupShuffle(v.a, q + 4u), subgroupShuffle(v.b, q), subgroupShuffle(v.b, q + 4u)); }
-  var held = v.a;
-  if (q >= 2u) { held = v.b; }
-  let lane = q % 2u * 4u;
-  return transpose(mat4x4f(subgroupShuffle(held, lane), subgroupShuffle(held, lane + 1u), subgroupShuffle(held, lane + 2u), subgroupShuffle(held, lane + 3u)));
-}
-
 // The weights of four input channels and output channel 4 q + o.
 fn weight_of(v: Weights, q: u32, o: u32) -> vec4f {
   if (!TRANSPOSED) { return vec4f(subgroupShuffle(v.a[o], q), subgroupShuffle(v.a[o], q + 4u), subgroupShuffle(v.b[o], q), subgroupShuffle(v.b[o], q + 4u)); }
@@ -31,5 +22,3 @@ fn weight_of(v: Weights, q: u32, o: u32) -> vec4f {
   if (q >= 2u) { held = v.b; }
   return subgroupShuffle(held, q % 2u * 4u + o);
 }
-
-fn add(s: vec4f, m: mat4x4f, sum: vec4f) -> vec4f { return fma(vec4f(s.x), m[0], fma(vec4f(s.y), m[1], fma(vec4f(s.z), m[2], fma(vec4f(s.w), m[3], sum)))); }
