@@ -1,9 +1,9 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, h+kh-1, w+kw-1, c] * dy[n,h,w,o], for a 3 x 3 convolution that keeps the size; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
-// One workgroup computes all three kh of 32 (kw,c) x 64 o of one split, 32 invocations each of six products of polynomials, an invocation 8 x 8, eight groups of four pixels a turn.
+// One workgroup computes all three kh of 32 (kw,c) x 64 o of one split: for each of six points, below, 32 invocations, an invocation 8 x 8, eight groups of four pixels a turn.
 // Down the rows it filters, as conv2d_3x3_tiled (Winograd; Lavin and Gray 2016, arXiv:1509.09308): with dw = G^T sum((A dy) (B^T x)) three taps of four rows of dy and six of x take six products
 // instead of twelve. Each point is a GEMM over groups of pixels: 64 of the invocations bring x to the points and 128 dy. On an H100 51 TFLOP/s of the gradient that it stands for;
 // conv2d_backward_weight_tiled 31.
-// For GPUs with 20,000 bytes of workgroup memory. C and O are multiples of 4.
+// For GPUs with 18,432 bytes of workgroup memory. C and O are multiples of 4.
 #import index
 #import stored
 #import conv2d
@@ -19,7 +19,7 @@ const BM4 = 8u;
 const BN4 = 16u;
 const XE = BK * BM4;
 const YE = BK * BN4;
-var<workgroup> xs: array<vec4f, 384>; // (6, BK, BM4)
+var<workgroup> xs: array<vec4f, 384>; // (6, BK, BM4); in the end (BK, BN4): sums of every eighth group of dy
 var<workgroup> ys: array<vec4f, 768>; // (6, BK, BN4); in the end (6, 8, BN4): products of 8 rows
 
 // Row i of the six of x that four pixels of dy meet at column kw of the taps, zero outside of the image. A pixel q counts four rows as one.

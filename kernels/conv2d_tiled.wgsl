@@ -2,7 +2,7 @@
 // One workgroup computes 128 pixels x 64 channels, an invocation 8 x 8: an implicit GEMM over k = (kh, kw, channel), 16 k a turn, with tiles in workgroup memory.
 // 36 TFLOP/s of 3 x 3 convolutions on an H100 (32 TRANSPOSED), 25 of 1 x 1; a loop of nothing but FMAs of three operands does 48 there. What that takes: sums that no loop looks up, so that
 // they stay in registers; 32 invocations that are 8 across and 4 down, so that a read of workgroup memory serves many; the factors of the next turn on their way while those of this
-// one are multiplied; and no index but a counter in the loop over them.
+// one are multiplied; and in that loop no index but its counter.
 // The two directions are one GEMM; only the gather of pixels differs. For GPUs; channel counts are multiples of 4. In the transposed direction
 // the names are the GEMM's: x is dy with C = O of the forward, y is dx, and H, W, OH, OW keep the forward's meaning.
 #import operands
@@ -30,7 +30,7 @@ const XS = BM + 2u;
 const WROW = BN4 + 1u;
 const WS = 4u * WROW + 2u;
 var<workgroup> xs: array<Operand4, 520>; // (BK4, XS): vec4s along k
-// (BK4, 4, WROW): vec4s along the channels of y, one of four k a row; TRANSPOSED as they lie in w, along k, one of four channels of y a row.
+// (BK4, WS), a WS four rows of WROW and 2: vec4s along the channels of y, one of four k a row; TRANSPOSED as they lie in w, along k, one of four channels of y a row.
 var<workgroup> ws: array<Operand4, 280>;
 
 // Four k of x at a pixel, as gemm_x, zero beyond its channels.

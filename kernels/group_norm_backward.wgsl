@@ -1,5 +1,5 @@
 // part[n,c] = (sum_p dh xhat, sum_p dh), terms of dgamma and dbeta; dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group; dh is dy with dropout and SiLU undone where set
-// One workgroup does GROUPS neighbouring groups of one image: it sums channel by channel, then writes dx, or, with TWO, leaves the two means in stats for group_norm_backward_input, which has a place for two gradients.
+// One workgroup does GROUPS neighbouring groups of one image: it sums channel by channel, then writes dx, or, with TWO, leaves the two means in stats for group_norm_backward_input, which writes two gradients.
 // Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. COLS invocations stand side by side, as in group_norm_forward.
 #import values
 #import stored
@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let row = n * dims.P;
   let first = workgroup.x * GROUPS * size;
   let end = first + GROUPS * size;
-  // Pixels go round the lanes; what is left of the workgroup has none. (Where CPUs have nothing to select, COLS says so: it costs them a fifth at 4 x 4 pixels.)
+  // Pixels go round the lanes; what is left of the workgroup has none. (COLS > 1u spares CPUs, with one column, the selects: a fifth of the time at 4 x 4 pixels.)
   let lanes = WG / COLS;
   let column = li % COLS;
   let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);

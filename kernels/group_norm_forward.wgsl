@@ -1,8 +1,8 @@
 // y = silu(gamma (x - mean) / sqrt(var + eps) + beta), moments over the pixels and channels of a group (Wu and He, 2018); silu only where set; then dropout where DROP is set
 // One workgroup normalises GROUPS neighbouring groups of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
 // Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
-// COLS invocations stand side by side, a column (of Values) each: those of all groups, or of one group as many. On GPUs they read whole sectors of memory so (float32 on an H100: this
-// kernel and its backward passes 1.4 to 1.8 TB/s, where a copy moves 2.7); 1 on CPUs.
+// COLS invocations stand side by side, one on a column (of Values): on all columns of the GROUPS groups, or on COLS at a time of one wider group. On GPUs they read whole sectors of memory
+// so (float32 on an H100: this kernel and its backward passes 1.4 to 1.8 TB/s, where a copy moves 2.7); 1 on CPUs.
 // TWO is off where there is no x2: CPUs run both sides of a branch.
 #import values
 #import stored
@@ -13,12 +13,12 @@ override COLS: u32 = 1u;
 override TWO: bool = true;
 override DROP: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<StoredValues>;       // (N, P, C0)
-@group(0) @binding(1) var<storage, read> x2: array<StoredValues>;      // (N, P, C1); anything where C1 = 0
+@group(0) @binding(1) var<storage, read> x2: array<StoredValues>;      // (N, P, C1); anything where TWO is not set
 @group(0) @binding(2) var<storage, read> gamma: array<Values>;         // (C0 + C1), or with beta (N, 2, C0 + C1)
 @group(0) @binding(3) var<storage, read> beta: array<Values>;          // (C0 + C1)
 @group(0) @binding(4) var<storage, read> clock: array<u32>;            // seed, step, first sample id; anything where DROP is not set
 @group(0) @binding(5) var<storage, read_write> y: array<StoredValues>; // (N, P, C0 + C1)
-@group(0) @binding(6) var<storage, read_write> stats: array<vec4u>;    // (N, G): bits of mean, 1 / sqrt(var + eps), and room for the way back; behind them with DROP (seed, step, first)
+@group(0) @binding(6) var<storage, read_write> stats: array<vec4u>;    // (N, G): bits of mean, 1 / sqrt(var + eps), and room for two means of backward; behind them with DROP (seed, step, first)
 @group(0) @binding(7) var<uniform> dims: Dims;
 
 var<workgroup> sums: array<vec2f, WG>;

@@ -4,7 +4,7 @@
 struct Dims { N: u32, T: u32 }
 @group(0) @binding(0) var<storage, read> t: array<u32>;             // (N)
 @group(0) @binding(1) var<storage, read> each: array<f32>;          // (N)
-@group(0) @binding(2) var<storage, read_write> history: array<f32>; // (T, 11): ten losses and how many came, from 10 on their ring's place
+@group(0) @binding(2) var<storage, read_write> history: array<f32>; // (T, 11): ten losses, and how many came; from ten on, 10 + the place of the oldest
 @group(0) @binding(3) var<uniform> dims: Dims;
 
 @compute @workgroup_size(64)

@@ -13,8 +13,8 @@ struct Dims {
 @group(0) @binding(2) var<storage, read_write> c: array<Stored>; // (batch, M, N)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
-var<workgroup> ta: array<Operand, 528>; // (16, 33): k-major; a row of padding against bank conflicts
-var<workgroup> tb: array<Operand, 528>; // (16, 33)
+var<workgroup> ta: array<Operand, 528>; // (16, 33): k x rows; one row that is empty, against bank conflicts
+var<workgroup> tb: array<Operand, 528>; // (16, 33): k x columns, likewise
 
 @compute @workgroup_size(8, 8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_id) l: vec3u, @builtin(local_invocation_index) li: u32) {

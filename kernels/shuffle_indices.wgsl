@@ -1,5 +1,5 @@
 // index[n] = permutation_epoch(p mod count), p = step * N + n, epoch = p / count: every image once an epoch, in an order keyed by (seed, epoch)
-// One invocation places one index: a Feistel network over 2 HALF bits (a bijection), walked until it lands below count.
+// One invocation places one index: a Feistel network over 2 `half` bits (a bijection), walked until it lands below count.
 #import index
 #import philox
 #import clock

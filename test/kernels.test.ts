@@ -113,6 +113,10 @@ compilation('src/gpu/kernels.gen.ts is what npm run kernels makes', () => {
   assert.equal(all.map((k) => k.name).sort(), [...once, ...stored.flatMap((name) => [`${name}_stored_f16`, ...(vec4.includes(name) ? [`${name}_vec4_stored_f16`] : [])])].sort());
 });
 
+compilation('every file of kernels/shared is in a kernel', () => {
+  for (const file of readdirSync(`${root}/kernels/shared`)) assert.ok(all.some(({ wgsl }) => wgsl.includes(read(`kernels/shared/${file}`).split('\n')[0])), `nobody imports ${file}`);
+});
+
 compilation('every kernel is run by the library or by a test of its own', () => {
   const sources = ['src', 'test'].flatMap((folder) =>
     readdirSync(`${root}/${folder}`, { recursive: true, encoding: 'utf8' })

@@ -1,5 +1,5 @@
-// A convolution and its gradient by the input as one GEMM over k = (kh, kw, channel): where its factors lie. For kernels with the bindings x, x2 and w and the
-// overrides TRANSPOSED and TWO. Channels and k are counted in vec4s.
+// A convolution and its gradient by the input as one GEMM over k = (kh, kw, channel): where its pixels lie. For kernels with the bindings x and x2 and the overrides
+// TRANSPOSED and TWO. Channels and k are counted in vec4s; a tap is kh * KW + kw.
 fn gemm_cin4() -> u32 { return select(select(dims.C, dims.WC, TWO), dims.O, TRANSPOSED) / 4u; }
 fn gemm_cout4() -> u32 { return select(dims.O, dims.C, TRANSPOSED) / 4u; }
 
