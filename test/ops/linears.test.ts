@@ -20,10 +20,9 @@ for (const [M, I, widths] of [[3, 5, [6, 6, 9]], [70, 8, [12, 12, 4]], [600, 16,
     const x = random(M * I, 0), W = widths.map((O, j) => random(I * O, 1 + j)), B = widths.map((O, j) => random(O, 5 + j)), dy = random(M * widths[0], 9);
     const t = [upload(engine, [M, I], x), ...W.map((w, j) => upload(engine, [1, 1, I, widths[j]!], w)), ...B.map((b) => upload(engine, [b.length], b))];
     // The first two are used, one of them twice and one by an op that hands its gradient on; the third has no part in the loss.
-    let third: Tensor | undefined;
+    const third = Tensor.empty(engine, [M, widths[2]]);
     const { y, gradients } = await differentiate(t, () => {
       const [a, b, c] = linears(t[0]!, widths.map((_, j) => ({ w: t[1 + j]!, bias: t[4 + j]! }))) as [Tensor, Tensor, Tensor];
-      third = Tensor.empty(engine, c.shape);
       engine.copy(c.slice, third.slice);
       return add(add(a, b), a);
     }, dy);
@@ -39,7 +38,7 @@ for (const [M, I, widths] of [[3, 5, [6, 6, 9]], [70, 8, [12, 12, 4]], [600, 16,
     const want = of((v) => v), size = of(abs);
     assertClose(y, want.y, { atol: bound(I + 3, size.y), what: 'y' });
     const c = linearTwin(x, turn(W[2]!, I, widths[2]), B[2]!, M, I, widths[2]), sizes = linearTwin(abs(x), turn(abs(W[2]!), I, widths[2]), abs(B[2]!), M, I, widths[2]);
-    assertClose(await third!.read(), c, { atol: bound(I + 1, sizes), what: 'the third result' });
+    assertClose(await third.read(), c, { atol: bound(I + 1, sizes), what: 'the third result' });
     gradients.forEach((gradient, i) => {
       if (want.gradients[i]) assertClose(gradient, want.gradients[i]!, { atol: bound(Math.max(M, 2 * widths[0]) + 2, size.gradients[i]!), what: `gradient ${i}` });
       else assert.ok(gradient.every((v) => v === 0), `gradient ${i} of what nobody used is zero`);
