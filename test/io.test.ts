@@ -2,7 +2,8 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { closeSync, constants, mkdtempSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { crc32, gzipSync, inflateSync } from 'node:zlib';
@@ -393,6 +394,17 @@ files('two writes to one path at once both succeed and one of them wins whole', 
   await Promise.all([writeAtomic(path, new Uint8Array(1e6).fill(1)), writeAtomic(path, new Uint8Array(1e6).fill(2))]);
   const bytes = await readFileOr(path);
   assert.ok(bytes.length === 1e6 && bytes.every((value) => value === bytes[0]));
+});
+
+files('a pipe is written into, and not replaced by a file', async () => {
+  const path = join(folder, 'pipe');
+  execFileSync('mkfifo', [path]);
+  const end = openSync(path, constants.O_RDWR | constants.O_NONBLOCK), got = Buffer.alloc(9);
+  await requireWritable(path);
+  await writeAtomic(path, [Uint8Array.of(1, 2), Uint8Array.of(3)]);
+  assert.ok(statSync(path).isFIFO());
+  assert.equal([...got.subarray(0, readSync(end, got))], [1, 2, 3]);
+  closeSync(end);
 });
 
 files('errors say what happened', async () => {

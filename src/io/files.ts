@@ -1,11 +1,12 @@
 // Whole-file reading with clear errors, and writing that leaves either the old file or the complete new one, never half.
 
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { existsSync, mkdirSync, statfsSync } from 'node:fs';
+import { open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { DdpmError, type ErrorCode } from '../errors.ts';
 
 /** What a failed system call means, in words, with something to do about it. */
-function reason(error: unknown): string {
+export function reason(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
   switch (code) {
     case 'ENOENT': return 'there is no such file or folder; check the path';
@@ -33,8 +34,42 @@ export async function readFileOr(path: string, code: ErrorCode = 'E-FILE'): Prom
   }
 }
 
-/** E-FILE for a failed system call: which file or folder cannot be written, and why. */
-export const notWritten = (path: string, cause: unknown): DdpmError => new DdpmError('E-FILE', `cannot write ${path}: ${reason(cause)}`, { cause });
+/** E-FILE for a failed system call: which file or folder cannot be written, and why; `bytes` is how much it takes, where that is known. */
+export function notWritten(path: string, cause: unknown, bytes?: number): DdpmError {
+  const room = (cause as NodeJS.ErrnoException).code === 'ENOSPC' && bytes !== undefined ? `it takes ${size(bytes)}, and ${free(path)}; ` : '';
+  return new DdpmError('E-FILE', `cannot write ${path}: ${room}${reason(cause)}`, { cause });
+}
+
+const size = (bytes: number): string => (bytes < 2 ** 20 ? `${Math.ceil(bytes / 1024)} KiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`);
+
+/** What the file system of a path, of which the last parts need not be there, has left. */
+function free(path: string): string {
+  try {
+    const { bavail, bsize, files, ffree } = statfsSync(existsSync(path) ? path : dirname(path));
+    return files > 0 && ffree === 0 ? 'no more files can be made' : `${size(bavail * bsize)} are free`;
+  } catch {
+    return 'less is free';
+  }
+}
+
+/** Makes a folder and those above it. */
+export function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    // Node says ENOENT of a recursive one where the file system is read-only: the first folder alone is refused with the reason.
+    let first = resolve(path);
+    while (!existsSync(dirname(first))) first = dirname(first);
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') mkdirSync(first);
+    throw error;
+  }
+}
+
+/** What is neither a file nor a folder, such as a pipe or /dev/null, is written into: a rename would put a file in its place. */
+const isDevice = async (path: string): Promise<boolean> => {
+  const there = await stat(path).catch(() => null);
+  return there !== null && !there.isFile() && !there.isDirectory();
+};
 
 let serial = 0; // two writes to one path from one process must not share a temporary name
 
@@ -44,21 +79,21 @@ let serial = 0; // two writes to one path from one process must not share a temp
  * @throws DdpmError(E-FILE) when it cannot be written; what was at `path` before is then still there
  */
 export async function writeAtomic(path: string, bytes: Uint8Array | string | Iterable<Uint8Array>): Promise<void> {
-  const temporary = `${path}.${process.pid}-${++serial}.part`;
+  const temporary = `${path}.${process.pid}-${++serial}.part`, device = await isDevice(path);
+  const chunks = typeof bytes === 'string' ? [new TextEncoder().encode(bytes)] : bytes instanceof Uint8Array ? [bytes] : bytes;
   try {
-    await mkdir(dirname(path), { recursive: true });
-    const file = await open(temporary, 'w');
+    makeFolder(dirname(path));
+    const file = await open(device ? path : temporary, 'w');
     try {
-      const chunks = typeof bytes === 'string' || bytes instanceof Uint8Array ? [bytes] : bytes;
       for (const chunk of chunks) await file.writeFile(chunk);
-      await file.sync();
+      if (!device) await file.sync();
     } finally {
       await file.close();
     }
-    await rename(temporary, path);
+    if (!device) await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => {});
-    throw notWritten(path, error);
+    throw notWritten(path, error, Array.isArray(chunks) ? (chunks as Uint8Array[]).reduce((sum, { length }) => sum + length, 0) : undefined);
   }
 }
 
@@ -70,7 +105,8 @@ export async function requireWritable(path: string): Promise<void> {
   const temporary = `${path}.${process.pid}-${++serial}.part`;
   try {
     if ((await stat(path).catch(() => null))?.isDirectory()) throw Object.assign(new Error(), { code: 'EISDIR' });
-    await mkdir(dirname(path), { recursive: true });
+    if (await isDevice(path)) return;
+    makeFolder(dirname(path));
     await (await open(temporary, 'w')).close();
     await rm(temporary);
   } catch (error) {
