@@ -467,10 +467,42 @@ runs('a crash in the middle of a save is cleaned up when the run goes on', () =>
     renameSync(path, `${path}.old`); // between the two renames
     mkdirSync(`${path}.part`);
     assert.is(RunFolder.resume(run.path, out).checkpoint.step, 10);
-    assert.equal(readdirSync(run.file('checkpoints')), ['step-0000010']);
     mkdirSync(run.file('checkpoints', 'step-0000020.part'));
     writeFileSync(run.file('checkpoints', 'step-0000020.part', 'half'), 'x');
     assert.equal(readdirSync((await save(run, 20)).path), ['state.json']);
+    assert.equal(readdirSync(run.file('checkpoints')).sort(), ['step-0000010', 'step-0000020']);
+  }));
+
+runs('who only reads a run, to sample from it, leaves the checkpoint alone that is being saved', () =>
+  inFolder(async (out) => {
+    const run = await RunFolder.create(out, 'a', files);
+    await save(run, 10);
+    await run.saveCheckpoint(20, (folder) => {
+      writeFileSync(join(folder, 'model'), 'x');
+      assert.is(RunFolder.resume(run.path, out).checkpoint.step, 10);
+      writeFileSync(join(folder, 'state.json'), '20');
+    });
+    assert.equal(readdirSync(run.latest()!.path).sort(), ['model', 'state.json']);
+  }));
+
+runs('one process trains in a folder: one from whose checkpoint another goes on ends, as does one whose folder is gone', () =>
+  inFolder(async (out) => {
+    const run = await RunFolder.create(out, 'a', files);
+    run.appendMetrics({ step: 1 });
+    await save(run, 10);
+    const other = RunFolder.resume(run.path, out).run;
+    await save(run, 20);
+    await other.describe({ ...files, environment: { date: 'later' } });
+    await refuses('E-FILE', () => run.appendMetrics({ step: 2 }), 'another process has begun to train in', '--name');
+    await refuses('E-FILE', () => save(run, 30), 'another process');
+    other.appendMetrics({ step: 2 });
+    await save(other, 30);
+    assert.equal(steps(run), [10, 20, 30]);
+    renameSync(other.path, join(out, 'b'));
+    await refuses('E-FILE', () => other.appendMetrics({ step: 3 }), 'is not there any more', 'npm run train -- --resume FOLDER');
+    await refuses('E-FILE', () => save(other, 40), 'is not there any more');
+    assert.equal(readdirSync(out), ['b']);
+    assert.is(readFileSync(join(out, 'b', 'metrics.jsonl'), 'utf8'), '{"step":1}\n{"step":2}\n');
   }));
 
 runs('--resume finds the newest run, a run, one by name, a checkpoint', () =>

@@ -4,6 +4,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { GaussianDiffusion } from '../src/diffusion/gaussian.ts';
@@ -30,12 +31,15 @@ interface Ended {
   readonly stderr: string;
 }
 
+/** Lets the disk be full for files with one of the names in `full`. */
+const FULL_DISK = pathToFileURL(join(import.meta.dirname, 'helpers', 'full-disk.mjs')).href;
+
 type Watch = (stderr: string, child: ChildProcess) => void;
 
 /** Starts a command, as npm does if told so; `watch` sees what has come on stderr so far, whenever there is more. */
-function start(command: 'train' | 'sample', line: string, watch?: Watch, { npm = false } = {}): Promise<Ended> {
-  const { npm_lifecycle_event: _, ...own } = process.env, env = { ...own, NO_COLOR: '1', ...(npm && { npm_lifecycle_event: command }) };
-  const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ').filter(Boolean)], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
+function start(command: 'train' | 'sample', line: string, watch?: Watch, { npm = false, full = '' } = {}): Promise<Ended> {
+  const { npm_lifecycle_event: _, ...own } = process.env, env = { ...own, NO_COLOR: '1', ...(npm && { npm_lifecycle_event: command }), DDPM_TEST_FULL: full };
+  const child = spawn(process.execPath, ['--import', 'tsx', ...(full ? ['--import', FULL_DISK] : []), join('src', 'cli', `${command}.ts`), ...line.split(' ').filter(Boolean)], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let stdout = '', stderr = '';
   child.stdout.on('data', (text) => (stdout += text));
   child.stderr.on('data', (text) => {
@@ -46,7 +50,7 @@ function start(command: 'train' | 'sample', line: string, watch?: Watch, { npm =
 }
 
 const TINY = `--data shapes --limit 64 --preset tiny --batch-size 4 --timesteps 50 --samples 5 --sample-steps 2 --log-every 2 --out ${out}`;
-const train = (line: string, watch?: Watch, how?: { npm: boolean }) => start('train', `${TINY} ${line}`, watch, how);
+const train = (line: string, watch?: Watch, how?: { npm?: boolean; full?: string }) => start('train', `${TINY} ${line}`, watch, how);
 const sample = (line: string): Promise<Ended> => start('sample', line);
 const run = (...parts: string[]): string => join(out, ...parts);
 type Line = Record<string, number | string | null>;
@@ -286,6 +290,43 @@ cli('a diverged run stops, names what was not finite and the last good checkpoin
   assert.equal(readdirSync(run('b', 'checkpoints')).sort(), ['step-0000004', 'step-0000008', 'step-0000009']);
   for (const name of readdirSync(run('b', 'checkpoints')))
     for (const [tensor, { data }] of readSafetensors(readFileSync(run('b', 'checkpoints', name, 'model.safetensors')), name).tensors) assert.ok((data as Float32Array).every(Number.isFinite), tensor);
+});
+
+cli('a full disk: what could not be written, how much it takes, and the checkpoint before; nothing half is left, and the run goes on', async () => {
+  const files = (): string[] => readdirSync(run('full'), { recursive: true }).map(String).filter((name) => /part|old|png|optimizer/.test(name)).sort();
+  const line = '--name full --steps 6 --save-every 2 --sample-every 2 --keep 0';
+  const ended1 = await train(line, undefined, { full: 'step-0000002.png,step-0000004.part/optimizer' });
+  ended(ended1, 1, /^ {2}no samples: cannot write \S+step-0000002\.png: it takes \d+ KiB, and .* free; the disk is full/m, 'checkpoint → checkpoints/step-0000002');
+  ended(ended1, 1, new RegExp(`^E-FILE cannot write ${run('full', 'checkpoints', 'step-0000004')}: it takes 2.9 MiB, and .* free; the disk is full`, 'm'), `step-0000002. Go on from it: npm run train -- --resume ${run('full')}\n`);
+  assert.is(readFileSync(run('full', 'latest'), 'utf8'), 'checkpoints/step-0000002\n');
+  assert.equal(files(), ['checkpoints/step-0000002/optimizer.safetensors']);
+  const ended2 = await start('train', `--resume ${run('full')}`, undefined, { full: 'final.png' });
+  ended(ended2, 1, 'resumed  step 2 of 6', 'final.png: it takes', `\nThe training is done, and saved: ${run('full', 'checkpoints', 'step-0000006')}. For pictures: npm run sample -- ${run('full')}\n`);
+  assert.equal(files(), [...['2', '4', '6'].map((n) => `checkpoints/step-000000${n}/optimizer.safetensors`), 'samples/step-0000004.png']);
+});
+
+cli('a run that is deleted while it trains ends, and nothing of it comes back', async () => {
+  let deleted = false;
+  const done = await train('--name gone --steps 400 --save-every 0 --sample-every 0', (stderr) => {
+    if (deleted || !/^step +4\/400/m.test(stderr)) return;
+    deleted = true;
+    rmSync(run('gone'), { recursive: true });
+  });
+  ended(done, 1, `E-FILE ${run('gone')} is not there any more: it was deleted or moved`);
+  assert.not.match(done.stderr, /--overwrite/);
+  assert.not.ok(existsSync(run('gone')));
+});
+
+cli('a damaged checkpoint: the newest that is whole is named', async () => {
+  cpSync(run('a'), run('hurt'), { recursive: true });
+  const at = (step: number, file: string): string => run('hurt', 'checkpoints', `step-000000${step}`, file);
+  for (const step of [9, 7]) cpSync(run('a', 'checkpoints', 'step-0000008'), at(step, ''), { recursive: true });
+  writeFileSync(run('hurt', 'latest'), 'checkpoints/step-0000009\n');
+  writeFileSync(at(9, 'optimizer.safetensors'), readFileSync(at(9, 'optimizer.safetensors')).subarray(0, 100_000));
+  writeFileSync(at(9, 'diffusion_pytorch_model.safetensors'), '');
+  rmSync(at(8, 'state.json'));
+  await refused('train', [[`--resume ${run('hurt')} --steps 12`, 1, 'E-FILE', 'step-0000009/', `\nThe newest whole checkpoint of the run is that of step 7: npm run train -- --resume ${run('hurt', 'checkpoints', 'step-0000007')}\n`]]);
+  await refused('sample', [[`${run('hurt')} --n 1`, 1, 'E-FILE', 'step-0000009/', 'The newest whole checkpoint of the run is that of step 7: name it in its place, as']]);
 });
 
 cli('--init starts from a folder as on the hub, with its model and its diffusion; --checkpoint-blocks changes no bit', async () => {

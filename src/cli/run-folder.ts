@@ -1,12 +1,12 @@
 // The folder of a run: its settings, its environment, its metrics, its pictures and its checkpoints.
 
 import { execFileSync } from 'node:child_process';
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { appendFileSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { cpus, platform, release } from 'node:os';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
-import { notWritten, writeAtomic } from '../io/files.ts';
-import { typedAlone } from '../typed.ts';
+import { makeFolder, notWritten, reason, writeAtomic } from '../io/files.ts';
+import { typedAlone, typedAs } from '../typed.ts';
 import { quoted } from './command.ts';
 
 /** Marks the config.json of a run, so that it is never taken for a model's config.json; the value is the version of the layout. */
@@ -20,6 +20,8 @@ export interface Checkpoint {
 
 export class RunFolder {
   readonly path: string;
+  /** The env.json that this process wrote, told from another's; null while it has written none, and the run is only read. */
+  #mark: string | null = null;
 
   private constructor(path: string) {
     this.path = path;
@@ -54,15 +56,21 @@ export class RunFolder {
           `${path} is not a run of this program (it has no config.json of one), so --overwrite leaves it alone. Move it away, or choose another --name.`,
         );
       }
-      rmSync(path, { recursive: true });
+    }
+    const run = new RunFolder(path), made = overwrite || !existsSync(path);
+    try {
+      if (overwrite) rmSync(path, { recursive: true, force: true });
+      makeFolder(path);
+    } catch (cause) {
+      throw new DdpmError('E-FILE', `Cannot make the run folder ${path}: ${reason(cause)}. Choose another place with --out.`, { cause });
     }
     try {
-      mkdirSync(path, { recursive: true });
-    } catch (cause) {
-      throw new DdpmError('E-FILE', `Cannot make the run folder ${path}: ${(cause as Error).message}. Choose another place with --out.`, { cause });
+      await run.describe({ config, environment });
+    } catch (error) {
+      // Half a run could neither be gone on with nor be started again.
+      if (made) rmSync(path, { recursive: true, force: true });
+      throw error;
     }
-    const run = new RunFolder(path);
-    await run.describe({ config, environment });
     return run;
   }
 
@@ -102,7 +110,7 @@ export class RunFolder {
     const parent = dirname(dirname(resolve(path)));
     if (step && isRun(parent)) return { run: new RunFolder(relative('', parent) || '.'), checkpoint: { step: Number(step[1]), path } };
     const run = RunFolder.open(path);
-    run.#recover();
+    run.#restore();
     const checkpoint = run.latest();
     if (!checkpoint) {
       throw new DdpmError('E-FILE', `${path} has no checkpoint to go on from: it stopped before the first was saved. Start it again with --overwrite.`);
@@ -119,6 +127,30 @@ export class RunFolder {
   async describe({ config, environment }: { readonly config: object; readonly environment: object }): Promise<void> {
     await writeAtomic(this.file('config.json'), toJson({ [MARK]: 1, ...config }));
     await writeAtomic(this.file('env.json'), toJson(environment));
+    this.#mark = this.#markThere();
+  }
+
+  /**
+   * The process that described a run last is the one that writes to it; one from before ends, or the steps of both would mix.
+   *
+   * @throws DdpmError E-FILE where another process goes on with the run, or the folder is gone
+   */
+  requireOwn(): void {
+    if (this.#mark === null) return;
+    const there = this.#markThere();
+    if (there === this.#mark) return;
+    throw new DdpmError('E-FILE', there === null
+      ? `${this.path} is not there any more: it was deleted or moved while it was trained in, and nothing more is written. Where it was moved, go on from its last checkpoint there: ${typedAs('train')} --resume FOLDER`
+      : `another process has begun to train in ${this.path}, from its last checkpoint, so this one ends: the steps of two would mix. To train beside it, start a run of another --name.`);
+  }
+
+  /** Its text: it has the time in it, and numbers of files change on some file systems. */
+  #markThere(): string | null {
+    try {
+      return readFileSync(this.file('env.json'), 'utf8');
+    } catch {
+      return null;
+    }
   }
 
   /** config.json, parsed. */
@@ -135,6 +167,7 @@ export class RunFolder {
   appendMetrics(metrics: Readonly<Record<string, number | string | readonly (number | null)[]>>): void {
     const nonfinite = Object.values(metrics).some((v) => typeof v === 'number' && !Number.isFinite(v));
     const path = this.file('metrics.jsonl');
+    this.requireOwn();
     try {
       appendFileSync(path, JSON.stringify(nonfinite ? { ...metrics, nonfinite: metrics['nonfinite'] ?? true } : metrics) + '\n');
     } catch (error) {
@@ -163,27 +196,37 @@ export class RunFolder {
   /** The checkpoint that the file `latest` names; the highest step where the file is missing or names one that is gone. */
   latest(): Checkpoint | null {
     const all = this.checkpoints();
-    const named = existsSync(this.file('latest')) ? readFileSync(this.file('latest'), 'utf8').trim() : '';
+    const named = statSync(this.file('latest'), { throwIfNoEntry: false })?.isFile() ? readFileSync(this.file('latest'), 'utf8').trim() : '';
     return all.find((c) => basename(c.path) === basename(named)) ?? all.at(-1) ?? null;
   }
 
   /**
    * Saves checkpoints/step-0001000/: `write` fills a folder of another name, which is renamed once it is complete; then `latest` changes, and
-   * only then go the oldest checkpoints but `keep` (0 keeps all). A crash at any point leaves a run that can go on.
+   * only then go the oldest checkpoints but `keep` (0 keeps all). A crash at any point leaves a run that can go on. `bytes` is about what a checkpoint takes, for
+   * the message where the disk is full.
+   *
+   * @throws DdpmError E-FILE where it cannot be written, with nothing left of it and `latest` as it was
    */
-  async saveCheckpoint(step: number, write: (folder: string) => Promise<void> | void, { keep = 0 }: { readonly keep?: number } = {}): Promise<Checkpoint> {
+  async saveCheckpoint(step: number, write: (folder: string) => Promise<void> | void, { keep = 0, bytes }: { readonly keep?: number; readonly bytes?: number } = {}): Promise<Checkpoint> {
     const folder = this.file('checkpoints');
     const path = join(folder, stepName(step));
     const partial = `${path}.part`, replaced = `${path}.old`;
-    this.#recover();
+    this.requireOwn();
     try {
-      mkdirSync(partial, { recursive: true });
+      this.#restore();
+      for (const name of existsSync(folder) ? readdirSync(folder) : []) if (/\.(old|part)$/.test(name)) rmSync(join(folder, name), { recursive: true });
+      makeFolder(partial);
       await write(partial);
       if (existsSync(path)) renameSync(path, replaced); // saved before, when the run went on from an earlier step
       renameSync(partial, path);
     } catch (error) {
-      rmSync(partial, { recursive: true, force: true });
-      throw error instanceof Error && 'syscall' in error ? notWritten(path, error) : error;
+      try {
+        rmSync(partial, { recursive: true, force: true });
+        this.#restore();
+      } catch {} // where nothing can be written nothing can be deleted, and the first error says why
+      this.requireOwn();
+      const cause = error instanceof DdpmError ? error.cause : error;
+      throw cause instanceof Error && 'syscall' in cause ? notWritten(path, cause, bytes) : error;
     }
     await writeAtomic(this.file('latest'), `checkpoints/${stepName(step)}\n`);
     rmSync(replaced, { recursive: true, force: true });
@@ -191,18 +234,21 @@ export class RunFolder {
       // Checkpoints of later steps are from a future that this run has left; they are the first to go.
       const others = this.checkpoints().filter((c) => c.step !== step);
       const oldest = [...others.filter((c) => c.step > step), ...others.filter((c) => c.step < step)];
-      for (const c of oldest.slice(0, Math.max(0, others.length + 1 - keep))) rmSync(c.path, { recursive: true });
+      try {
+        for (const c of oldest.slice(0, Math.max(0, others.length + 1 - keep))) rmSync(c.path, { recursive: true });
+      } catch (cause) {
+        throw new DdpmError('E-FILE', `cannot delete the oldest checkpoints: ${(cause as Error).message}. With --keep 0 all are kept.`, { cause });
+      }
     }
     return { step, path };
   }
 
-  /** Cleans up after a crash in saveCheckpoint: half a checkpoint goes, a replaced one without its replacement comes back. */
-  #recover(): void {
+  /** After a crash in saveCheckpoint: a replaced checkpoint without its replacement comes back. Half a one may be of a process that is writing it. */
+  #restore(): void {
     const folder = this.file('checkpoints');
     for (const name of existsSync(folder) ? readdirSync(folder) : []) {
       const path = join(folder, name);
       if (name.endsWith('.old') && !existsSync(path.slice(0, -4))) renameSync(path, path.slice(0, -4));
-      else if (name.endsWith('.old') || name.endsWith('.part')) rmSync(path, { recursive: true });
     }
   }
 }

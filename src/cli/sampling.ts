@@ -15,6 +15,7 @@ import { type Scheduler, withSampling } from '../io/scheduler.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { say } from './command.ts';
+import { orNameAnother } from './damaged.ts';
 import { nearest } from './flags.ts';
 import { imageChannels, type LabelSettings, Network } from './network.ts';
 import { isRun, RunFolder } from './run-folder.ts';
@@ -66,7 +67,8 @@ export interface PlacedModel {
 /** Reads the model that an argument names and puts it on the device. */
 export async function placeModel(engine: Engine, named: string, weights: 'ema' | 'model'): Promise<PlacedModel> {
   const from = namedRun(named);
-  const model = await loadModelFolder(from?.checkpoint.path ?? named, { weights });
+  const read = (): Promise<ModelFolder> => loadModelFolder(from?.checkpoint.path ?? named, { weights });
+  const model = await (from ? orNameAnother(from, 'name it in its place, as', read) : read());
   const unet = new UNet(model.config, { dropout: 0 });
   checkChannels(unet, model);
   const parameters = Parameters.place(engine, unet, { training: false, initial: false });

@@ -20,6 +20,7 @@ import { takePrecision } from '../ops/precision.ts';
 import { DeviceImages } from '../ops/random.ts';
 import { typedAs } from '../typed.ts';
 import { mebibytes, quoted, runCommand, say } from './command.ts';
+import { orNameAnother } from './damaged.ts';
 import { readingOptions } from './data-settings.ts';
 import { classesOf, clipOf, diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
 import { type Command, helpText, parseFlags, settingsToJson } from './flags.ts';
@@ -40,6 +41,9 @@ const COMMAND: Command = { name: 'train', help: 'Trains a model, or goes on trai
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 /** npm passes a Ctrl-C on that its child has had already: a second signal this soon is the same key. */
 const SAME_KEY_MS = 500, UNDER_NPM = process.env['npm_lifecycle_event'] !== undefined;
+
+/** Of a checkpoint for each number that the model learns: the weight, its average and two moments, in float32. */
+const CHECKPOINT_BYTES = 16;
 
 async function train(): Promise<number> {
   const parse = (base?: { json: unknown; source: string }) => parseFlags(TRAIN, COMMAND, process.argv.slice(2), { env: process.env, ...(base && { base }) });
@@ -63,7 +67,7 @@ async function train(): Promise<number> {
   const initial = resumed || settings.init === null ? null : await loadModelFolder(modelPath(settings.init));
   if (initial) settings = withScheduler(settings, given, initial);
   // A run that goes on has its betas in the checkpoint, wherever the file of its first start is now.
-  const betas = settings.betas === null ? null : await readBetas(resumed && !given.has('betas') ? join(resumed.checkpoint.path, 'scheduler_config.json') : settings.betas);
+  const betas = settings.betas === null ? null : await (resumed && !given.has('betas') ? intact(resumed, () => readBetas(join(resumed.checkpoint.path, 'scheduler_config.json'))) : readBetas(settings.betas));
   // The config.json of a run with betas has both.
   if (betas && given.has('timesteps') && settings.timesteps !== betas.length) throw new DdpmError('E-USAGE', `--timesteps does not go with --betas: there are as many as ${settings.betas} has betas.`);
   process.stderr.write(`ddpm.wgsl ${packageVersion()} · node ${process.versions.node} · webgpu ${String(describeEnvironment({})['webgpu'])}\n`);
@@ -73,6 +77,8 @@ async function train(): Promise<number> {
   await opened.close();
   return code;
 }
+
+const intact = <T>(resumed: { run: RunFolder; checkpoint: Checkpoint }, read: () => Promise<T>): Promise<T> => orNameAnother(resumed, `${typedAs('train')} --resume`, read);
 
 interface Start {
   /** The settings that the user gave. */
@@ -97,7 +103,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   const classes = settings.classConditional ? classesOf(data) : 0, { selfCondition } = settings, learnedVariance = isLearned(settings.variance);
   const source = resumed?.checkpoint.path ?? initial?.folder ?? null;
   // Not where another preset is asked for: then the checkpoint is held against that.
-  const stored = resumed && settings.preset === resumed.run.config()['preset'] ? await readModelConfig(resumed.checkpoint.path) : initial?.config;
+  const stored = resumed && settings.preset === resumed.run.config()['preset'] ? await intact(resumed, () => readModelConfig(resumed.checkpoint.path)) : initial?.config;
   // Weights fit images of any size: what is trained on decides which size the model draws from now on.
   const { height, width } = data, sample_size = height === width ? height : [height, width] as const;
   const fields = stored ? { ...stored, sample_size } : modelConfig(settings.preset, data, { learnedVariance, selfCondition, classes });
@@ -138,7 +144,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
 
   let state: TrainingState | null = null;
   if (resumed) {
-    state = await loadCheckpoint(resumed.checkpoint.path, { parameters, training });
+    state = await intact(resumed, () => loadCheckpoint(resumed.checkpoint.path, { parameters, training }));
     if (state.step >= steps) {
       const more = `${typedAs('train')} --resume ${quoted(resumed.run.path)} --steps ${2 * state.step}`;
       throw new DdpmError('E-USAGE', `${resumed.run.path} has done its ${steps} steps. To go on with it, give more: ${more}`);
@@ -167,12 +173,13 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   const save = async (step: number): Promise<void> => {
     const start = performance.now();
     const content = { unet, parameters, schedule, scheduler: { prediction, variance, ...sampling }, training, classes: data.classes, state: { step, seed, data: { name: data.name, count: data.count }, settings: config } };
-    saved = await run.saveCheckpoint(step, (folder) => saveCheckpoint(folder, content), { keep: settings.keep });
+    saved = await run.saveCheckpoint(step, (folder) => saveCheckpoint(folder, content), { keep: settings.keep, bytes: CHECKPOINT_BYTES * parameters.count });
     progress.event(`  checkpoint → ${relative(run.path, saved.path)} (${seconds(start)})`);
   };
 
   const grids = new SampleGrids({ unet, parameters, diffusion, sampling, image: images.shape, n: settings.samples, seed, stop, onEvent: (text) => progress.event(text) });
   const draw = async (path: string, sampleSteps: number): Promise<boolean> => {
+    run.requireOwn();
     const start = performance.now(), drawn = await grids.draw(path, sampleSteps);
     if (drawn) progress.event(`  samples → ${relative(run.path, path)} (${settings.samples}, ema, ddim ${sampleSteps}, ${seconds(start)})`);
     return drawn;
@@ -188,7 +195,11 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
       },
       onProgress: (report) => progress.update(report),
       onEvent: (text) => progress.event(text),
-      sample: async (step) => void (await draw(run.samplePath(step), settings.sampleSteps)),
+      // Pictures can be drawn later, from the checkpoints: no reason to end.
+      sample: (step) => draw(run.samplePath(step), settings.sampleSteps).then(() => {}, (error: unknown) => {
+        if (!(error instanceof DdpmError && error.code === 'E-FILE')) throw error;
+        progress.event(`  no samples: ${error.message}`);
+      }),
     });
     if (done > from) await save(done);
   } catch (error) {
@@ -197,7 +208,13 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
   }
   if (done === steps) {
     const final = run.file('samples', 'final.png');
-    if (await draw(final, Math.min(settings.timesteps, 2 * settings.sampleSteps))) {
+    const failed = (error: unknown): never => {
+      progress.finish();
+      run.requireOwn();
+      if (!(error instanceof DdpmError)) throw error;
+      throw new DdpmError(error.code, `${error.message}\nThe training is done, and saved: ${saved!.path}. For pictures: ${typedAs('sample')} ${quoted(run.path)}`, { cause: error });
+    };
+    if (await draw(final, Math.min(settings.timesteps, 2 * settings.sampleSteps)).catch(failed)) {
       await writeReport(run, (text) => progress.event(text));
       progress.finish();
       process.stdout.write(`samples  ${final}\nmore     ${typedAs('sample')} ${quoted(run.path)}\n`);
@@ -285,6 +302,7 @@ const resumeCommand = (path: string): string => `${typedAs('train')} --resume ${
 /** The error of a run that was under way, with what is left of the run and what to type. */
 function withAdvice(error: unknown, { run, lastGood, lr, storage }: { run: RunFolder; lastGood: number; lr: number; storage: Engine['storage'] }): unknown {
   if (!(error instanceof DdpmError)) return error;
+  if (error.code === 'E-FILE') run.requireOwn(); // whatever could not be written, that is why
   const diverged = error.code === 'E-NONFINITE';
   // Weights whose every next step failed are finite and of no use: only a checkpoint from before the last step that worked will go on.
   const good = diverged ? run.checkpoints().filter(({ step }) => step < lastGood).at(-1) : run.latest();

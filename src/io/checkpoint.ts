@@ -89,6 +89,12 @@ function isPipeline({ config: { in_channels, out_channels }, conditional }: UNet
   return !conditional && prediction !== 'mu' && variance !== 'learned' && out_channels === in_channels * (variance === 'learned_range' ? 2 : 1);
 }
 
+/** The state and the tensors of a checkpoint. @throws DdpmError E-FILE if a file is missing or damaged */
+export async function readCheckpoint(folder: string): Promise<{ state: TrainingState; model: NamedTensors; ema: NamedTensors; moments: NamedTensors }> {
+  const tensors = async (file: string): Promise<NamedTensors> => readModel(await readFileOr(join(folder, file)), join(folder, file));
+  return { state: await readState(join(folder, STATE)), model: await tensors(MODEL), ema: await tensors(EMA), moments: await tensors(OPTIMIZER) };
+}
+
 /**
  * Reads a checkpoint back into a placed model: weights, averages and moments, and into its training, to go on with, what else steps depend on. Returns what its
  * state.json says.
@@ -96,10 +102,8 @@ function isPipeline({ config: { in_channels, out_channels }, conditional }: UNet
  * @throws DdpmError E-MODEL if it is of another model, with the first three tensors that differ; E-FILE if a file is missing or damaged
  */
 export async function loadCheckpoint(folder: string, { parameters, training }: { readonly parameters: Parameters; readonly training?: Training }): Promise<TrainingState> {
-  const state = await readState(join(folder, STATE));
-  const tensors = async (file: string): Promise<NamedTensors> => readModel(await readFileOr(join(folder, file)), join(folder, file));
   // All is read before anything is written, so that a damaged file leaves the model as it was.
-  const model = await tensors(MODEL), ema = await tensors(EMA), moments = await tensors(OPTIMIZER);
+  const { state, model, ema, moments } = await readCheckpoint(folder);
   const moment = (which: 'm' | 'v'): NamedTensors => new Map([...moments].flatMap(([name, t]) => (name.startsWith(`${which}.`) ? [[name.slice(2), t]] : [])));
   training?.timeSampling?.write(moments, join(folder, OPTIMIZER));
   training?.optimizer.restore(moments, join(folder, OPTIMIZER));
