@@ -25,26 +25,12 @@ const BK = 32u;
 fn row_size() -> u32 { return TILE / 4u + 2u; }
 var<workgroup> xs: array<vec4<f16>, BK * (TILE / 4u + 2u)>; // (BK, row_size): the left factor, turned
 var<workgroup> ys: array<vec4<f16>, BK * (TILE / 4u + 2u)>; // (BK, row_size)
-var<workgroup> out: array<vec4f, 4u * TILE>;                // (TILE / 16 subgroups, 16, 16 / 4)
+#import settle
 
 fn left_factor(row: u32, k: u32) -> Left { return subgroupMatrixLoad<Left, col_major>(&xs, k * row_size() + row / 4u, row_size()); }
 fn right_factor(k: u32, column: u32) -> Right { return subgroupMatrixLoad<Right, row_major>(&ys, k * row_size() + column / 4u, row_size()); }
 
-// A matrix has no elements in WGSL: it goes through memory to where they are masked.
-fn settle(m: Sums, base: u32, c: u32, o: u32, subgroup: u32, lane: u32) {
-  let at = subgroup % (TILE / 16u) * 64u;
-  // Where TILE is 64 there is room for half of the subgroups at a time.
-  for (var half = 0u; half < 128u / TILE; half++) {
-    let now = subgroup / (TILE / 16u) == half;
-    if (now) { subgroupMatrixStore<row_major>(&out, at, m, 4u); }
-    workgroupBarrier();
-    if (now) {
-      put(base, c + lane / 4u, o + lane % 4u, out[at + lane]);
-      put(base, c + lane / 4u + 8u, o + lane % 4u, out[at + lane + 32u]);
-    }
-    workgroupBarrier();
-  }
-}
+// Four channels o of part, of the tap and the split that are `base`.
 fn put(base: u32, c: u32, o: u32, value: vec4f) {
   let O4 = dims.O / 4u;
   if (base < dims.splits * dims.KH * dims.KW && c < dims.C && o < O4) { part[(base * dims.C + c) * O4 + o] = value; }

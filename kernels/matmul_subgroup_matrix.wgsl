@@ -29,7 +29,7 @@ const ALONG = 10u;
 fn across() -> u32 { return TILE / 4u + 2u; }
 var<workgroup> xs: array<vec4<f16>, TILE * ALONG>; // (TILE i, ALONG), or TRANS_A (32 k, across)
 var<workgroup> ys: array<vec4<f16>, TILE * ALONG>; // (32 k, across), or TRANS_B (TILE j, ALONG)
-var<workgroup> out: array<vec4f, 4u * TILE>;       // (TILE / 16 subgroups, 16, 16 / 4)
+#import settle
 
 // Four vec4s (two where TILE is 64) that an invocation brings of an operand whose rows run along k, or across it: where they lie, how much further on those of the next
 // turn lie, and their first k.
@@ -65,21 +65,7 @@ fn right_factor(k: u32, j: u32) -> Right {
   return subgroupMatrixLoad<Right, row_major>(&ys, k * across() + j / 4u, across());
 }
 
-// A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
-fn settle(m: Sums, base: u32, i: u32, j: u32, subgroup: u32, lane: u32) {
-  let at = subgroup % (TILE / 16u) * 64u;
-  // Where TILE is 64 there is room for half of the subgroups at a time.
-  for (var half = 0u; half < 128u / TILE; half++) {
-    let now = subgroup / (TILE / 16u) == half;
-    if (now) { subgroupMatrixStore<row_major>(&out, at, m, 4u); }
-    workgroupBarrier();
-    if (now) {
-      put(base, i + lane / 4u, j / 4u + lane % 4u, out[at + lane]);
-      put(base, i + lane / 4u + 8u, j / 4u + lane % 4u, out[at + lane + 32u]);
-    }
-    workgroupBarrier();
-  }
-}
+// Four columns of C from j4 on.
 fn put(base: u32, i: u32, j4: u32, sum: vec4f) {
   if (i >= dims.M || j4 * 4u >= dims.N) { return; }
   let at = base + i * (dims.ldc / 4u) + j4;
@@ -182,15 +168,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   }
 
   let i = i0 + top;
-  let j = j0 + left;
+  let j = (j0 + left) / 4u;
   settle(s00, base_c, i, j, subgroup, lane);
   settle(s10, base_c, i + 16u, j, subgroup, lane);
   if (TILE > 64u) {
-    settle(s01, base_c, i, j + 16u, subgroup, lane);
-    settle(s11, base_c, i + 16u, j + 16u, subgroup, lane);
+    settle(s01, base_c, i, j + 4u, subgroup, lane);
+    settle(s11, base_c, i + 16u, j + 4u, subgroup, lane);
     settle(s20, base_c, i + 32u, j, subgroup, lane);
-    settle(s21, base_c, i + 32u, j + 16u, subgroup, lane);
+    settle(s21, base_c, i + 32u, j + 4u, subgroup, lane);
     settle(s30, base_c, i + 48u, j, subgroup, lane);
-    settle(s31, base_c, i + 48u, j + 16u, subgroup, lane);
+    settle(s31, base_c, i + 48u, j + 4u, subgroup, lane);
   }
 }
