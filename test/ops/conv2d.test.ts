@@ -56,6 +56,8 @@ const fours: Case[] = [
   shape('many pixels, so that the weight gradient is split', 1, 25, 32, 4, 8, 3),
   shape('1x1 with few channels', 2, 7, 5, 12, 20, 1),
   shape('stride 2 with many pixels and channels', 3, 20, 20, 20, 36, 3, { stride: 2 }),
+  shape('stride 2 to tiles of 64 channels', 2, 33, 32, 4, 52, 3, { stride: 2 }),
+  shape('stride 2, and its gradient to tiles of 64 channels', 2, 17, 16, 52, 4, 3, { stride: 2, pad: [0, 1, 0, 1] }),
 ];
 
 /** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 16 columns counted through the images, and 16 channels (subgroup3x3); of 32 columns of 4 rows and 64 channels (tiled3x3). */
@@ -65,6 +67,7 @@ const kept: Case[] = [
   shape('tiles of 8 rows', 2, 16, 9, 16, 16, 3),
   shape('tiles of 4 rows', 5, 4, 3, 8, 12, 3),
   shape('a ragged tile of rows', 2, 10, 11, 12, 20, 3),
+  shape('a ragged tile of 8 rows', 1, 15, 5, 4, 8, 3),
   shape('one column', 3, 6, 1, 4, 8, 3),
 ];
 

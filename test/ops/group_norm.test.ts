@@ -21,7 +21,7 @@ interface Case {
   C0: number;
   C1: number;
   G: number;
-  /** Columns that a workgroup of 64 reads side by side, too, of one group or of several. */
+  /** Columns that a workgroup of 64 reads side by side, too, of one group or of several; where there are 65 pixels, one of 256 as well. */
   wide?: number;
   /** Added to every x: a mean that is large beside the deviation. */
   mean?: number;
@@ -32,11 +32,11 @@ const cases: Case[] = [
   { what: 'scalar, one group', N: 1, P: 70, C0: 5, C1: 0, G: 1 },
   { what: 'scalar, two inputs, a group across both', N: 2, P: 11, C0: 5, C1: 4, G: 3, wide: 8 },
   { what: 'vec4', N: 2, P: 35, C0: 16, C1: 0, G: 2 },
-  { what: 'vec4, more pixels than the largest workgroup', N: 1, P: 300, C0: 8, C1: 0, G: 2, wide: 2 },
+  { what: 'vec4, more pixels than three times the lanes of the largest workgroup, which take four at a time', N: 1, P: 421, C0: 8, C1: 0, G: 2, wide: 2 },
   { what: 'vec4, two inputs, a group across both', N: 2, P: 35, C0: 12, C1: 12, G: 3 },
   { what: 'vec4, two inputs of different width', N: 3, P: 9, C0: 8, C1: 4, G: 1, wide: 2 },
   { what: 'vec4, six groups, two at a time', N: 2, P: 70, C0: 24, C1: 0, G: 6, wide: 2 },
-  { what: 'vec4, two inputs, two groups of three columns at a time, across both', N: 1, P: 65, C0: 32, C1: 16, G: 4, wide: 4 },
+  { what: 'vec4, two inputs, two groups of three columns at a time, across both, as many pixels', N: 1, P: 141, C0: 32, C1: 16, G: 4, wide: 4 },
   { what: 'scalar, mean 1000 at deviation 1', N: 1, P: 20, C0: 6, C1: 0, G: 2, mean: 1000 },
   { what: 'vec4, mean 1000 at deviation 1', N: 1, P: 20, C0: 8, C1: 0, G: 2, wide: 2, mean: 1000 },
 ];
