@@ -4,22 +4,21 @@
 // from six of x take six products instead of twelve, for twice the rounding errors. Each point is a GEMM over k = (kw, channel), 8 k a turn, with tiles in workgroup memory as in conv2d_tiled:
 // 64 of the invocations bring x to the points and 128 the weight, while all multiply what came before. On an H100 48 TFLOP/s of the convolution that it stands for, 46 TRANSPOSED;
 // conv2d_tiled 36 and 32.
-// For GPUs with 19,968 bytes of workgroup memory. TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
+// For GPUs with 19,968 bytes of workgroup memory, and float32 alone. TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 #import index
-#import stored
 #import conv2d
 #import conv2d_gemm
 #import winograd
 override TRANSPOSED: bool = false;
 // Forward only: x and x2 are read as one tensor of WC channels, C of them in x.
 override TWO: bool = false;
-@group(0) @binding(0) var<storage, read> x: array<Stored4>;        // (N, H, W, C)
-@group(0) @binding(1) var<storage, read> x2: array<Stored4>;       // (N, H, W, WC - C); anything where TWO is not set
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;          // (3, 3, WC, O)
-@group(0) @binding(3) var<storage, read> bias: array<vec4f>;       // (O)
-@group(0) @binding(4) var<storage, read> per_image: array<vec4f>;  // (N, O)
-@group(0) @binding(5) var<storage, read> residual: array<Stored4>; // (N, H, W, O)
-@group(0) @binding(6) var<storage, read_write> y: array<Stored4>;  // (N, H, W, O)
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
+@group(0) @binding(1) var<storage, read> x2: array<vec4f>;        // (N, H, W, WC - C); anything where TWO is not set
+@group(0) @binding(2) var<storage, read> w: array<vec4f>;         // (3, 3, WC, O)
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;      // (O)
+@group(0) @binding(4) var<storage, read> per_image: array<vec4f>; // (N, O)
+@group(0) @binding(5) var<storage, read> residual: array<vec4f>;  // (N, H, W, O)
+@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;   // (N, H, W, O)
 @group(0) @binding(7) var<uniform> dims: Dims;
 
 const BM = 32u;
@@ -113,9 +112,9 @@ fn put(p: u32, n: u32, c: u32, value: vec4f, to4: u32) {
   var sum = value;
   if (dims.has_bias != 0u) { sum += bias[c]; }
   if (dims.has_per_image != 0u) { sum += per_image[n * to4 + c]; }
-  if (dims.has_residual != 0u) { sum += vec4f(residual[p * to4 + c]); }
-  if (dims.accumulate != 0u) { sum += vec4f(y[p * to4 + c]); }
-  y[p * to4 + c] = Stored4(sum);
+  if (dims.has_residual != 0u) { sum += residual[p * to4 + c]; }
+  if (dims.accumulate != 0u) { sum += y[p * to4 + c]; }
+  y[p * to4 + c] = sum;
 }
 
 @compute @workgroup_size(192)

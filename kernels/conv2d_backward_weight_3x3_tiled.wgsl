@@ -3,13 +3,12 @@
 // Down the rows it filters, as conv2d_3x3_tiled (Winograd; Lavin and Gray 2016, arXiv:1509.09308): with dw = G^T sum((A dy) (B^T x)) three taps of four rows of dy and six of x take six products
 // instead of twelve. Each point is a GEMM over groups of pixels: 64 of the invocations bring x to the points and 128 dy. On an H100 51 TFLOP/s of the gradient that it stands for;
 // conv2d_backward_weight_tiled 31.
-// For GPUs with 18,432 bytes of workgroup memory. C and O are multiples of 4.
+// For GPUs with 18,432 bytes of workgroup memory, and float32 alone. C and O are multiples of 4.
 #import index
-#import stored
 #import conv2d
 #import winograd
-@group(0) @binding(0) var<storage, read> x: array<Stored4>;        // (N, H, W, C)
-@group(0) @binding(1) var<storage, read> dy: array<Stored4>;       // (N, H, W, O)
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
+@group(0) @binding(1) var<storage, read> dy: array<vec4f>;         // (N, H, W, O)
 @group(0) @binding(2) var<storage, read_write> part: array<vec4f>; // (splits, 3, 3, C, O)
 @group(0) @binding(3) var<storage, read_write> sums: array<vec4f>; // (splits, O); anything where has_bias is not set
 @group(0) @binding(4) var<uniform> dims: Dims;
@@ -27,14 +26,14 @@ fn source(q: Pixel, i: u32, kw: u32, inside: bool, c: u32, C4: u32) -> vec4f {
   let h = i32(q.y * 4u + i) - 1;
   let u = i32(q.x + kw) - 1;
   if (!inside || h < 0 || h >= i32(dims.H) || u < 0 || u >= i32(dims.W)) { return vec4f(0.0); }
-  return vec4f(x[((q.n * dims.H + u32(h)) * dims.W + u32(u)) * C4 + c]);
+  return x[((q.n * dims.H + u32(h)) * dims.W + u32(u)) * C4 + c];
 }
 
 // Row i of the four of dy.
 fn gradient(q: Pixel, i: u32, inside: bool, n: u32, O4: u32) -> vec4f {
   let h = q.y * 4u + i;
   if (!inside || h >= dims.H) { return vec4f(0.0); }
-  return vec4f(dy[((q.n * dims.H + h) * dims.W + q.x) * O4 + n]);
+  return dy[((q.n * dims.H + h) * dims.W + q.x) * O4 + n];
 }
 
 // Lays an invocation's products of two rows at point e before the others.

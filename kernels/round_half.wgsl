@@ -1,6 +1,6 @@
 // y = s round(x / s), s = 2^(e - 10) with e the exponent of x, at least -14: x to the nearest float16 number, as float32; infinite from 65,520
 // One invocation rounds four values. For CPUs, where float32 kernels on rounded factors are 30 times faster than those that go through workgroup memory.
-// By arithmetic: llvmpipe leaves f32(f16(x)) out, and half of unpack2x16float(pack2x16float(x)).
+// By arithmetic: llvmpipe leaves the rounding of f32(f16(x)) out, and that of the second number of unpack2x16float(pack2x16float(v)).
 #import index
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;       // (values)
 @group(0) @binding(1) var<storage, read_write> y: array<vec4f>; // (values)

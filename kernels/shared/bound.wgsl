@@ -3,10 +3,10 @@
 const PHI = 1.5957691216057308;
 const CUBE = 0.044715;
 const HALF_BIN = 1.0 / 255.0;
-// What a log does not go below.
+// The least number that a log is taken of.
 const LEAST = 1e-12;
 
-// x^2, x, 1 and the like cancel in what follows where x is small; there it is the series.
+// Where x is small, the differences in these two cancel: there they are their series.
 // 1 - exp(-x)
 fn one_minus_exp(x: f32) -> f32 {
   if (abs(x) < 0.1) { return x * (1.0 - x / 2.0 * (1.0 - x / 3.0 * (1.0 - x / 4.0 * (1.0 - x / 5.0)))); }

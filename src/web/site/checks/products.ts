@@ -49,8 +49,8 @@ function forward(C: number, O: number, workgroups: Tiles, stored: Stored = whole
 }
 
 /** The same by Winograd's filtering, in tiles of so many rows. */
-function forwardFiltered(C: number, O: number, rows: number, workgroups: Tiles, stored: Stored = whole) {
-  const check = forward(C, O, workgroups, stored), { x, w } = check.inputs, off = filteredBound({ ...shapeOf(C, O).twin, x, w }, rows);
+function forwardFiltered(C: number, O: number, rows: number, workgroups: Tiles) {
+  const check = forward(C, O, workgroups), { x, w } = check.inputs, off = filteredBound({ ...shapeOf(C, O).twin, x, w }, rows);
   return { ...check, outputs: { y: { ...check.outputs.y, off: check.outputs.y.off.map((v, i) => v + off[i]!) } } };
 }
 
@@ -71,8 +71,8 @@ function backwardBoth(C: number, O: number, workgroups: Tiles, stored: Stored = 
 }
 
 /** The same by Winograd's filtering. */
-function backwardFiltered(C: number, O: number, workgroups: Tiles, stored: Stored = whole) {
-  const check = backwardBoth(C, O, workgroups, stored), { part } = check.outputs, off = filteredWeightBound({ ...shapeOf(C, O).twin, ...check.inputs });
+function backwardFiltered(C: number, O: number, workgroups: Tiles) {
+  const check = backwardBoth(C, O, workgroups), { part } = check.outputs, off = filteredWeightBound({ ...shapeOf(C, O).twin, ...check.inputs });
   return { ...check, outputs: { ...check.outputs, part: { ...part, off: part.off.map((v, i) => v + off[i]!) } } };
 }
 
@@ -91,7 +91,7 @@ export const PRODUCTS = {
   conv2d_forward: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(3, 5, (_, O) => threads(pixels * O)[0], stored) },
   conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 64, 16)) },
   conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forwardFiltered(8, 20, 7, (_, O) => rows3x3(O)) },
-  conv2d_3x3_tiled: { twin: ['winograd', 'filtered'], make: (stored) => forwardFiltered(8, 20, 4, (_, O) => tiles(groups3x3, O, 32, 64), stored) },
+  conv2d_3x3_tiled: { twin: ['winograd', 'filtered'], make: () => forwardFiltered(8, 20, 4, (_, O) => tiles(groups3x3, O, 32, 64)) },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64)) },
   conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64), stored, half) },
   conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64), stored, half) },
@@ -99,7 +99,7 @@ export const PRODUCTS = {
   conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0], stored) },
   conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 16)) },
   conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(C, O, 8, 16)) },
-  conv2d_backward_weight_3x3_tiled: { twin: ['winograd', 'filteredWeight'], make: (stored) => backwardFiltered(8, 20, (C, O) => tiles(3 * C, O, 32, 64), stored) },
+  conv2d_backward_weight_3x3_tiled: { twin: ['winograd', 'filteredWeight'], make: () => backwardFiltered(8, 20, (C, O) => tiles(3 * C, O, 32, 64)) },
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128)) },
   conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => 9 * tiles(C, O, 64, 64), stored, half) },
   conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128), stored, half) },
