@@ -1,5 +1,5 @@
 // y[n,oh,ow,o] = bias[o] + per_image[n,o] + residual[n,oh,ow,o] + sum_{kh,kw,c} x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * w[kh,kw,C0+c,o]
-// One invocation computes one y. The plain kernel: any channel count, and the faster one for images with few channels (1 or 3).
+// One invocation computes one y. The plain kernel: any channel count. Images of 1 or 3 channels are faster padded to 4 for another, but on CPUs without subgroups.
 #import index
 #import stored
 #import conv2d
