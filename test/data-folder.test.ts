@@ -3,7 +3,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
@@ -50,6 +50,16 @@ folders('classes are the first-level folders, splits are train and test, hidden 
   assert.equal([set.pixels[0], set.pixels[20], set.pixels[40], test.count, test.pixels[0]], [1, 3, 2, 1, 9]);
   await fails('E-DATA', /no folder test/, load(folder('a1', { '1.png': grey(2, 2, 1) }), { split: 'test' }));
   assert.is((await load(join(home, 'a1'))).set.labels, null);
+});
+
+folders('linked folders are classes too, one that lies in itself is read once, and a link to nothing is an error', async () => {
+  const cats = folder('elsewhere', { '1.png': grey(4, 4, 1), 'more/2.png': grey(4, 4, 2) }), path = folder('links', { 'dog/3.png': grey(4, 4, 3), 'dog/4.png': grey(4, 4, 4) });
+  symlinkSync(cats, join(path, 'cat'));
+  symlinkSync(path, join(path, 'dog', 'self'));
+  const { set } = await load(path);
+  assert.equal([set.classes, [...set.labels!], Array.from(set.labels!, (_, i) => set.pixels[16 * i])], [['cat', 'dog'], [0, 1, 0, 1], [1, 3, 2, 4]]);
+  symlinkSync('nowhere', join(path, 'dog', '5.png'));
+  await fails('E-DATA', /cannot read \S+5\.png: there is no such file or folder/, load(path));
 });
 
 folders('a class has one number in both splits, whichever of them lack it', async () => {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { crc32, gzipSync, inflateSync } from 'node:zlib';
 import { DdpmError, type ErrorCode } from '../src/errors.ts';
 import { encodeApng } from '../src/io/apng.ts';
-import { readFileOr, requireWritable, writeAtomic } from '../src/io/files.ts';
+import { readFileOr, readFolderOr, requireWritable, writeAtomic } from '../src/io/files.ts';
 import { looksLike } from '../src/io/magic.ts';
 import { imageGrid, toBytes, type Picture } from '../src/io/picture.ts';
 import { decodePng, encodePng } from '../src/io/png.ts';
@@ -411,6 +411,7 @@ files('errors say what happened', async () => {
   await rejectsWith('E-FILE', /cannot read .*nowhere: there is no such file or folder/, readFileOr(join(folder, 'nowhere')));
   await rejectsWith('E-DATA', /it is a folder, not a file/, readFileOr(folder, 'E-DATA'));
   writeFileSync(join(folder, 'plain'), 'x');
+  throwsWith('E-DATA', /cannot read the folder .*plain: a part of the path is a file/, () => void readFolderOr(join(folder, 'plain'), () => readdirSync(join(folder, 'plain')), 'E-DATA'));
   await rejectsWith('E-FILE', /cannot write .*: a part of the path is a file/, writeAtomic(join(folder, 'plain', 'below'), 'x'));
   await rejectsWith('E-FILE', /cannot write/, writeAtomic(folder, 'x'));
   await rejectsWith('E-FILE', /cannot write .*: a part of the path is a file/, requireWritable(join(folder, 'plain', 'below')));

@@ -4,7 +4,7 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Dataset } from '../data/dataset.ts';
 import { DdpmError } from '../errors.ts';
-import { readFileOr, writeAtomic } from '../io/files.ts';
+import { readFileOr, readFolderOr, writeAtomic } from '../io/files.ts';
 import { npzChunks, readNpz } from '../io/npz.ts';
 import { toBytes } from '../io/picture.ts';
 import { decodePng } from '../io/png.ts';
@@ -47,7 +47,7 @@ export async function drawImages(placed: PlacedModel, { settings, given }: Parse
 export const holdsImages = (path: string): boolean =>
   path.endsWith('.npz') || (existsSync(path) && statSync(path).isDirectory() && !existsSync(join(path, 'config.json')) && pngsOf(path).length > 0);
 
-const pngsOf = (folder: string): string[] => readdirSync(folder).filter((file) => file.toLowerCase().endsWith('.png')).sort();
+const pngsOf = (folder: string): string[] => readFolderOr(folder, () => readdirSync(folder)).filter((file) => file.toLowerCase().endsWith('.png')).sort();
 
 /**
  * The first n images of a folder of PNGs, or of an .npz file whose first array is uint8 (count, height, width, channels), as samples are exchanged.

@@ -4,7 +4,7 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
-import { readFileOr } from '../io/files.ts';
+import { readFileOr, readFolderOr } from '../io/files.ts';
 import { readNpy } from '../io/npy.ts';
 import { typedAs } from '../typed.ts';
 import { cifarKind, type CifarLabels, parseCifar } from './cifar.ts';
@@ -110,7 +110,7 @@ async function loadPath(path: string, options: PathOptions): Promise<Dataset> {
     throw new DdpmError(isPath ? 'E-DATA' : 'E-USAGE', `there is no data set "${path}", neither a name nor a path that exists.${meant} Choose from: ${CHOICES}.`);
   }
   if (!statSync(path).isDirectory()) return loadFile(path, options);
-  const files = readdirSync(path).sort();
+  const files = readFolderOr(path, () => readdirSync(path).sort(), 'E-DATA');
   const inside = (file: string): string => join(path, file);
 
   for (const folder of ['cifar-10-batches-bin', 'cifar-100-binary']) if (files.includes(folder)) return loadPath(inside(folder), options);

@@ -2,7 +2,7 @@
 
 import { open } from 'node:fs/promises';
 import { DdpmError } from '../errors.ts';
-import { readFileOr } from '../io/files.ts';
+import { readFileOr, reason } from '../io/files.ts';
 import { looksLike } from '../io/magic.ts';
 import type { Picture } from '../io/picture.ts';
 import { decodePng } from '../io/png.ts';
@@ -52,7 +52,7 @@ function probe(head: Uint8Array, path: string): Size | null {
  * @throws DdpmError(E-DATA) where it is no image or its header is damaged, E-USAGE where sharp is needed and missing
  */
 export async function sizeOfImage(path: string): Promise<Size> {
-  const file = await open(path, 'r').catch((error: Error) => { throw new DdpmError('E-DATA', `cannot read ${path}: ${error.message}.`, { cause: error }); });
+  const file = await open(path, 'r').catch((error: Error) => { throw new DdpmError('E-DATA', `cannot read ${path}: ${reason(error)}.`, { cause: error }); });
   const head = new Uint8Array(64);
   const { bytesRead } = await file.read(head, 0, 64, 0).finally(() => file.close());
   return probe(head.subarray(0, bytesRead), path) ?? throughSharp(path, async (image) => {

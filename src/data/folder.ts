@@ -1,8 +1,9 @@
 // Folders of image files. First-level folders are classes; train and test are splits.
 
-import { type Dirent, existsSync, readdirSync, statSync } from 'node:fs';
-import { basename, join, relative, resolve } from 'node:path';
+import { existsSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
+import { readFolderOr } from '../io/files.ts';
 import { checkBytes } from './convert.ts';
 import { decodeImage, IMAGE, sizeOfImage } from './decode.ts';
 import { classesAmong, type Dataset, folderOf } from './images.ts';
@@ -24,11 +25,30 @@ export type FolderOptions = {
   say: (text: string) => void;
 };
 
-/** The image files below a folder, as sorted relative paths. Hidden ones are passed over. */
+/** The image files below a folder, linked folders included, as sorted relative paths. Hidden ones are passed over. */
 export function imageFiles(folder: string): string[] {
-  const visible = (entry: Dirent): boolean => IMAGE.test(entry.name) && !entry.isDirectory();
-  const paths = readdirSync(folder, { recursive: true, withFileTypes: true }).filter(visible).map((entry) => relative(folder, join(entry.parentPath, entry.name)).replaceAll('\\', '/'));
-  return paths.filter((path) => !path.split('/').some((part) => part.startsWith('.') || part === '__MACOSX')).sort();
+  const files: string[] = [];
+  const walk = (at: string, above: readonly string[]): void => {
+    const path = join(folder, at), real = realpathSync(path);
+    if (above.includes(real)) return; // a link to a folder that it lies in
+    for (const entry of readFolderOr(path, () => readdirSync(path, { withFileTypes: true }), 'E-DATA')) {
+      if (entry.name.startsWith('.') || entry.name === '__MACOSX') continue;
+      const name = at === '' ? entry.name : `${at}/${entry.name}`;
+      if (entry.isDirectory() || (entry.isSymbolicLink() && statOf(join(folder, name))?.isDirectory())) walk(name, [...above, real]);
+      else if (IMAGE.test(entry.name)) files.push(name);
+    }
+  };
+  walk('', []);
+  return files.sort();
+}
+
+/** Null where a link leads nowhere. */
+function statOf(path: string): Stats | null {
+  try {
+    return statSync(path);
+  } catch {
+    return null;
+  }
 }
 
 type Split = { readonly root: string; readonly files: readonly string[] };
@@ -73,7 +93,7 @@ export async function loadFolder(folder: string, options: FolderOptions): Promis
   const untaught = classes && split === 'train' ? classes.filter((name) => !own.files.some((path) => folderOf(path) === name)) : [];
   if (untaught.length > 0) say(`${join(folder, 'test')} has classes of which there is no training image: ${untaught.join(', ')}`);
 
-  const facts = files.map((path) => { const { size, mtimeMs } = statSync(join(root, path), { throwIfNoEntry: false }) ?? { size: -1, mtimeMs: 0 }; return [path, size, mtimeMs]; });
+  const facts = files.map((path) => { const { size, mtimeMs } = statOf(join(root, path)) ?? { size: -1, mtimeMs: 0 }; return [path, size, mtimeMs]; });
   const cache = cacheFile(options.cache ?? cacheFolder(), [resolve(root), facts, imageSize, options.channels, skipBad]);
   let decoded = await readCache(cache);
   if (decoded === 'damaged') say(`${cache} is damaged and made again`);

@@ -34,6 +34,18 @@ export async function readFileOr(path: string, code: ErrorCode = 'E-FILE'): Prom
   }
 }
 
+/**
+ * What `read` gives of the folder at `path`.
+ * @throws DdpmError(code, default E-FILE) where it cannot be read, saying why
+ */
+export function readFolderOr<T>(path: string, read: () => T, code: ErrorCode = 'E-FILE'): T {
+  try {
+    return read();
+  } catch (error) {
+    throw new DdpmError(code, `cannot read the folder ${path}: ${reason(error)}`, { cause: error });
+  }
+}
+
 /** E-FILE for a failed system call: which file or folder cannot be written, and why; `bytes` is how much it takes, where that is known. */
 export function notWritten(path: string, cause: unknown, bytes?: number): DdpmError {
   const room = (cause as NodeJS.ErrnoException).code === 'ENOSPC' && bytes !== undefined ? `it takes ${size(bytes)}, and ${free(path)}; ` : '';
