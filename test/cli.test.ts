@@ -161,7 +161,9 @@ flags('config file, then flags', async () => {
     assert.is(settings.flip, true);
     assert.is(settings.lr, 1e-4);
     assert.ok(given.has('batchSize') && given.has('steps'));
+    assert.is(parse(write('\ufeff{ "seed": 3 }')).settings.seed, 3, 'as editors of Windows write it');
     for (const [json, ...words] of [
+      [{ timesteps: 1e9 }, 'at most 1000000'],
       [{ stesp: 10 }, 'unknown setting "stesp"', 'Did you mean steps?', file],
       [{ steps: 'many' }, '"steps" must be a whole number'],
       [{ steps: true }, 'whole number', 'not true'],
@@ -179,7 +181,7 @@ flags('config file, then flags', async () => {
       ['', 'not JSON'],
       ['{"__proto__": 1}', 'unknown setting'],
     ] as [unknown, ...string[]][]) await refuses('E-USAGE', () => parse(write(json)), ...words);
-    await refuses('E-USAGE', () => parse(`--config ${join(folder, 'none.json')}`), 'Cannot read', 'none.json');
+    await refuses('E-USAGE', () => parse(`--config ${join(folder, 'none.json')}`), 'Cannot read', 'none.json: there is no such file');
     await refuses('E-USAGE', () => parse(`--config ${folder}`), 'Cannot read');
   });
 });

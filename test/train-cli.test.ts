@@ -1,6 +1,6 @@
 // The commands as people type them: train, Ctrl-C, --resume, sample; what is in the run folder, and how they end when something is wrong.
-import { type ChildProcess, spawn } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { closeSync, cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -235,6 +235,30 @@ cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does
   assert.equal(metrics('c').map((l) => l['step']), Array.from({ length: step + 2 }, (_, i) => i + 1));
   ended(await start('train', `--resume ${run('c')}`), 2, `has done its ${step + 2} steps`, '--steps');
   ended(await start('train', `--resume ${run('c')} --predict x0 --dry-run`), 0, '--predict was v and is x0: the weights of the checkpoint have learnt something else');
+});
+
+cli('a terminal that closes, and a pipe that nobody reads any more, end the step and save', async () => {
+  const [closed, unread] = await Promise.all([
+    train('--name hup --steps 400', (stderr, child) => {
+      // Its shell sends the signal as well.
+      if (/^step +4\/400/m.test(stderr) && !stderr.includes('closed')) for (let i = 0; i < 2; i++) child.kill('SIGHUP');
+    }),
+    train('--name pipe --steps 400', (stderr, child) => void (/^step +4\/400/m.test(stderr) && child.stderr!.destroy())),
+  ]);
+  ended(closed, 130, 'the terminal was closed: finishing', /^saved \S+step-0{4,5}\d+\. {2}go on with: /m);
+  assert.is(unread.code, 130);
+  for (const name of ['hup', 'pipe']) {
+    const at = metrics(name).length;
+    assert.ok(at >= 4 && at < 400, `${name} ${at}`);
+    assert.is(readFileSync(run(name, 'latest'), 'utf8'), `checkpoints/step-${String(at).padStart(7, '0')}\n`);
+  }
+});
+
+cli('output that finds the disk full is a failure', () => {
+  if (!existsSync('/dev/full')) return;
+  const full = openSync('/dev/full', 'w'), { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', join('src', 'cli', 'train.ts'), '--help'], { cwd: root, stdio: ['ignore', full, 'pipe'], encoding: 'utf8' });
+  closeSync(full);
+  assert.equal([status, stderr], [1, 'E-FILE cannot write the output: the disk is full; free some space and try again\n']);
 });
 
 for (const npm of [false, true])

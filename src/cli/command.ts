@@ -2,6 +2,7 @@
 
 import type { SampleStep, Sampler } from '../diffusion/sampler.ts';
 import { DdpmError } from '../errors.ts';
+import { notWritten } from '../io/files.ts';
 import { imageGrid, type Picture, toBytes } from '../io/picture.ts';
 import type { OpenedEngine } from '../node.ts';
 
@@ -22,7 +23,12 @@ export async function requireKernels(): Promise<void> {
 
 /** Runs a command to its exit code. What a user can do something about is one line with its code; anything else is a bug and shows where it is. */
 export async function runCommand(command: () => Promise<number>): Promise<void> {
-  let code = 1;
+  let code = 1, unread: Error | null = null;
+  // Whoever stops reading, as `| head` does, has what it wanted; what is under way is not lost by that. Any other error, such as a full disk, is one.
+  process.stderr.on('error', () => {});
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') unread = error;
+  });
   try {
     await requireKernels();
     code = await command();
@@ -33,7 +39,10 @@ export async function runCommand(command: () => Promise<number>): Promise<void> 
     } else process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
   }
   // Native handles would keep the process alive; the empty write waits for what a pipe has not taken yet.
-  process.stdout.write('', () => process.exit(code));
+  process.stdout.write('', () => setImmediate(() => {
+    if (unread) process.stderr.write(`E-FILE ${notWritten('the output', unread).message}\n`);
+    process.exit(unread && code === 0 ? 1 : code);
+  }));
 }
 
 /** `llvmpipe: Mesa 25.0.7 (LLVM 15.0.6) · subgroups(8)`. */

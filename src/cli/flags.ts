@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DdpmError } from '../errors.ts';
+import { reason } from '../io/files.ts';
 import { typedAs } from '../typed.ts';
 import type { NumberSetting, Setting, Settings, Table } from './settings.ts';
 
@@ -302,10 +303,10 @@ function readJson(path: string): unknown {
   try {
     text = readFileSync(path, 'utf8');
   } catch (cause) {
-    throw new DdpmError('E-USAGE', `Cannot read the config file ${path}: ${(cause as Error).message}`, { cause });
+    throw new DdpmError('E-USAGE', `Cannot read the config file ${path}: ${reason(cause)}.`, { cause });
   }
   try {
-    return JSON.parse(text);
+    return JSON.parse(text.replace(/^\ufeff/, '')); // a byte order mark, as editors of Windows write it
   } catch (cause) {
     throw new DdpmError('E-USAGE', `The config file ${path} is not JSON: ${(cause as Error).message}`, { cause });
   }

@@ -130,7 +130,7 @@ export const TRAIN = {
   'label-dropout': { type: 'float', min: 0, max: 1, default: 0.1, group: 'model', help: 'share of images without their label, for classifier-free guidance' },
   'self-condition': { type: 'bool', default: false, group: 'model', help: 'give the network the x_0 that it predicted before, as more channels' },
 
-  timesteps: { type: 'int', min: 2, default: 1000, group: 'diffusion', help: 'number of noise levels T' },
+  timesteps: { type: 'int', min: 2, max: 1_000_000, default: 1000, group: 'diffusion', help: 'number of noise levels T' },
   schedule: { type: 'choice', choices: SCHEDULES, default: 'linear', group: 'diffusion', help: 'how the noise grows with t' },
   'beta-start': { type: 'float', min: 0, below: 1, default: 1e-4, group: 'diffusion', help: 'first beta; cosine has its own' },
   'beta-end': { type: 'float', min: 0, below: 1, default: 0.02, group: 'diffusion', help: 'last beta; cosine has its own' },

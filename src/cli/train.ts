@@ -259,6 +259,13 @@ function catchSignals(event: (text: string) => void): { requested: boolean } {
     } else if (!(UNDER_NPM && received === 2 && performance.now() - first < SAME_KEY_MS)) endBy(signal);
   };
   for (const signal of SIGNALS) process.on(signal, onSignal);
+  // A terminal that closes: its shell sends the signal as well, so a second one means nothing. Node has it end a process that nohup started, too.
+  process.on('SIGHUP', () => {
+    if (!stop.requested) event('the terminal was closed: finishing the step and saving …');
+    stop.requested = true;
+  });
+  // Nobody reads the progress any more, as after `| head`.
+  process.stderr.on('error', () => (stop.requested = true));
   return stop;
 }
 
