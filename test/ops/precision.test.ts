@@ -56,6 +56,7 @@ if (VARIANTS.length < 2) console.log('  SKIPPED  emulated tensor cores: they tak
 
 for (const [what, N, H, W, C, O, K, stride, wC, c0] of [
   ['ragged in all directions', 2, 9, 7, 36, 68, 3, 1, 36, 0], ['stride 2, channels 4 to 11 of 16', 2, 10, 6, 8, 12, 3, 2, 16, 4], ['1 x 1, and pixels in splits', 2, 24, 20, 8, 20, 1, 1, 8, 0],
+  ['several tiles of 128 each way', 1, 11, 13, 132, 140, 1, 1, 132, 0], ['many channels to few', 1, 5, 7, 140, 20, 1, 1, 140, 0],
 ] as const)
   for (const variant of VARIANTS) halves(`conv2d, ${variant}: ${what}`, (engine) => emulating(engine, async () => {
     const pad = stride === 2 ? 0 : (K - 1) / 2, OH = Math.floor(H / stride), OW = Math.floor(W / stride), s = { N, H, W, C, O, KH: K, KW: K, stride, pad: [pad, pad] as const, OH, OW, wC, c0 };
@@ -87,8 +88,8 @@ for (const variant of VARIANTS) halves(`conv2d of two inputs in one dispatch, ${
   assertRounded(await y.read(), C + C2, (round, size) => add(product(size(round(x)), 0, C, size(round(w))), product(size(round(x2)), C, C2, size(round(w)))), 'y');
 }));
 
-// Rows of whole vec4s, and others.
-for (const variant of VARIANTS) for (const [M, N, K] of [[33, 37, 21], [68, 72, 20]]) halves(`matmul of ${M} x ${K} by ${K} x ${N} in all transposes, batched, on top, ${variant}`, (engine) => emulating(engine, async () => {
+// Rows of whole vec4s, and others; on tensor cores several tiles of 64, and of 128.
+for (const variant of VARIANTS) for (const [M, N, K] of [[33, 37, 21], [68, 72, 20], [45, 150, 70], [150, 130, 45]]) halves(`matmul of ${M} x ${K} by ${K} x ${N} in all transposes, batched, on top, ${variant}`, (engine) => emulating(engine, async () => {
   const batch = 2, a = random(batch * M * K, 0), b = random(batch * K * N, 1), c = random(batch * M * N, 2);
   /** Rows for tensor cores begin at whole vec4s, here with NaN between them. */
   const padded = (v: Float32Array, columns: number): [Tensor, number] => {
