@@ -1,10 +1,10 @@
 // npm run bench [-- FILTER]: kernels at the shapes of the presets; `step`, `scale` and `startup` for the whole; --json and --compare for the record.
-import { readFileSync, writeFileSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { requireKernels } from '../src/cli/command.ts';
 import { PRESET_NAMES, PRESETS, type PresetName } from '../src/cli/presets.ts';
 import { DdpmError } from '../src/errors.ts';
+import { readFileOr, requireWritable, writeAtomic } from '../src/io/files.ts';
 import { openEngine } from '../src/node.ts';
 import { type Precision, PRECISIONS } from '../src/ops/precision.ts';
 import { conv2dCases } from './conv2d.ts';
@@ -56,6 +56,9 @@ async function main(): Promise<void> {
   const named = values.preset as PresetName | undefined, batchSize = number('batch-size'), duration = number('seconds');
   const precision = (values.precision ?? 'f32') as Precision;
   if (!PRECISIONS.includes(precision)) throw new DdpmError('E-USAGE', `there is no precision "${values.precision}"; it is ${PRECISIONS.join(' or ')}.`);
+  // Measuring may take an hour.
+  if (values.json) await requireWritable(values.json);
+  const old = values.compare ? await rowsOf(values.compare) : [];
   const small = named ?? 'tiny', smallBatch = batchSize ?? PRESETS[small].batchSize;
   if (mode === 'plan') return plans(named ? [named] : PRESET_NAMES, batchSize, values.profile ?? false, { checkpointBlocks: values['checkpoint-blocks'], precision });
   if (mode === 'host') return host(small, smallBatch);
@@ -98,7 +101,6 @@ async function main(): Promise<void> {
   async function kernels(filters: string[]): Promise<void> {
     const top = await peak(engine, software);
     console.log(`measured peak: ${top.gflops.toFixed(0)} GFLOP/s of FMAs, ${top.gbs.toFixed(1)} GB/s of copying\n`);
-    const old = values.compare ? (JSON.parse(readFileSync(values.compare, 'utf8')) as { benchmarks: { name: string; real_time: number }[] }).benchmarks : [];
     const wanted = (name: string) => filters.every((f) => name.includes(f));
     const report = (r: Row) => {
       const before = old.find((o) => o.name === r.name)?.real_time;
@@ -131,7 +133,17 @@ async function main(): Promise<void> {
   }
 
   if (values.json)
-    writeFileSync(values.json, `${JSON.stringify({ context: { date: new Date().toISOString(), device: info.description || info.device, architecture: info.architecture, node: process.version, command: process.argv.slice(2).join(' ') }, benchmarks }, null, 1)}\n`);
+    await writeAtomic(values.json, `${JSON.stringify({ context: { date: new Date().toISOString(), device: info.description || info.device, architecture: info.architecture, node: process.version, command: process.argv.slice(2).join(' ') }, benchmarks }, null, 1)}\n`);
+}
+
+/** The rows of a file that --json wrote. */
+async function rowsOf(path: string): Promise<readonly { name: string; real_time: number }[]> {
+  const text = new TextDecoder().decode(await readFileOr(path));
+  try {
+    const { benchmarks } = JSON.parse(text) as { benchmarks?: { name: string; real_time: number }[] };
+    if (Array.isArray(benchmarks)) return benchmarks;
+  } catch {} // the same as one without rows
+  throw new DdpmError('E-FILE', `${path} holds no benchmarks, as --json writes them.`);
 }
 
 main().then(

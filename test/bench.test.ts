@@ -1,4 +1,6 @@
 // npm run bench: what its modes refuse.
+import { spawnSync } from 'node:child_process';
+import { resolve } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parseBench } from '../bench/flags.ts';
@@ -36,6 +38,14 @@ test('what is no flag, or one argument too many, is refused', () => {
   refuses('step --seconds', "'--seconds <value>' argument missing");
   refuses('step conv2d', 'step takes no more arguments, and was given conv2d.');
   assert.equal([parse('conv2d k3').mode, parse('scale').mode, parse('').mode], ['kernels', 'scale', 'kernels']);
+});
+
+test('what to compare with, and where results go, is asked before anything is measured', () => {
+  for (const [line, message] of [['--compare package.json', 'package.json holds no benchmarks, as --json writes them'], ['--json package.json/x', 'cannot write package.json/x: a part of the path is a file']] as const) {
+    const { status, stderr, stdout } = spawnSync(process.execPath, ['--import', 'tsx', 'bench/run.ts', ...line.split(' ')], { cwd: resolve(import.meta.dirname, '..'), encoding: 'utf8' });
+    assert.equal([status, stdout], [1, ''], stderr);
+    assert.ok(stderr.includes(message), stderr);
+  }
 });
 
 test('the convolutions that peers compares have the batch asked for, cut where the slowest library would not get through', () => {
