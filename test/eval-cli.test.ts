@@ -104,7 +104,19 @@ cli('an .npz file and a folder of PNGs of the same images give the same figures,
   assert.ok(figure(zero, 'Fréchet distance') < 1e-9, zero.stdout);
 });
 
+cli('statistics that are damaged, or cannot be kept, are computed again and no reason to end', async () => {
+  const line = (folder: string): string => `${at('images.npz')} --data shapes --features pixels --limit 20 --n 2 --statistics ${folder} --out ${at('pixels.json')}`;
+  ended(await run('eval', line(at('again'))), 0, 'statistics kept in');
+  const [file] = readdirSync(at('again'));
+  writeFileSync(at('again', file!), 'x');
+  writeFileSync(at('plain'), '');
+  const [damaged, kept] = await Promise.all([run('eval', line(at('again'))), run('eval', line(at('plain', 'x')).replace('pixels.json', 'pixels2.json'))]);
+  ended(damaged, 0, 'warning  the statistics are computed again: ', file!, 'statistics kept in');
+  ended(kept, 0, 'warning  the statistics are not kept: cannot write', 'Fréchet distance');
+});
+
 cli('what it refuses', async () => {
+  writeFileSync(at('broken.json'), '[{');
   const refused = [
     ['', 2, 'E-USAGE eval takes one of'],
     [`${at('a')} --real`, 2, 'E-USAGE eval takes one of'],
@@ -124,6 +136,7 @@ cli('what it refuses', async () => {
     [`${at('a')} --features pixels --limit 9 --keep-images ${at('kept.zip')}`, 2, 'E-USAGE', 'give it that ending'],
     [`${at('a')} --features pixels --limit 9 --out ${at('a', 'config.json', 'x.json')}`, 1, 'E-FILE cannot write', 'a part of the path is a file'],
     [`${at('a')} --features pixels --limit 1`, 2, 'E-USAGE a covariance needs two images at least'],
+    [`${at('a')} --features pixels --limit 9 --n 2 --sample-steps 1 --out ${at('broken.json')}`, 1, 'broken.json is not JSON, so the figures cannot be added'],
   ] as const;
   await Promise.all(refused.map(async ([line, code, ...words]) => {
     const done = await run('eval', line);

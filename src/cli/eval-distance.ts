@@ -66,12 +66,21 @@ async function extract(extractor: Extractor, images: Images): Promise<Features> 
 async function dataStatistics({ data, split, folder }: { data: Dataset; split: string; folder: string }, extractor: Extractor): Promise<Statistics> {
   const hash = createHash('sha256').update(data.pixels).digest('hex').slice(0, 12);
   const path = join(folder, `${data.name.replace(/[^\w.-]+/g, '-')}-${split}-${data.count}-${hash}-${extractor.key}.npz`);
+  // They can be computed again: neither a damaged file nor a full disk is a reason to end.
+  const refused = (error: unknown): string => {
+    if (!(error instanceof DdpmError && error.code === 'E-FILE')) throw error;
+    return error.message;
+  };
   if (existsSync(path)) {
-    say('real', `statistics of ${path}`);
-    return readStatistics(await readFileOr(path), path);
+    try {
+      const kept = readStatistics(await readFileOr(path), path);
+      say('real', `statistics of ${path}`);
+      return kept;
+    } catch (error) {
+      say('warning', `the statistics are computed again: ${refused(error)}`);
+    }
   }
   const computed = statistics(await extract(extractor, data));
-  await writeAtomic(path, statisticsFile(computed));
-  say('real', `statistics kept in ${path}`);
+  await writeAtomic(path, statisticsFile(computed)).then(() => say('real', `statistics kept in ${path}`), (error: unknown) => say('warning', `the statistics are not kept: ${refused(error)}`));
   return computed;
 }

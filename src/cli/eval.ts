@@ -1,6 +1,6 @@
 // npm run eval: how good the images of a model are, in figures that say how they were measured.
 
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Dataset, loadDataset } from '../data/dataset.ts';
 import { DdpmError } from '../errors.ts';
@@ -84,6 +84,7 @@ async function report(opened: OpenedEngine, parsed: Parsed<typeof EVAL>): Promis
   }
   if (settings.keepImages !== null && !settings.keepImages.endsWith('.npz')) throw new DdpmError('E-USAGE', `--keep-images ${settings.keepImages} would be an .npz file: give it that ending.`);
   for (const path of [out, settings.keepImages]) if (path) await requireWritable(path);
+  if (out) await figuresIn(out);
   const known = await statisticsOf(real, extractor);
 
   let measured: Measured;
@@ -99,7 +100,9 @@ async function report(opened: OpenedEngine, parsed: Parsed<typeof EVAL>): Promis
   for (const [name, value] of Object.entries(all)) print(name, value);
   for (const [name, value] of Object.entries(figures)) print(name === 'frechet_distance' ? 'Fréchet distance' : name, Number(value.toPrecision(5)));
   if (!out) return;
-  await append(out, { ...figures, protocol: all, environment: describeEnvironment({ description: opened.info.description }) });
+  const added = { ...figures, protocol: all, environment: describeEnvironment({ description: opened.info.description }) };
+  // Read again: another measurement may have ended meanwhile.
+  await writeAtomic(out, `${JSON.stringify([...(await figuresIn(out)), added], null, 2)}\n`);
   print('added to', out);
 }
 
@@ -110,19 +113,18 @@ function dataOf({ settings }: Parsed<typeof EVAL>, placed: PlacedModel | null): 
   return name;
 }
 
-/** Adds figures to a file that holds a list of them. */
-async function append(path: string, figures: object): Promise<void> {
-  let list: unknown = [];
-  if (existsSync(path)) {
-    try {
-      list = JSON.parse(new TextDecoder().decode(await readFileOr(path)));
-    } catch (cause) {
-      if (cause instanceof DdpmError) throw cause;
-      throw new DdpmError('E-FILE', `${path} is not JSON, so the figures cannot be added to it. Move it away, or choose another file with --out.`, { cause });
-    }
-    if (!Array.isArray(list)) throw new DdpmError('E-FILE', `${path} does not hold a list of figures. Choose another file with --out.`);
+/** The figures that a file holds, none where there is no such file. @throws DdpmError E-FILE where it holds something else, to which none can be added */
+async function figuresIn(path: string): Promise<unknown[]> {
+  if (!existsSync(path) || !statSync(path).isFile()) return [];
+  const text = new TextDecoder().decode(await readFileOr(path));
+  let list: unknown;
+  try {
+    list = JSON.parse(text);
+  } catch (cause) {
+    throw new DdpmError('E-FILE', `${path} is not JSON, so the figures cannot be added to it. Move it away, or choose another file with --out.`, { cause });
   }
-  await writeAtomic(path, `${JSON.stringify([...(list as unknown[]), figures], null, 2)}\n`);
+  if (!Array.isArray(list)) throw new DdpmError('E-FILE', `${path} does not hold a list of figures. Choose another file with --out.`);
+  return list;
 }
 
 await runCommand(evaluate);
