@@ -133,6 +133,7 @@ flags('sample takes one argument, and must have it', async () => {
   assert.is(parsed.settings.sampler, 'ddpm');
   assert.is(parseFlags(SAMPLE, sample, ['--n', '4', '--', '-odd-name']).positional, '-odd-name');
   await refuses('E-USAGE', () => parseFlags(SAMPLE, sample, ['--n', '4']), 'sample needs RUN');
+  await refuses('E-USAGE', () => parseFlags(SAMPLE, sample, ['']), 'sample was given an empty name', 'RUN');
   await refuses('E-USAGE', () => parseFlags(SAMPLE, sample, ['a', 'b']), 'Unexpected argument "b"');
 });
 

@@ -65,6 +65,7 @@ export function parseFlags<T extends Table>(table: T, command: Command, argv: re
   }
   const wanted = command.positional ? 1 : 0;
   if (positionals.length < wanted && !command.positional!.startsWith('[')) throw usage(`${command.name} needs ${command.positional}. Type: ${typedAs(command.name)} ${command.positional}`);
+  if (wanted && positionals[0] === '') throw usage(`${command.name} was given an empty name, as a shell makes of a variable that is not set. It takes ${command.positional}.`);
   const stray = positionals[wanted];
   if (stray !== undefined) {
     const key = kebab(stray.split('=')[0]);

@@ -1,8 +1,8 @@
 // Whole-file reading with clear errors, and writing that leaves either the old file or the complete new one, never half.
 
-import { existsSync, mkdirSync, statfsSync } from 'node:fs';
+import { existsSync, mkdirSync, statfsSync, statSync } from 'node:fs';
 import { open, readFile, rename, rm, stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { dirname } from 'node:path';
 import { DdpmError, type ErrorCode } from '../errors.ts';
 
 /** What a failed system call means, in words, with something to do about it. */
@@ -64,16 +64,15 @@ function free(path: string): string {
   }
 }
 
-/** Makes a folder and those above it. */
+/** Makes a folder and those above it. Node's own way says of a read-only file system that there is no such folder, and in /proc it never ends. */
 export function makeFolder(path: string): void {
+  const isFolder = (): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  if (isFolder()) return;
+  if (dirname(path) !== path) makeFolder(dirname(path));
   try {
-    mkdirSync(path, { recursive: true });
+    mkdirSync(path);
   } catch (error) {
-    // Node says ENOENT of a recursive one where the file system is read-only: the first folder alone is refused with the reason.
-    let first = resolve(path);
-    while (!existsSync(dirname(first))) first = dirname(first);
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') mkdirSync(first);
-    throw error;
+    if (!isFolder()) throw error; // unless another process was faster
   }
 }
 
