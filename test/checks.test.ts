@@ -35,6 +35,9 @@ for (const [name, { make }] of Object.entries(CHECKS))
     else assert.not.match(name, /^(group_norm|softmax|fold)/);
     const compared = await compare(engine, name, plain), { ok, error, share } = judge(compared);
     assert.ok(ok, `off by ${error}, ${share} of what is allowed`);
+    // As where there are more workgroups than a dimension holds: folded, and more than are needed.
+    const [workgroups] = plain.grid, grid = workgroups > 4 ? ([2, Math.floor(workgroups / 2) + 1] as const) : ([1, workgroups + 1] as const);
+    if (/= (workgroup|thread)_index\(/.test((kernels as Readonly<Record<string, Kernel>>)[name].wgsl)) assert.ok(judge(await compare(engine, name, { ...plain, grid })).ok, 'in a folded grid');
     for (const { got, want, off } of compared) {
       // Tolerances are those of roundings: what is off by a thousandth of the size of the values, anywhere, is seen; of float16, four.
       const least = (kernels as Readonly<Record<string, Kernel>>)[name].f16 ? 4e-3 : 1e-3, size = Math.sqrt(Array.from(want).reduce((sum, v) => sum + v * v, 0) / want.length), at = Math.floor(want.length / 2);
