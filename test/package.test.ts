@@ -48,7 +48,7 @@ const example = (name: string): string => readFileSync(join(root, `test/examples
 const asScript = async (name: string): Promise<string> => (await esbuild.transform(example(name), { loader: 'ts', target: 'es2022' })).code;
 
 /** Bytes that the package may have, so that growth is a decision: the archive, 430 kB of which are the classifiers of `eval`; the whole library and one kernel as esbuild makes them for a page, compressed. */
-const BUDGET = { archive: 950_000, library: 120_000, kernel: 5_000 };
+const BUDGET = { archive: 975_000, library: 120_000, kernel: 5_000 };
 const sizes: string[] = [];
 const within = (what: string, bytes: number, limit: number): void => {
   sizes.push(`${what} ${(bytes / 1000).toFixed(1)} of ${limit / 1000} kB`);
