@@ -11,5 +11,5 @@ export async function sample(device: GPUDevice, config: string, weights: Uint8Ar
   const diffusion = new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 1000 }));
   const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [n, size, size, unet.config.out_channels], { method: 'ddim', steps });
   await sampler.compile();
-  return sampler.sample({ seed, ...(signal && { signal }) });
+  return await sampler.sample({ seed, ...(signal && { signal }) }); // awaited here, or the engine would be destroyed before
 }
