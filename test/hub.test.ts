@@ -141,6 +141,14 @@ const command = (name: string, args: string[], env: Record<string, string> = {},
     execFile(process.execPath, ['--import', import.meta.resolve('tsx'), resolve(import.meta.dirname, `../src/cli/${name}.ts`), ...args], options, (error, stdout, stderr) => done({ code: error ? Number(error.code) : 0, stdout, stderr }));
   });
 
+hub('a folder that cannot be written, or one in the place of a file, is said', () =>
+  withHub({}, async ({ endpoint, folder }) => {
+    writeFileSync(join(folder, 'plain'), '');
+    await assertError(() => fetchModel('some/model', join(folder, 'plain'), { endpoint }), 'E-FILE', /cannot write \S+plain\/config\.json: a part of the path is a file/);
+    mkdirSync(join(folder, 'model', 'config.json', 'x'), { recursive: true });
+    await assertError(() => fetchModel('some/model', join(folder, 'model'), { endpoint }), 'E-FILE', /cannot write \S+config\.json: it is a folder/);
+  }));
+
 hub('as commands: fetch, then info of the folder, of a pipeline, of a run and of the file', () =>
   withHub({}, async ({ endpoint, folder }) => {
     const out = join(folder, 'out'), fetched = await command('fetch', ['some/model', '--out', out], { HF_ENDPOINT: endpoint });

@@ -16,7 +16,7 @@ async function fetchCommand(): Promise<number> {
     return 0;
   }
   const repository = positional!;
-  if (!/^[\w.-]+\/[\w.-]+$/.test(repository)) throw new DdpmError('E-USAGE', `"${repository}" is not the name of a model; it is owner/name, such as google/ddpm-cifar10-32.`);
+  if (!/^[\w.-]+\/[\w.-]+$/.test(repository) || repository.split('/').some((part) => /^\.+$/.test(part))) throw new DdpmError('E-USAGE', `"${repository}" is not the name of a model; it is owner/name, such as google/ddpm-cifar10-32.`);
   const folder = settings.out ?? join('models', ...repository.split('/')), endpoint = process.env['HF_ENDPOINT'] || HUB;
   if (!URL.canParse(endpoint)) throw new DdpmError('E-USAGE', `HF_ENDPOINT is "${endpoint}", which is not an address such as ${HUB}.`);
   const tty = process.stderr.isTTY;

@@ -284,7 +284,7 @@ export const SAMPLE = {
   inpaint: { type: 'string', default: null, value: 'IMAGE,...', unset: 'none', group: 'given images', help: 'paint a part of images anew (RePaint)' },
   mask: { type: 'string', default: null, value: 'FILE.png|X,Y,W,H', unset: 'none', group: 'given images', help: 'which part: white, or a box' },
   'jump-length': { ...COUNT, default: 10, group: 'given images', help: 'steps that RePaint goes back at a time' },
-  resamples: { ...COUNT, default: 5, group: 'given images', help: 'how often it goes over each; 1 is once' },
+  resamples: { ...COUNT, max: 1000, default: 5, group: 'given images', help: 'how often it goes over each; 1 is once' },
   invert: { type: 'string', default: null, value: 'IMAGE,...', unset: 'none', group: 'given images', help: 'the noise that images come from, and how well they come back (DDIM)' },
   data: { type: 'string', default: null, value: 'NAME|PATH', unset: "the run's", group: 'given images', help: 'data set that numbers and real images are of' },
 

@@ -1,9 +1,10 @@
 // Downloads of a model from a hub that speaks Hugging Face's protocol: listed, resumed by range, checked against the checksum that the hub names, renamed when whole.
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { DdpmError } from '../errors.ts';
+import { makeFolder, notWritten } from './files.ts';
 
 export const HUB = 'https://huggingface.co';
 
@@ -34,7 +35,7 @@ export interface Fetched {
 /**
  * Downloads config, scheduler and weights of `repository` (owner/name) into `folder`. What is there and whole already is left alone; what was cut off goes on.
  *
- * @throws DdpmError E-NETWORK where the hub cannot be reached or does not have it, E-FILE for a checksum that does not fit or a disk that is full
+ * @throws DdpmError E-NETWORK where the hub cannot be reached or does not have it, E-FILE for a checksum that does not fit, a disk that is full or a folder that cannot be written
  */
 export async function fetchModel(repository: string, folder: string, { endpoint = HUB, revision = 'main', onProgress, pause = 1000 }: HubOptions = {}): Promise<Fetched> {
   const base = endpoint.replace(/\/+$/, '');
@@ -51,7 +52,10 @@ export async function fetchModel(repository: string, folder: string, { endpoint 
   // The weights come last: a folder with weights is complete.
   for (const name of wanted) {
     const url = `${base}/${repository}/resolve/${encodeURIComponent(commit)}/${name}`;
-    files.push({ name, ...(await fetchFile(url, join(folder, name), { pause, onProgress: (done, total) => onProgress?.(name, done, total) })) });
+    const path = join(folder, name), refusedHere = (error: unknown): never => {
+      throw error instanceof Error && 'syscall' in error ? notWritten(path, error) : error;
+    };
+    files.push({ name, ...(await fetchFile(url, path, { pause, onProgress: (done, total) => onProgress?.(name, done, total) }).catch(refusedHere)) });
   }
   return { commit, files };
 }
@@ -66,7 +70,7 @@ interface Facts {
 async function fetchFile(url: string, path: string, { pause, onProgress }: { pause: number; onProgress: (done: number, total: number) => void }): Promise<{ bytes: number; there: boolean }> {
   const facts = await factsOf(url);
   if (existsSync(path) && facts.sum !== null && statSync(path).size === facts.size && (await sumOf(path, facts)) === facts.sum) return { bytes: facts.size, there: true };
-  await mkdir(dirname(path), { recursive: true });
+  makeFolder(dirname(path));
   // Named by the checksum: the rest of another version is never joined to it.
   const part = `${path}.${facts.sum?.slice(0, 12) ?? 'new'}.part`;
   if (facts.sum === null || (existsSync(part) && statSync(part).size > facts.size)) await rm(part, { force: true });
