@@ -1,6 +1,6 @@
 // C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes where TRANS_A, TRANS_B are set
 // One 8-wide subgroup computes 32 rows x 16 columns of one matrix, four k a turn: every A reaches the FMAs by broadcast, a lane has two columns of B and C.
-// For CPUs, as conv2d_forward_subgroup. Rows of A are read as vec4s, those of B and C as vec2s: lda and A's offsets are multiples of 4, ldb, ldc and theirs of 2.
+// For CPUs, as conv2d_subgroup. Rows of A are read as vec4s, those of B and C as vec2s: lda and A's offsets are multiples of 4, ldb, ldc and theirs of 2.
 // An odd N writes one column more, which must be padding.
 enable subgroups;
 #import index
