@@ -511,6 +511,8 @@ runs('one process trains in a folder: one from whose checkpoint another goes on 
 runs('--resume finds the newest run, a run, one by name, a checkpoint', () =>
   inFolder(async (out) => {
     await refuses('E-FILE', () => RunFolder.resume('latest', join(out, 'none')), 'no run with a checkpoint');
+    writeFileSync(join(out, 'file'), '');
+    await refuses('E-FILE', () => RunFolder.resume('latest', join(out, 'file')), 'cannot read the folder', 'a part of the path is a file');
     const a = await RunFolder.create(out, 'a', files), b = await RunFolder.create(out, 'b', files);
     await refuses('E-FILE', () => RunFolder.resume('latest', out), 'no run with a checkpoint');
     await refuses('E-FILE', () => RunFolder.resume(b.path, out), 'no checkpoint to go on from');

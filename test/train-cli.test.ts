@@ -238,14 +238,22 @@ cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does
 });
 
 cli('a terminal that closes, and a pipe that nobody reads any more, end the step and save', async () => {
+  let polling: NodeJS.Timeout | undefined;
+  const saving = (): boolean => readdirSync(run('hup', 'checkpoints')).some((name) => name.endsWith('.part'));
   const [closed, unread] = await Promise.all([
-    train('--name hup --steps 400', (stderr, child) => {
-      // Its shell sends the signal as well.
-      if (/^step +4\/400/m.test(stderr) && !stderr.includes('closed')) for (let i = 0; i < 2; i++) child.kill('SIGHUP');
+    // In the middle of a checkpoint, which is not written again then.
+    train('--name hup --steps 400 --save-every 1', (stderr, child) => {
+      if (stderr.includes('step-0000004')) polling ??= setInterval(() => {
+        if (!saving()) return;
+        clearInterval(polling);
+        for (let i = 0; i < 2; i++) child.kill('SIGHUP'); // its shell sends the signal as well
+      }, 1);
     }),
     train('--name pipe --steps 400', (stderr, child) => void (/^step +4\/400/m.test(stderr) && child.stderr!.destroy())),
   ]);
   ended(closed, 130, 'the terminal was closed: finishing', /^saved \S+step-0{4,5}\d+\. {2}go on with: /m);
+  const written = [...closed.stderr.matchAll(/checkpoint → (\S+)/g)].map(([, name]) => name);
+  assert.equal(written, [...new Set(written)]);
   assert.is(unread.code, 130);
   for (const name of ['hup', 'pipe']) {
     const at = metrics(name).length;

@@ -5,7 +5,7 @@ import { appendFileSync, existsSync, readdirSync, readFileSync, renameSync, rmSy
 import { cpus, platform, release } from 'node:os';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { DdpmError } from '../errors.ts';
-import { makeFolder, notWritten, reason, writeAtomic } from '../io/files.ts';
+import { makeFolder, notWritten, readFolderOr, reason, writeAtomic } from '../io/files.ts';
 import { typedAlone, typedAs } from '../typed.ts';
 import { quoted } from './command.ts';
 
@@ -92,7 +92,7 @@ export class RunFolder {
    */
   static resume(target: string, out: string): { run: RunFolder; checkpoint: Checkpoint } {
     if (target === 'latest') {
-      const runs = (existsSync(out) ? readdirSync(out) : [])
+      const runs = namesIn(out)
         .map((name) => join(out, name))
         .filter(isRun)
         .map((path) => ({ run: new RunFolder(path), checkpoint: new RunFolder(path).latest() }))
@@ -300,8 +300,11 @@ function webgpuVersion(root: string): string | null {
   return file ? (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version : null;
 }
 
+/** What lies in a folder, nothing where there is none. */
+const namesIn = (folder: string): string[] => (existsSync(folder) ? readFolderOr(folder, () => readdirSync(folder)) : []);
+
 function listRuns(out: string): string {
-  const runs = existsSync(out) ? readdirSync(out).filter((name) => isRun(join(out, name))) : [];
+  const runs = namesIn(out).filter((name) => isRun(join(out, name)));
   return runs.length ? ` The runs in ${out}/ are ${runs.slice(-5).join(', ')}.` : ` There are no runs in ${out}/ either.`;
 }
 

@@ -201,7 +201,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
         progress.event(`  no samples: ${error.message}`);
       }),
     });
-    if (done > from) await save(done);
+    if (done > from && saved?.step !== done) await save(done); // not again where the signal came while its checkpoint was written
   } catch (error) {
     progress.finish();
     throw withAdvice(error, { run, lastGood, lr, storage: engine.storage });
