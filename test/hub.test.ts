@@ -170,6 +170,7 @@ hub('as commands: fetch, then info of the folder, of a pipeline, of a run and of
 
     const run = await RunFolder.create(join(folder, 'runs'), 'run', { config: { data: 'shapes' }, environment: { memory: { data: 3 * 2 ** 20 } } });
     await run.saveCheckpoint(3, (at) => ['config.json', 'scheduler_config.json', BIG].forEach((name) => cpSync(join(out, name), join(at, name))));
+    symlinkSync('gone', run.file('checkpoints', 'step-0000003', 'more')); // as a file that goes between its name and its size
 
     const [ofModel, ofPipeline, ofRun, ofFile, wrong, ofLatest] = await Promise.all([
       command('info', [out, '--json', '--batch-size', '4']), command('info', [pipeline]), command('info', [run.path]), command('info', [join(out, BIG)]), command('fetch', ['model']), command('info', ['latest'], {}, folder),

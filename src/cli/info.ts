@@ -94,7 +94,7 @@ async function ofFile(path: string): Promise<Info> {
 
 async function ofFolder(path: string, batchSize: number): Promise<Info> {
   const run = isRun(path) ? RunFolder.open(path) : null;
-  const checkpoints = run?.checkpoints().map(({ step, path: at }) => ({ step, path: at, bytes: readdirSync(at).reduce((sum, name) => sum + statSync(join(at, name)).size, 0) }));
+  const checkpoints = run?.checkpoints().map(({ step, path: at }) => ({ step, path: at, bytes: bytesIn(at) }));
   const about = { path, kind: run ? ('run' as const) : ('model' as const), ...(run && { settings: run.config(), checkpoints }) };
   const newest = run ? run.latest()?.path : path;
   if (newest === undefined) return { ...about, ...withSums([]) };
@@ -103,6 +103,15 @@ async function ofFolder(path: string, batchSize: number): Promise<Info> {
   for (const [name, shape] of wanted) if (tensors.get(name)?.shape.join() !== shape) throw new DdpmError('E-MODEL', `${file} does not fit its config.json: ${name} is (${tensors.get(name)?.shape.join(', ') ?? 'missing'}), and the model has (${shape}).`);
   const rows = [...tensors].map(([name, { dtype, shape }]): Row => ({ name, dtype, shape, count: sizeOf(shape) }));
   return { ...about, config: unet.config, ...withSums(rows), ...(unet.config.sample_size !== null && { memory: memoryOf(config, batchSize, run && dataBytes(run)) }) };
+}
+
+/** Of the files in a folder; without those that go meanwhile, as the oldest checkpoints of a run under way do. */
+function bytesIn(folder: string): number {
+  try {
+    return readdirSync(folder).reduce((sum, name) => sum + (statSync(join(folder, name), { throwIfNoEntry: false })?.size ?? 0), 0);
+  } catch {
+    return 0;
+  }
 }
 
 /** As the run counted them when it last started; null for one that did not say. */
