@@ -129,6 +129,17 @@ test('the solvers do not start where a cosine schedule cannot be inverted', () =
   assert.is(solverTimesteps(cosine, 20, 'linspace', { lambdaMin: -Infinity })[0], 999);
   assert.equal(solverTimesteps(linear, 4, 'leading'), [800, 600, 400, 200]);
   assert.equal(solverTimesteps(linear, 4, 'trailing'), [999, 749, 499, 249]);
+  // As many steps as timesteps: two of them would be 500.
+  const all = solverTimesteps(linear, 1000);
+  assert.equal([all.length, new Set(all).size, all[0], all.at(-1)], [999, 999, 999, 1]);
+});
+
+test('by default no sampler takes more timesteps than it has, whatever the schedule and the spacing', () => {
+  for (const schedule of [2, 3, 10, 21, 50].map((T) => makeSchedule({ name: 'cosine', T })))
+    for (const method of SAMPLERS) for (const spacing of [undefined, ...SAMPLER_SPACINGS]) {
+      const { timesteps: list } = samplerTable(schedule, 'v', { method, ...(spacing && { spacing }) });
+      assert.ok(list.length >= 1 && list.length <= schedule.T, `${method}, ${spacing}, of ${schedule.T}`);
+    }
 });
 
 test('geometric levels fall by one factor, as near as the timesteps allow', () => {

@@ -54,7 +54,7 @@ export function timesteps(
 }
 
 /**
- * The timesteps of diffusers' DPMSolverMultistepScheduler: one point more than steps, the last of which is where the last step leads.
+ * The timesteps of diffusers' DPMSolverMultistepScheduler: one point more than steps, the last of which is where the last step leads, each once.
  * Those whose log(alpha / sigma) lies below `lambdaMin` are left out at the noisy end (`lambda_min_clipped`).
  *
  * @throws DdpmError E-USAGE as `timesteps` does
@@ -68,7 +68,11 @@ export function solverTimesteps(
   const last = countAbove(schedule, lambdaMin);
   checkSteps(last, steps);
   const at = (f: (i: number) => number): number[] => Array.from({ length: steps }, (_, i) => f(i));
-  if (spacing === 'linspace') return at((i) => roundHalfEven((steps - i) * ((last - 1) / steps)));
+  if (spacing === 'linspace') {
+    // With as many steps as timesteps two may round to the same one.
+    const list = at((i) => roundHalfEven((steps - i) * ((last - 1) / steps)));
+    return list.filter((t, i) => t !== list[i - 1]);
+  }
   if (spacing === 'trailing') {
     const stride = schedule.T / steps, list = at((i) => roundHalfEven(last - i * stride) - 1);
     return list.filter((t) => t >= 0);
@@ -106,8 +110,8 @@ export function karrasTimesteps(schedule: Schedule, steps: number, { rho = 7, la
   return list;
 }
 
-/** The timesteps below the first whose log(alpha / sigma) is less than lambdaMin. */
-function countAbove({ T, alphasCumprod }: Schedule, lambdaMin: number): number {
+/** How many timesteps lie below the first whose log(alpha / sigma) is less than lambdaMin: what the solvers and the levels of Karras et al. choose from. */
+export function countAbove({ T, alphasCumprod }: Schedule, lambdaMin: number): number {
   const first = alphasCumprod.findIndex((a) => 0.5 * Math.log(a / (1 - a)) < lambdaMin);
   return first < 0 ? T : first;
 }

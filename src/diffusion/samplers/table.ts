@@ -2,7 +2,7 @@
 import { DdpmError } from '../../errors.ts';
 import type { Prediction } from '../prediction.ts';
 import type { Schedule } from '../schedule.ts';
-import { karrasTimesteps, LAMBDA_MIN, type SamplerSpacing, solverTimesteps, timesteps } from '../spacing.ts';
+import { countAbove, karrasTimesteps, LAMBDA_MIN, type SamplerSpacing, solverTimesteps, timesteps } from '../spacing.ts';
 import { ddimInverseRows, ddimRows } from './ddim.ts';
 import { dpmSolverRows } from './dpm_solver.ts';
 import { heunRows } from './heun.ts';
@@ -93,7 +93,9 @@ export function visitedTimesteps(schedule: Schedule, options: TableOptions): rea
   }
   const solver = method === 'dpm++1' || method === 'dpm++2m';
   const spacing = options.spacing ?? SPACING[method];
-  const steps = options.steps ?? Math.min(STEPS[method], T);
-  if (spacing === 'karras' || spacing === 'geometric') return karrasTimesteps(schedule, steps, { rho: spacing === 'karras' ? rho : Infinity, lambdaMin });
+  const levels = spacing === 'karras' || spacing === 'geometric', most = solver || levels ? countAbove(schedule, lambdaMin) : T;
+  // `leading` divides the solvers' timesteps into one part more than it takes.
+  const steps = options.steps ?? Math.min(STEPS[method], solver && spacing === 'leading' ? Math.max(1, most - 1) : most);
+  if (levels) return karrasTimesteps(schedule, steps, { rho: spacing === 'karras' ? rho : Infinity, lambdaMin });
   return solver ? solverTimesteps(schedule, steps, spacing, { ...options, lambdaMin }) : timesteps(T, steps, spacing, options);
 }
