@@ -84,6 +84,7 @@ const refused: readonly [string, object, RegExp][] = [
   ['a width that does not divide into groups', { block_out_channels: [8, 18] }, /block_out_channels\[1\] = 18 is not a multiple of norm_num_groups = 4/],
   ['a width that does not divide into heads', { attention_head_dim: 12 }, /block_out_channels\[0\] = 8 does not divide into heads of 12/],
   ['no layers', { layers_per_block: 0 }, /layers_per_block must be a whole number of at least 1, not 0/],
+  ['more layers than can be built', { layers_per_block: 1e9 }, /layers_per_block must be 1,000 at most, not 1000000000/],
   ['a width that is text', { in_channels: '3' }, /in_channels must be a whole number of at least 1, not "3"/],
   ['dropout of everything', { dropout: 1 }, /dropout must be in \[0, 1\), not 1/],
   ['an epsilon of zero', { norm_eps: 0 }, /norm_eps must be positive/],

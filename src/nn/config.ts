@@ -81,6 +81,8 @@ export function readConfig(fields: UNetFields): UNetConfig {
     if (typeof value !== 'number' || !Number.isInteger(value) || value < least) refuse(`${name} must be a whole number of at least ${least}, not ${JSON.stringify(value)}.`);
   };
   for (const name of ['in_channels', 'out_channels', 'layers_per_block', 'norm_num_groups'] as const) whole(name, 1);
+  // More is a mistake, and the larger it is the longer the model takes to build.
+  if (c.layers_per_block > 1000) refuse(`layers_per_block must be 1,000 at most, not ${c.layers_per_block}.`);
   for (const name of ['freq_shift', 'downsample_padding'] as const) whole(name, 0);
   for (const name of ['num_class_embeds', 'time_embedding_dim', 'attn_norm_num_groups'] as const) if (c[name] !== null) whole(name, 1);
   const levels = Array.isArray(c.block_out_channels) ? c.block_out_channels.length : 0;
