@@ -15,7 +15,7 @@ import { type KernelTime, profile } from './profile.ts';
 import { Queue, words } from './queue.ts';
 import { LEAST, requireLimits } from './requirements.ts';
 import { type Scope, Scopes } from './scopes.ts';
-import { isRetired, requireApart, requireGrid, requireUsable, retire, settle } from './usable.ts';
+import { isRetired, requireApart, requireGrid, requireUsable, retire, setHome } from './usable.ts';
 import { borrow, type Tensor } from '../tensor.ts';
 
 /** Of each type a number that a NaN is made of: for float16 two in one word, which together are a finite float32. */
@@ -104,7 +104,7 @@ export class Engine {
   allocate(bytes: number, type: ElementType = 'f32'): Slice {
     this.#queue.requireOpen();
     const slice: Slice = { buffer: (this.#capture?.pool ?? this.#pool).take(bytes), offset: 0, bytes, type };
-    settle(slice.buffer, this);
+    setHome(slice.buffer, this);
     this.#scopes.add(slice);
     if (this.#poison) this.run(fill, grid(Math.ceil(bytes / 1024)), { y: { ...slice, type: 'f32' }, value: POISON[type] });
     return slice;

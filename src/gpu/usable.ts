@@ -9,7 +9,7 @@ const freed = new WeakSet<Slice>();
 const gone = new WeakSet<GPUBuffer>();
 
 /** Notes whose a buffer is. */
-export const settle = (buffer: GPUBuffer, engine: Engine): unknown => homes.set(buffer, engine);
+export const setHome = (buffer: GPUBuffer, engine: Engine): unknown => homes.set(buffer, engine);
 /** Notes that a slice was freed, whoever is given its buffer next. */
 export const retire = (slice: Slice): unknown => freed.add(slice);
 /** Whether it was: its buffer may be another tensor's now. */
