@@ -337,6 +337,15 @@ cli('a full disk: what could not be written, how much it takes, and the checkpoi
   assert.equal(files(), [...['2', '4', '6'].map((n) => `checkpoints/step-000000${n}/optimizer.safetensors`), 'samples/step-0000004.png']);
 });
 
+cli('a full disk for the lines of metrics: the steps that were made are saved, and the run goes on from there', async () => {
+  const done = await train('--name lines --steps 400 --save-every 0 --sample-every 0', undefined, { full: 'metrics.jsonl' });
+  const step = Number(/The last good checkpoint is \S+step-(\d+)\./.exec(done.stderr)?.[1]);
+  ended(done, 1, new RegExp(`^E-FILE cannot write ${run('lines', 'metrics.jsonl')}: the disk is full`, 'm'), `Go on from it: npm run train -- --resume ${run('lines')}\n`);
+  assert.ok(step >= 1 && step < 400, `step ${step}`);
+  ended(await start('train', `--resume ${run('lines')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
+  assert.equal(metrics('lines').map((line) => line['step']), [step + 1, step + 2]);
+});
+
 cli('a run that is deleted while it trains ends, and nothing of it comes back', async () => {
   let deleted = false;
   const done = await train('--name gone --steps 400 --save-every 0 --sample-every 0', (stderr) => {

@@ -185,12 +185,19 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
     return drawn;
   };
 
-  let done: number;
+  let done: number, unwritten: DdpmError | null = null;
   try {
     done = await trainLoop({
       training, images: data.count, from, logEvery: settings.logEvery, sampleEvery: settings.sampleEvery, saveEvery: settings.saveEvery, stop, save,
       onMetrics: (line) => {
-        run.appendMetrics(line);
+        try {
+          run.appendMetrics(line);
+        } catch (error) {
+          if (!(error instanceof DdpmError)) throw error;
+          run.requireOwn();
+          unwritten ??= error;
+          stop.requested = true; // the steps that were made are saved first, where there is room for that
+        }
         if (!('nonfinite' in line)) lastGood = line['step'] as number;
       },
       onProgress: (report) => progress.update(report),
@@ -202,6 +209,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
       }),
     });
     if (done > from && saved?.step !== done) await save(done); // not again where the signal came while its checkpoint was written
+    if (unwritten) throw unwritten;
   } catch (error) {
     progress.finish();
     throw withAdvice(error, { run, lastGood, lr, storage: engine.storage });

@@ -1,4 +1,4 @@
-// Preloaded with --import: the first writes to paths with $DDPM_TEST_FULL in them, an even share of their bytes, find the disk full. Names are separated by commas.
+// Preloaded with --import: writes and appends to paths with $DDPM_TEST_FULL in them get half of their bytes down, and find the disk full. Names are separated by commas.
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 
@@ -14,5 +14,11 @@ fs.promises.open = async (path, ...rest) => {
     throw noSpace();
   };
   return file;
+};
+const { appendFileSync } = fs;
+fs.appendFileSync = (path, data, ...rest) => {
+  if (!full.some((part) => String(path).includes(part))) return appendFileSync(path, data, ...rest);
+  appendFileSync(path, data.slice(0, data.length >> 1), ...rest);
+  throw noSpace();
 };
 syncBuiltinESMExports();
