@@ -25,7 +25,7 @@ export const tiles = (rows: number, columns: number, height: number, width: numb
 export const convTile = (engine: Engine, pixels: number, channels: number): CoreTile => coreTile(engine, tiles(pixels, channels, 128, 128) < 96 ? 64 : 128);
 
 /** Input and output channels of a tile of a weight's gradient there, where there is room for it. */
-export const weightTile = (C: number, O: number): CoreTile => (Math.min(C, O) > 64 ? 128 : 64);
+export const coreWeightTile = (C: number, O: number): CoreTile => (Math.min(C, O) > 64 ? 128 : 64);
 
 /**
  * Rows, in fours, and columns, in sixteens, of a tile of `conv2d_backward_weight_subgroup`. One of 16 x 16 takes two thirds of the time of one of 32 x 16, one of 64 x 32
@@ -41,7 +41,7 @@ export function subgroupWeightTile({ N, OH, OW, C, O, KH, KW }: ConvDims): { rea
 type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 
 /** Workgroups that compute a weight's gradient, of each split. */
-export function weightGroups(variant: Split, dims: ConvDims, tile = weightTile(dims.C, dims.O)): number {
+export function weightGroups(variant: Split, dims: ConvDims, tile = coreWeightTile(dims.C, dims.O)): number {
   const { C, O, KH, KW } = dims, rows = KH * KW * C, { ROWS: fours, COLUMNS } = subgroupWeightTile(dims);
   return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 16 * COLUMNS), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
 }

@@ -5,7 +5,7 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
-import { type ConvChoice, convChoice, convTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits, weightTile } from './conv2d_choice.ts';
+import { type ConvChoice, convChoice, convTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits, coreWeightTile } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
 import { sumRows } from './sum.ts';
 
@@ -119,7 +119,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     copies.free();
     return;
   }
-  const tile = choice.tile ?? coreTile(engine, weightTile(C, O)), groups = weightGroups(variant, dims, tile), splits = choice.splits ?? weightSplits(variant, dims);
+  const tile = choice.tile ?? coreTile(engine, coreWeightTile(C, O)), groups = weightGroups(variant, dims, tile), splits = choice.splits ?? weightSplits(variant, dims);
   // One split over the whole weight is the gradient itself.
   if (splits === 1 && C === WC && !dw.accumulate && !db?.accumulate) return launch(dw.slice, db?.slice ?? null);
   const weights = splits * rows * O, first = Math.ceil(weights / 64) * 64;
