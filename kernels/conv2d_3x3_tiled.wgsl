@@ -3,7 +3,8 @@
 // Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four rows of y
 // from six of x take six products instead of twelve, for twice the rounding errors. Each point is a GEMM over k = (kw, channel), 8 k a turn, with tiles in workgroup memory as in conv2d_tiled:
 // 64 of the invocations bring x to the points and 128 the weight, while all multiply what came before. On an H100 48 TFLOP/s of the convolution that it stands for, 46 TRANSPOSED;
-// conv2d_tiled 36 and 32.
+// conv2d_tiled 36 and 32. Where an image has too few groups to fill a GPU, the turns are shared by `splits` workgroups, which leave y in as many parts, (splits, N, H, W, O), to be folded; what is
+// added to the sums is in the first.
 // For GPUs with 19,968 bytes of workgroup memory, and float32 alone. TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 #import index
 #import conv2d
@@ -18,7 +19,7 @@ override TWO: bool = false;
 @group(0) @binding(3) var<storage, read> bias: array<vec4f>;      // (O)
 @group(0) @binding(4) var<storage, read> per_image: array<vec4f>; // (N, O)
 @group(0) @binding(5) var<storage, read> residual: array<vec4f>;  // (N, H, W, O)
-@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;   // (N, H, W, O)
+@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;   // (splits, N, H, W, O)
 @group(0) @binding(7) var<uniform> dims: Dims;
 
 const BM = 32u;
@@ -90,7 +91,7 @@ fn settle(e: u32, ly: u32, lx: u32, s: vec4f, t: vec4f, s2: vec4f, t2: vec4f) {
 }
 
 // Four rows and channels of y from their products, for 8 groups from `first` on.
-fn finish(li: u32, first: u32, column: u32, groups: u32, bands: u32, to4: u32) {
+fn finish(li: u32, first: u32, column: u32, groups: u32, bands: u32, to4: u32, part: u32) {
   let j = first + li / BN4;
   let c = column + li % BN4;
   if (li >= 8u * BN4 || j >= groups || c >= to4) { return; }
@@ -101,20 +102,23 @@ fn finish(li: u32, first: u32, column: u32, groups: u32, bands: u32, to4: u32) {
   let n = j / dims.W / bands;
   let h = j / dims.W % bands * 4u;
   let p = (n * dims.H + h) * dims.W + j % dims.W;
-  put(p, n, c, ws[li] + even + even2, to4);
-  if (h + 1u < dims.H) { put(p + dims.W, n, c, odd + 2.0 * odd2, to4); }
-  if (h + 2u < dims.H) { put(p + 2u * dims.W, n, c, even + 4.0 * even2, to4); }
-  if (h + 3u < dims.H) { put(p + 3u * dims.W, n, c, odd + 8.0 * odd2 + ws[li + 640u], to4); }
+  put(p, n, c, ws[li] + even + even2, to4, part);
+  if (h + 1u < dims.H) { put(p + dims.W, n, c, odd + 2.0 * odd2, to4, part); }
+  if (h + 2u < dims.H) { put(p + 2u * dims.W, n, c, even + 4.0 * even2, to4, part); }
+  if (h + 3u < dims.H) { put(p + 3u * dims.W, n, c, odd + 8.0 * odd2 + ws[li + 640u], to4, part); }
 }
 
-// Four channels of y at pixel p of image n, with all that is added to them.
-fn put(p: u32, n: u32, c: u32, value: vec4f, to4: u32) {
+// Four channels of y at pixel p of image n, of the part that begins at `part`; the first with all that is added to them.
+fn put(p: u32, n: u32, c: u32, value: vec4f, to4: u32, part: u32) {
+  let i = p * to4 + c;
   var sum = value;
-  if (dims.has_bias != 0u) { sum += bias[c]; }
-  if (dims.has_per_image != 0u) { sum += per_image[n * to4 + c]; }
-  if (dims.has_residual != 0u) { sum += residual[p * to4 + c]; }
-  if (dims.accumulate != 0u) { sum += y[p * to4 + c]; }
-  y[p * to4 + c] = sum;
+  if (part == 0u) {
+    if (dims.has_bias != 0u) { sum += bias[c]; }
+    if (dims.has_per_image != 0u) { sum += per_image[n * to4 + c]; }
+    if (dims.has_residual != 0u) { sum += residual[i]; }
+    if (dims.accumulate != 0u) { sum += y[i]; }
+  }
+  y[part + i] = sum;
 }
 
 @compute @workgroup_size(192)
@@ -124,9 +128,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let bands = (dims.H + 3u) / 4u;
   let groups = dims.N * bands * dims.W;
   let column_tiles = (to4 + BN4 - 1u) / BN4;
+  let row_tiles = (groups + BM - 1u) / BM;
   let tile = workgroup_index(workgroup, count);
-  let row = tile / column_tiles * BM;
+  let row = tile / column_tiles % row_tiles * BM;
   let column = tile % column_tiles * BN4;
+  let split = tile / (column_tiles * row_tiles);
+  let part = split * dims.N * dims.H * dims.W * to4;
 
   // What an invocation brings: one of two vec4s of k of a group, or of the weight.
   let brings_x = li < BM * BK4;
@@ -135,18 +142,25 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let wi = li - BM * BK4;
   let j = row + xm;
   let g = Group(j / dims.W / bands * dims.H * dims.W, i32(j / dims.W % bands * 4u), i32(j % dims.W), j < groups);
+  // The split's turns, and where they begin; one that has none brings something all the same.
+  let of_tap = (from4 + BK4 - 1u) / BK4;
+  let turns = (3u * of_tap + dims.splits - 1u) / dims.splits;
+  let begin = split * turns;
+  let end = min(begin + turns, 3u * of_tap);
+  var kw = min(begin / of_tap, 2u);
+  var c = begin % of_tap * BK4;
   var f0 = vec4f(0.0); var f1 = f0; var f2 = f0; var f3 = f0; var f4 = f0; var f5 = f0;
   if (brings_x) {
-    f0 = source(g, 0, 0u, xk, from4);
-    f1 = source(g, 1, 0u, xk, from4);
-    f2 = source(g, 2, 0u, xk, from4);
-    f3 = source(g, 3, 0u, xk, from4);
-    f4 = source(g, 4, 0u, xk, from4);
-    f5 = source(g, 5, 0u, xk, from4);
+    f0 = source(g, 0, kw, c + xk, from4);
+    f1 = source(g, 1, kw, c + xk, from4);
+    f2 = source(g, 2, kw, c + xk, from4);
+    f3 = source(g, 3, kw, c + xk, from4);
+    f4 = source(g, 4, kw, c + xk, from4);
+    f5 = source(g, 5, kw, c + xk, from4);
   } else {
-    f0 = tap_of(0u, 0u, wi, 0u, column, from4, to4);
-    f1 = tap_of(1u, 0u, wi, 0u, column, from4, to4);
-    f2 = tap_of(2u, 0u, wi, 0u, column, from4, to4);
+    f0 = tap_of(0u, kw, wi, c, column, from4, to4);
+    f1 = tap_of(1u, kw, wi, c, column, from4, to4);
+    f2 = tap_of(2u, kw, wi, c, column, from4, to4);
   }
 
   // It computes point e of every fourth group from `ly` on, and the eight channels in two vec4s, `lx` and eight further on: s the first, t the second.
@@ -155,10 +169,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let ly = li / 8u % 4u;
   var s0 = vec4f(0.0); var s1 = s0; var s2 = s0; var s3 = s0; var s4 = s0; var s5 = s0; var s6 = s0; var s7 = s0;
   var t0 = vec4f(0.0); var t1 = t0; var t2 = t0; var t3 = t0; var t4 = t0; var t5 = t0; var t6 = t0; var t7 = t0;
-  let steps = 3u * ((from4 + BK4 - 1u) / BK4);
-  var kw = 0u;
-  var c = 0u;
-  for (var step = 0u; step < steps; step++) {
+  for (var turn = begin; turn < end; turn++) {
     if (brings_x) {
       let p = four_rows(array<vec4f, 6>(f0, f1, f2, f3, f4, f5));
       let i = xk * XS + xm;
@@ -184,7 +195,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       c = 0u;
       kw++;
     }
-    if (kw < 3u) {
+    if (turn + 1u < end) {
       if (brings_x) {
         f0 = source(g, 0, kw, c + xk, from4);
         f1 = source(g, 1, kw, c + xk, from4);
@@ -233,17 +244,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   // The products of a group lie with six invocations of six subgroups: they meet in workgroup memory, eight groups at a time.
   settle(e, ly, lx, s0, t0, s1, t1);
   workgroupBarrier();
-  finish(li, row, column, groups, bands, to4);
+  finish(li, row, column, groups, bands, to4, part);
   workgroupBarrier();
   settle(e, ly, lx, s2, t2, s3, t3);
   workgroupBarrier();
-  finish(li, row + 8u, column, groups, bands, to4);
+  finish(li, row + 8u, column, groups, bands, to4, part);
   workgroupBarrier();
   settle(e, ly, lx, s4, t4, s5, t5);
   workgroupBarrier();
-  finish(li, row + 16u, column, groups, bands, to4);
+  finish(li, row + 16u, column, groups, bands, to4, part);
   workgroupBarrier();
   settle(e, ly, lx, s6, t6, s7, t7);
   workgroupBarrier();
-  finish(li, row + 24u, column, groups, bands, to4);
+  finish(li, row + 24u, column, groups, bands, to4, part);
 }

@@ -64,6 +64,16 @@ tests('the filtered kernels for GPUs need workgroup memory and a 3 x 3 convoluti
   assert.is(given.choices.refused.size, 1);
 });
 
+tests('on GPUs the sums of small images are left in parts, by the image and its channels alone; a file may say how many, and one that says nothing means one', () => {
+  const small = { ...dims, H: 4, W: 4, OH: 4, OW: 4, C: 256, O: 512, WC: 256 }, of = (engine: Engine, changes: object, direction: 'forward' | 'input' = 'forward') => convChoice(engine, { ...small, ...changes }, direction);
+  for (const N of [1, 128]) assert.equal([of(on(32), { N }), of(on(32), { N }, 'input'), of(on(32), { N, H: 8, W: 8, OH: 8, OW: 8 })], [6, 8, 1].map((splits) => ({ variant: 'tiled3x3', splits })));
+  assert.equal(of(on(0), {}), { variant: 'tiled3x3', splits: 6 }, 'a GPU without subgroups');
+  assert.equal(of(new Engine(paperDevice(0, { description: 'llvmpipe' })), {}), { variant: 'tiled3x3', splits: 1 });
+  const name = 'conv2d_forward H=4 W=4 OH=4 OW=4 C=256 O=512 KH=3 KW=3 stride=1 pad_top=1 pad_left=1', given = (choice: object) => on(32, { [name]: choice });
+  assert.equal([{ variant: 'tiled3x3', splits: 3 }, { variant: 'tiled3x3' }].map((choice) => of(given(choice), {})), [{ variant: 'tiled3x3', splits: 3 }, { variant: 'tiled3x3' }]);
+  for (const choice of [{ variant: 'tiled3x3', splits: 0 }, { variant: 'tiled3x3', splits: 65 }, { variant: 'tiled', splits: 2 }]) assert.equal(of(given(choice), {}), { variant: 'tiled3x3', splits: 6 });
+});
+
 tests('nothing is kept of a choice that another shape asked for', () => {
   const choices = new Choices({ 'op N=1': { variant: 'a' } });
   const ask = (N: number) => choices.of('op', { N }, {}, () => ({ variant: 'b' }), () => true).variant;

@@ -1,6 +1,6 @@
 // What all conv2d kernels share. x is (N, H, W, C), w is (KH, KW, WC, O), y is (N, OH, OW, O); x holds the weight's input channels C0 .. C0 + C - 1,
 // so that nothing is concatenated for a convolution over a skip connection: it is two dispatches, the second with accumulate, or one of a kernel with an override TWO.
-// has_bias, has_per_image, has_residual and accumulate say what is added to the sums, 0 or 1; a weight's gradient is summed in `splits` parts.
+// has_bias, has_per_image, has_residual and accumulate say what is added to the sums, 0 or 1; `splits` is how many parts a sum is left in.
 struct Dims {
   N: u32, H: u32, W: u32, C: u32, OH: u32, OW: u32, O: u32, KH: u32, KW: u32, stride: u32, pad_top: u32, pad_left: u32, WC: u32, C0: u32,
   has_bias: u32, has_per_image: u32, has_residual: u32, accumulate: u32, splits: u32,

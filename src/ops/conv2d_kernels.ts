@@ -17,10 +17,14 @@ export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residu
 const TILED = { tiled: k.conv2d_tiled, tiled3x3: k.conv2d_3x3_tiled, ...HALF.conv } as const;
 const WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, tiled3x3: k.conv2d_backward_weight_3x3_tiled, ...HALF.weight } as const;
 
-/** The GEMM over so many pixels and channels; `tiled3x3` takes its pixels in groups of four, one below the other. */
+/** The GEMM over so many pixels and channels; `tiled3x3` takes its pixels in groups of four, one below the other, and may leave its sums in parts, which are folded here. */
 function gemm(engine: Engine, variant: keyof typeof TILED, pixels: number, channels: number, args: Args<typeof k.conv2d_tiled>, TILE = convTile(engine, pixels, channels)): void {
-  if (variant === 'subgroup_matrix') engine.run(k.conv2d_subgroup_matrix, grid(tiles(pixels, channels, TILE, TILE)), { ...args, TILE });
-  else engine.run(TILED[variant], grid(variant === 'tiled3x3' ? tiles(args.N * Math.ceil(args.H / 4) * args.W, channels, 32, 64) : tiles(pixels, channels, 128, 64)), args);
+  if (variant === 'subgroup_matrix') return engine.run(k.conv2d_subgroup_matrix, grid(tiles(pixels, channels, TILE, TILE)), { ...args, TILE });
+  if (variant !== 'tiled3x3') return engine.run(TILED[variant], grid(tiles(pixels, channels, 128, 64)), args);
+  // Parts that no binding holds are one: a batch so large has workgroups enough.
+  const size = pixels * channels, splits = 4 * args.splits * size > engine.device.limits.maxStorageBufferBindingSize ? 1 : args.splits, parts = splits > 1 ? termsRoom(engine, 4 * splits * size) : null;
+  engine.run(k.conv2d_3x3_tiled, grid(splits * tiles(args.N * Math.ceil(args.H / 4) * args.W, channels, 32, 64)), { ...args, splits, ...(parts && { y: parts, accumulate: 0 }) });
+  if (parts) fold(engine, parts, [{ y: args.y, accumulate: args.accumulate ? 1 : 0, from: 0, terms: splits, step: size, size }]);
 }
 
 /**
@@ -30,7 +34,7 @@ function gemm(engine: Engine, variant: keyof typeof TILED, pixels: number, chann
 const quads = (channels: number, pixels: number) => (pixels >= 512 && Math.ceil(channels / 64) * 4 === Math.ceil(channels / 16) ? 16 : 4);
 
 /** y = conv(x, w) and what is added to it. */
-export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRows(args.H), tile }: ConvChoice = convChoice(engine, args, 'forward')): void {
+export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRows(args.H), tile, splits = 1 }: ConvChoice = convChoice(engine, args, 'forward')): void {
   const { N, H, W, C, O } = args;
   const pixels = N * args.OH * args.OW;
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
@@ -39,7 +43,7 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
     engine.run(k.conv2d_subgroup, grid(tiles(pixels, O, 64, 4 * Q)), { ...args, Q, TRANSPOSED: 0 });
   }
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
-  else if (Object.hasOwn(TILED, variant)) gemm(engine, variant as keyof typeof TILED, pixels, O, { ...args, x2: args.x, TRANSPOSED: 0, TWO: 0 }, tile);
+  else if (Object.hasOwn(TILED, variant)) gemm(engine, variant as keyof typeof TILED, pixels, O, { ...args, splits, x2: args.x, TRANSPOSED: 0, TWO: 0 }, tile);
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
     forward(engine, { ...args, x: copies.rounded(args.x), w: copies.rounded(args.w) }, floatChoice(engine, args, 'forward'));
@@ -73,7 +77,7 @@ export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: k
 }
 
 /** dx from dy. */
-export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, { variant, rows = tileRows(dims.H), tile }: ConvChoice = convChoice(engine, dims, 'input')): void {
+export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, { variant, rows = tileRows(dims.H), tile, splits = 1 }: ConvChoice = convChoice(engine, dims, 'input')): void {
   const { N, H, W, C, OH, OW, O, stride } = dims;
   const pixels = N * H * W;
   // But for the plain kernel, the forward's GEMM, with pixels gathered and the weight read the other way round.
@@ -94,7 +98,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
     if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
     copies.free();
-  } else gemm(engine, variant, pixels, C, { ...args, x2: dy, TWO: 0 }, tile);
+  } else gemm(engine, variant, pixels, C, { ...args, splits, x2: dy, TWO: 0 }, tile);
 }
 
 /** dw from x and dy, and with `db` the bias's gradient from the same reading of dy: partial sums over splits of the pixels, folded in order. */

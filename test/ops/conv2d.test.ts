@@ -198,6 +198,26 @@ for (const variant of ['tiled', 'tiled3x3'] as const) families(`${variant}: two 
   assertClose(await y.read(), compute((v) => v), { atol: filtering(engine, whole, values, variant).y(bound(9 * 76 + 2, compute(abs))), what: 'y' });
 });
 
+families('tiled3x3: sums left in parts, more of them than there are turns, and of some of the input channels', async (engine) => {
+  if (!available(engine, 'tiled3x3')) return;
+  for (const s of [shape('', 2, 9, 7, 36, 68, 3), shape('', 3, 4, 3, 12, 8, 3, { wC: 20, c0: 4 })]) {
+    const values = inputsOf(s), { x, w, dy, bias, perImage, residual, before } = values, off = filtering(engine, s, values, 'tiled3x3');
+    const [tx, tw, tdy, tbias, tperImage, tresidual] = [x, w, dy, bias, perImage, residual].map((v) => upload(engine, [v.length], v).slice);
+    const wantY = (f: (v: ArrayLike<number>) => ArrayLike<number>) => add(twin.conv2d({ ...s, x: f(x), w: f(w), bias: f(bias), perImage: f(perImage), residual: f(residual) }), f(before));
+    const wantDx = (f: (v: ArrayLike<number>) => ArrayLike<number>) => add(twin.conv2dBackwardInput({ ...s, dy: f(dy), w: f(w) }), f(before));
+    const want = { y: wantY((v) => v), dx: wantDx((v) => v) }, sizes = { y: wantY(abs), dx: wantDx(abs) };
+    // 15 turns of x and 27 of dy, and 6 and 3: some parts are shorter than others, or empty.
+    for (const splits of [2, 4, 7]) {
+      const y = destination(engine, [dy.length], before.subarray(0, dy.length)), dx = destination(engine, [x.length], before.subarray(0, x.length));
+      const more = { has_bias: 1, has_per_image: 1, has_residual: 1, accumulate: 1 };
+      forward(engine, { ...dimsOf(s), ...more, x: tx, w: tw, bias: tbias, per_image: tperImage, residual: tresidual, y: y.slice }, { variant: 'tiled3x3', splits });
+      backwardInput(engine, dimsOf(s), tdy, tw, { slice: dx.slice, accumulate: 1 }, { variant: 'tiled3x3', splits });
+      assertClose(await y.read(), want.y, { atol: off.y(bound(9 * s.C + 4 + splits, sizes.y)), what: `y of ${s.C} channels in ${splits} parts` });
+      assertClose(await dx.read(), want.dx, { atol: off.dx(bound(9 * s.O + 1 + splits, sizes.dx)), what: `dx of ${s.C} channels in ${splits} parts` });
+    }
+  }
+});
+
 families('tiled3x3: a coefficient that is a ten-thousandth off is seen', async (engine) => {
   if (!available(engine, 'tiled3x3')) return;
   // One row of x at a time, and nothing that cancels: what may be off is then little beside any of the products.
@@ -261,6 +281,7 @@ const composed = [
   ['stride 2', shape('', 2, 7, 6, 8, 12, 3, { stride: 2, pad: [0, 1, 0, 1] }), 0],
   ['plain over a skip connection', shape('', 2, 5, 4, 5, 3, 3, { wC: 7 }), 2],
   ['GEMM over a skip connection', shape('', 2, 5, 6, 12, 36, 3, { wC: 20 }), 8],
+  ['GEMM of small images, whose sums a GPU leaves in parts', shape('', 3, 3, 4, 84, 68, 3), 0],
   ['GEMM and plain over a skip connection', shape('', 1, 5, 6, 8, 12, 1, { wC: 11 }), 3],
 ] as const;
 for (const [what, s, second] of composed) {
@@ -300,6 +321,13 @@ for (const [what, s, second] of composed) {
     if (second) assertClose(gradients[5], want.dx2, { atol: off2.dx(bound(taps * O, sizes.dx2)), what: 'dx2' });
   });
 }
+
+onGpu('an image of 4 x 4 has the same bits alone and in a batch', async (engine) => {
+  const s = shape('', 33, 4, 4, 256, 8, 3), { x, w, bias } = inputsOf(s), of = 16 * s.C, [tw, tbias] = [upload(engine, [3, 3, s.C, s.O], w), upload(engine, [s.O], bias)];
+  assert.equal(convChoice(engine, dimsOf(s), 'forward'), available(engine, 'tiled3x3') ? { variant: 'tiled3x3', splits: 6 } : { variant: 'tiled' });
+  const y = await conv2d(upload(engine, [33, 4, 4, s.C], x), tw, tbias).read(), last = await conv2d(upload(engine, [1, 4, 4, s.C], x.subarray(32 * of)), tw, tbias).read();
+  assert.equal(last, y.subarray(32 * 16 * s.O));
+});
 
 ops('a bias alone: its gradient is summed where nobody wants that of the weight', async (engine) => {
   for (const [N, H, W] of [[3, 6, 10], [1, 1, 13]]) {
