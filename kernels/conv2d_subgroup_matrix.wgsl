@@ -35,19 +35,12 @@ var<workgroup> xs: array<vec4<f16>, TILE * XS>; // (TILE pixels, XS)
 var<workgroup> ws: array<vec4<f16>, TILE * XS>; // (32 k, ws_row), or TRANSPOSED (TILE channels, XS): as the weight lies in memory
 var<workgroup> out: array<vec4f, 256>;          // (4 subgroups, 16, 16 / 4)
 
-// Four pixels, and where they lie in an input.
-struct Pixels { n: vec4u, y: vec4u, x: vec4u }
-
-fn pixels_of(p: vec4u, height: u32, width: u32) -> Pixels {
-  let rows = p / width;
-  return Pixels(rows / height, rows % height, p % width);
-}
+// Four rows' pixels.
+struct Pixels { a: Pixel, b: Pixel, c: Pixel, d: Pixel }
+fn pixels_of(p: u32, k: Kind) -> Pixels { return Pixels(gemm_row(p, k), gemm_row(p + 16u, k), gemm_row(p + 32u, k), gemm_row(p + 48u, k)); }
 
 // The pixels of x that pixels q of y meet at a tap, -1 where they meet none.
-fn met(q: Pixels, tap: u32) -> vec4i {
-  if (tap >= dims.KH * dims.KW) { return vec4i(-1); }
-  return vec4i(gemm_met(Pixel(q.n.x, q.y.x, q.x.x), tap), gemm_met(Pixel(q.n.y, q.y.y, q.x.y), tap), gemm_met(Pixel(q.n.z, q.y.z, q.x.z), tap), gemm_met(Pixel(q.n.w, q.y.w, q.x.w), tap));
-}
+fn met(q: Pixels, tap: u32) -> vec4i { return vec4i(gemm_pixel(q.a, tap), gemm_pixel(q.b, tap), gemm_pixel(q.c, tap), gemm_pixel(q.d, tap)); }
 
 // Channels 4 c of four pixels of x, zero in the padding and beyond the last channel.
 fn fetch_x(p: vec4i, c: u32, cin4: u32) -> mat4x4<f16> { return mat4x4<f16>(x_at(p.x, c, cin4), x_at(p.y, c, cin4), x_at(p.z, c, cin4), x_at(p.w, c, cin4)); }
@@ -85,11 +78,11 @@ fn right_factor(k: u32, column: u32) -> Right {
 }
 
 // A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
-fn settle(m: Sums, row: u32, column: u32, subgroup: u32, lane: u32) {
+fn settle(m: Sums, kind: Kind, row: u32, column: u32, subgroup: u32, lane: u32) {
   subgroupMatrixStore<row_major>(&out, subgroup * 64u, m, 4u);
   workgroupBarrier();
-  put(row + lane / 4u, column + lane % 4u, out[subgroup * 64u + lane]);
-  put(row + lane / 4u + 8u, column + lane % 4u, out[subgroup * 64u + lane + 32u]);
+  put(gemm_place(row + lane / 4u, kind), column + lane % 4u, out[subgroup * 64u + lane]);
+  put(gemm_place(row + lane / 4u + 8u, kind), column + lane % 4u, out[subgroup * 64u + lane + 32u]);
   workgroupBarrier();
 }
 fn put(p: u32, c: u32, value: vec4f) {
@@ -108,11 +101,10 @@ fn put(p: u32, c: u32, value: vec4f) {
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
   let cin4 = gemm_cin4();
   let cout4 = gemm_cout4();
-  let height = select(dims.OH, dims.H, TRANSPOSED);
-  let width = select(dims.OW, dims.W, TRANSPOSED);
   let column_tiles = (cout4 + TILE / 4u - 1u) / (TILE / 4u);
   let tile = workgroup_index(workgroup, count);
-  let row = tile / column_tiles * TILE;
+  let kind = gemm_kind(tile / column_tiles, TILE);
+  let row = kind.row;
   let column = tile % column_tiles * (TILE / 4u);
   let top = subgroup % 2u * (TILE / 2u);
   let left = subgroup / 2u * (TILE / 2u);
@@ -121,8 +113,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let k4 = li % 8u;
   let m = li / 8u;
   let four = vec4u(0u, 1u, 2u, 3u);
-  let qa = pixels_of(row + m + 16u * four, height, width);
-  let qb = pixels_of(row + m + 64u + 16u * four, height, width);
+  let qa = pixels_of(row + m, kind);
+  let qb = pixels_of(row + m + 64u, kind);
   let rows = 512u / TILE;
   let n = li / (TILE / 4u);
   var wa = (n + rows * four) * cout4 + min(column + li % (TILE / 4u), cout4 - 1u);
@@ -136,14 +128,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     step_w = 16u * XS;
   }
 
-  let taps = dims.KH * dims.KW;
-  let last = taps * dims.WC * dims.O / 4u - 1u;
-  let steps = taps * ((cin4 + 7u) / 8u);
-  var tap = 0u;
+  let last = dims.KH * dims.KW * dims.WC * dims.O / 4u - 1u;
+  let steps = kind.taps * ((cin4 + 7u) / 8u);
+  var tap = gemm_tap(kind);
   var c = 0u;
   var pa = met(qa, tap);
   var pb = met(qb, tap);
-  var at_w = dims.C0 * select(cout4, cin4, TRANSPOSED);
+  var at_w = (tap * dims.WC + dims.C0) * select(cout4, cin4, TRANSPOSED);
   var xa = fetch_x(pa, k4, cin4);
   var xb = mat4x4<f16>();
   var va = fetch_w(at_w + wa, last);
@@ -168,7 +159,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     c += 8u;
     if (c >= cin4) {
       c = 0u;
-      tap++;
+      tap = gemm_next(tap, kind);
       pa = met(qa, tap);
       pb = met(qb, tap);
     }
@@ -213,22 +204,22 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
 
   let p = row + top;
   let o = column + left / 4u;
-  settle(s00, p, o, subgroup, lane);
-  settle(s01, p, o + 4u, subgroup, lane);
-  settle(s10, p + 16u, o, subgroup, lane);
-  settle(s11, p + 16u, o + 4u, subgroup, lane);
+  settle(s00, kind, p, o, subgroup, lane);
+  settle(s01, kind, p, o + 4u, subgroup, lane);
+  settle(s10, kind, p + 16u, o, subgroup, lane);
+  settle(s11, kind, p + 16u, o + 4u, subgroup, lane);
   if (TILE > 64u) {
-    settle(s02, p, o + 8u, subgroup, lane);
-    settle(s03, p, o + 12u, subgroup, lane);
-    settle(s12, p + 16u, o + 8u, subgroup, lane);
-    settle(s13, p + 16u, o + 12u, subgroup, lane);
-    settle(s20, p + 32u, o, subgroup, lane);
-    settle(s21, p + 32u, o + 4u, subgroup, lane);
-    settle(s22, p + 32u, o + 8u, subgroup, lane);
-    settle(s23, p + 32u, o + 12u, subgroup, lane);
-    settle(s30, p + 48u, o, subgroup, lane);
-    settle(s31, p + 48u, o + 4u, subgroup, lane);
-    settle(s32, p + 48u, o + 8u, subgroup, lane);
-    settle(s33, p + 48u, o + 12u, subgroup, lane);
+    settle(s02, kind, p, o + 8u, subgroup, lane);
+    settle(s03, kind, p, o + 12u, subgroup, lane);
+    settle(s12, kind, p + 16u, o + 8u, subgroup, lane);
+    settle(s13, kind, p + 16u, o + 12u, subgroup, lane);
+    settle(s20, kind, p + 32u, o, subgroup, lane);
+    settle(s21, kind, p + 32u, o + 4u, subgroup, lane);
+    settle(s22, kind, p + 32u, o + 8u, subgroup, lane);
+    settle(s23, kind, p + 32u, o + 12u, subgroup, lane);
+    settle(s30, kind, p + 48u, o, subgroup, lane);
+    settle(s31, kind, p + 48u, o + 4u, subgroup, lane);
+    settle(s32, kind, p + 48u, o + 8u, subgroup, lane);
+    settle(s33, kind, p + 48u, o + 12u, subgroup, lane);
   }
 }

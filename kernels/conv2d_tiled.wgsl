@@ -70,7 +70,8 @@ fn weights(k4: u32, n4: u32) -> mat4x4f {
 }
 
 // Four channels of y, with all that is added to them.
-fn put(p: u32, c: u32, value: vec4f, area: u32, pixels: u32, cout4: u32) {
+fn put(row: u32, c: u32, value: vec4f, kind: Kind, area: u32, pixels: u32, cout4: u32) {
+  let p = gemm_place(row, kind);
   if (p >= pixels || c >= cout4) { return; }
   var sum = value;
   if (dims.has_bias != 0u) { sum += bias[c]; }
@@ -84,40 +85,39 @@ fn put(p: u32, c: u32, value: vec4f, area: u32, pixels: u32, cout4: u32) {
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32) {
   let cin4 = gemm_cin4();
   let cout4 = gemm_cout4();
-  let height = select(dims.OH, dims.H, TRANSPOSED);
-  let width = select(dims.OW, dims.W, TRANSPOSED);
-  let area = height * width;
+  let area = select(dims.OH * dims.OW, dims.H * dims.W, TRANSPOSED);
   let pixels = dims.N * area;
   let column_tiles = (cout4 + BN4 - 1u) / BN4;
   let tile = workgroup_index(workgroup, count);
-  let row = tile / column_tiles * BM;
+  let kind = gemm_kind(tile / column_tiles, BM);
+  let row = kind.row;
   let column = tile % column_tiles * BN4;
 
   // Each invocation brings four vec4s of x, four lanes to a pixel, and two of w.
   let xk = li % BK4;
   let xm = li / BK4;
-  let q0 = pixel(row + xm, height, width);
-  let q1 = pixel(row + xm + 32u, height, width);
-  let q2 = pixel(row + xm + 64u, height, width);
-  let q3 = pixel(row + xm + 96u, height, width);
-  var p0 = gemm_pixel(q0, 0u);
-  var p1 = gemm_pixel(q1, 0u);
-  var p2 = gemm_pixel(q2, 0u);
-  var p3 = gemm_pixel(q3, 0u);
+  let q0 = gemm_row(row + xm, kind);
+  let q1 = gemm_row(row + xm + 32u, kind);
+  let q2 = gemm_row(row + xm + 64u, kind);
+  let q3 = gemm_row(row + xm + 96u, kind);
+  var tap = gemm_tap(kind);
+  var p0 = gemm_pixel(q0, tap);
+  var p1 = gemm_pixel(q1, tap);
+  var p2 = gemm_pixel(q2, tap);
+  var p3 = gemm_pixel(q3, tap);
   var f0 = fetch_x(p0, xk, cin4);
   var f1 = fetch_x(p1, xk, cin4);
   var f2 = fetch_x(p2, xk, cin4);
   var f3 = fetch_x(p3, xk, cin4);
-  var g0 = fetch_w(0u, 0u, li, column, cin4, cout4);
-  var g1 = fetch_w(0u, 0u, li + 128u, column, cin4, cout4);
+  var g0 = fetch_w(tap, 0u, li, column, cin4, cout4);
+  var g1 = fetch_w(tap, 0u, li + 128u, column, cin4, cout4);
 
   // It computes every sixteenth pixel from `ly` on, and the eight channels in two vec4s, `lx` and eight further on: s the first, t the second.
   let lx = li % 8u;
   let ly = li / 8u;
   var s0 = vec4f(0.0); var s1 = s0; var s2 = s0; var s3 = s0; var s4 = s0; var s5 = s0; var s6 = s0; var s7 = s0;
   var t0 = vec4f(0.0); var t1 = t0; var t2 = t0; var t3 = t0; var t4 = t0; var t5 = t0; var t6 = t0; var t7 = t0;
-  let steps = dims.KH * dims.KW * ((cin4 + BK4 - 1u) / BK4);
-  var tap = 0u;
+  let steps = kind.taps * ((cin4 + BK4 - 1u) / BK4);
   var c = 0u;
   for (var step = 0u; step < steps; step++) {
     let xi = xk * XS + xm;
@@ -131,7 +131,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     c += BK4;
     if (c >= cin4) {
       c = 0u;
-      tap++;
+      tap = gemm_next(tap, kind);
       p0 = gemm_pixel(q0, tap);
       p1 = gemm_pixel(q1, tap);
       p2 = gemm_pixel(q2, tap);
@@ -177,20 +177,20 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
 
   let p = row + ly;
   let o = column + lx;
-  put(p, o, s0, area, pixels, cout4);
-  put(p, o + 8u, t0, area, pixels, cout4);
-  put(p + 16u, o, s1, area, pixels, cout4);
-  put(p + 16u, o + 8u, t1, area, pixels, cout4);
-  put(p + 32u, o, s2, area, pixels, cout4);
-  put(p + 32u, o + 8u, t2, area, pixels, cout4);
-  put(p + 48u, o, s3, area, pixels, cout4);
-  put(p + 48u, o + 8u, t3, area, pixels, cout4);
-  put(p + 64u, o, s4, area, pixels, cout4);
-  put(p + 64u, o + 8u, t4, area, pixels, cout4);
-  put(p + 80u, o, s5, area, pixels, cout4);
-  put(p + 80u, o + 8u, t5, area, pixels, cout4);
-  put(p + 96u, o, s6, area, pixels, cout4);
-  put(p + 96u, o + 8u, t6, area, pixels, cout4);
-  put(p + 112u, o, s7, area, pixels, cout4);
-  put(p + 112u, o + 8u, t7, area, pixels, cout4);
+  put(p, o, s0, kind, area, pixels, cout4);
+  put(p, o + 8u, t0, kind, area, pixels, cout4);
+  put(p + 16u, o, s1, kind, area, pixels, cout4);
+  put(p + 16u, o + 8u, t1, kind, area, pixels, cout4);
+  put(p + 32u, o, s2, kind, area, pixels, cout4);
+  put(p + 32u, o + 8u, t2, kind, area, pixels, cout4);
+  put(p + 48u, o, s3, kind, area, pixels, cout4);
+  put(p + 48u, o + 8u, t3, kind, area, pixels, cout4);
+  put(p + 64u, o, s4, kind, area, pixels, cout4);
+  put(p + 64u, o + 8u, t4, kind, area, pixels, cout4);
+  put(p + 80u, o, s5, kind, area, pixels, cout4);
+  put(p + 80u, o + 8u, t5, kind, area, pixels, cout4);
+  put(p + 96u, o, s6, kind, area, pixels, cout4);
+  put(p + 96u, o + 8u, t6, kind, area, pixels, cout4);
+  put(p + 112u, o, s7, kind, area, pixels, cout4);
+  put(p + 112u, o + 8u, t7, kind, area, pixels, cout4);
 }

@@ -17,13 +17,21 @@ export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residu
 const TILED = { tiled: k.conv2d_tiled, tiled3x3: k.conv2d_3x3_tiled, ...HALF.conv } as const;
 const WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, tiled3x3: k.conv2d_backward_weight_3x3_tiled, ...HALF.weight } as const;
 
-/** The GEMM over so many pixels and channels; `tiled3x3` takes its pixels in groups of four, one below the other, and may leave its sums in parts, which are folded here. */
-function gemm(engine: Engine, variant: keyof typeof TILED, pixels: number, channels: number, args: Args<typeof k.conv2d_tiled>, TILE = convTile(engine, pixels, channels)): void {
-  if (variant === 'subgroup_matrix') return engine.run(k.conv2d_subgroup_matrix, grid(tiles(pixels, channels, TILE, TILE)), { ...args, TILE });
-  if (variant !== 'tiled3x3') return engine.run(TILED[variant], grid(tiles(pixels, channels, 128, 64)), args);
+/**
+ * The GEMM over pixels and channels. With a stride of 2 an input's gradient takes pixels of one kind in a tile, of four; `tiled3x3` takes four pixels, one below the other, for
+ * a row, and may leave its sums in parts, which are folded here.
+ */
+function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.conv2d_tiled>, tile?: CoreTile): void {
+  const { N, H, W, OH, OW, C, O } = args, channels = args.TRANSPOSED ? C : O, stride = args.TRANSPOSED ? args.stride : 1, kinds = stride ** 2;
+  const rows = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW;
+  if (variant === 'subgroup_matrix') {
+    const TILE = tile ?? convTile(engine, kinds * rows, channels);
+    return engine.run(k.conv2d_subgroup_matrix, grid(kinds * tiles(rows, channels, TILE, TILE)), { ...args, TILE });
+  }
+  if (variant !== 'tiled3x3') return engine.run(TILED[variant], grid(kinds * tiles(rows, channels, 128, 64)), args);
   // Parts that no binding holds are one: a batch so large has workgroups enough.
-  const size = pixels * channels, splits = 4 * args.splits * size > engine.device.limits.maxStorageBufferBindingSize ? 1 : args.splits, parts = splits > 1 ? termsRoom(engine, 4 * splits * size) : null;
-  engine.run(k.conv2d_3x3_tiled, grid(splits * tiles(args.N * Math.ceil(args.H / 4) * args.W, channels, 32, 64)), { ...args, splits, ...(parts && { y: parts, accumulate: 0 }) });
+  const size = rows * channels, splits = 4 * args.splits * size > engine.device.limits.maxStorageBufferBindingSize ? 1 : args.splits, parts = splits > 1 ? termsRoom(engine, 4 * splits * size) : null;
+  engine.run(k.conv2d_3x3_tiled, grid(splits * tiles(N * Math.ceil(H / 4) * W, channels, 32, 64)), { ...args, splits, ...(parts && { y: parts, accumulate: 0 }) });
   if (parts) fold(engine, parts, [{ y: args.y, accumulate: args.accumulate ? 1 : 0, from: 0, terms: splits, step: size, size }]);
 }
 
@@ -43,7 +51,7 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
     engine.run(k.conv2d_subgroup, grid(tiles(pixels, O, 64, 4 * Q)), { ...args, Q, TRANSPOSED: 0 });
   }
   else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
-  else if (Object.hasOwn(TILED, variant)) gemm(engine, variant as keyof typeof TILED, pixels, O, { ...args, splits, x2: args.x, TRANSPOSED: 0, TWO: 0 }, tile);
+  else if (Object.hasOwn(TILED, variant)) gemm(engine, variant as keyof typeof TILED, { ...args, splits, x2: args.x, TRANSPOSED: 0, TWO: 0 }, tile);
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
     forward(engine, { ...args, x: copies.rounded(args.x), w: copies.rounded(args.w) }, floatChoice(engine, args, 'forward'));
@@ -73,7 +81,7 @@ export function variantOfTwo(engine: Engine, dims: readonly [ConvDims, ConvDims]
 
 /** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */
 export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED, tile?: CoreTile): void {
-  gemm(engine, variant, args.N * args.OH * args.OW, args.O, { ...args, x2, TRANSPOSED: 0, TWO: 1 }, tile);
+  gemm(engine, variant, { ...args, x2, TRANSPOSED: 0, TWO: 1 }, tile);
 }
 
 /** dx from dy. */
@@ -98,7 +106,7 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
     if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
     copies.free();
-  } else gemm(engine, variant, pixels, C, { ...args, splits, x2: dy, TWO: 0 }, tile);
+  } else gemm(engine, variant, { ...args, splits, x2: dy, TWO: 0 }, tile);
 }
 
 /** dw from x and dy, and with `db` the bias's gradient from the same reading of dy: partial sums over splits of the pixels, folded in order. */

@@ -55,6 +55,7 @@ const fours: Case[] = [
   shape('pixels and channels enough for tiles of 64 channels each way', 2, 16, 17, 60, 52, 1),
   shape('many pixels, so that the weight gradient is split', 1, 25, 32, 4, 8, 3),
   shape('1x1 with few channels', 2, 7, 5, 12, 20, 1),
+  shape('1x1, stride 2: some pixels meet no tap', 2, 7, 6, 12, 20, 1, { stride: 2 }),
   shape('stride 2 with many pixels and channels', 3, 20, 20, 20, 36, 3, { stride: 2 }),
   shape('stride 2 to tiles of 64 channels', 2, 33, 32, 4, 52, 3, { stride: 2 }),
   shape('stride 2, and its gradient to tiles of 64 channels', 2, 17, 16, 52, 4, 3, { stride: 2, pad: [0, 1, 0, 1] }),
