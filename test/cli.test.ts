@@ -508,6 +508,20 @@ runs('one process trains in a folder: one from whose checkpoint another goes on 
     assert.is(readFileSync(join(out, 'b', 'metrics.jsonl'), 'utf8'), '{"step":1}\n{"step":2}\n');
   }));
 
+runs('an env.json that is edited while the run trains, or deleted, does not end it', () =>
+  inFolder(async (out) => {
+    const run = await RunFolder.create(out, 'a', { config: {}, environment: describeEnvironment({}) }), path = run.file('env.json');
+    const edits = [(text: string): string => JSON.stringify({ ...JSON.parse(text), note: 'the third try' }), (text: string): string => text.slice(0, -9), (): string => ''];
+    for (const edit of edits) {
+      writeFileSync(path, edit(readFileSync(path, 'utf8')));
+      run.appendMetrics({ step: 1 });
+    }
+    rmSync(path);
+    await save(run, 10);
+    await RunFolder.resume(run.path, out).run.describe({ config: {}, environment: describeEnvironment({}) });
+    await refuses('E-FILE', () => run.appendMetrics({ step: 2 }), 'another process has begun to train in');
+  }));
+
 runs('--resume finds the newest run, a run, one by name, a checkpoint', () =>
   inFolder(async (out) => {
     await refuses('E-FILE', () => RunFolder.resume('latest', join(out, 'none')), 'no run with a checkpoint');

@@ -20,8 +20,8 @@ export interface Checkpoint {
 
 export class RunFolder {
   readonly path: string;
-  /** The env.json that this process wrote, told from another's; null while it has written none, and the run is only read. */
-  #mark: string | null = null;
+  /** The date in the env.json that this process wrote, told from another's; null while it has written none, and the run is only read. */
+  #began: unknown = null;
 
   private constructor(path: string) {
     this.path = path;
@@ -127,7 +127,7 @@ export class RunFolder {
   async describe({ config, environment }: { readonly config: object; readonly environment: object }): Promise<void> {
     await writeAtomic(this.file('config.json'), toJson({ [MARK]: 1, ...config }));
     await writeAtomic(this.file('env.json'), toJson(environment));
-    this.#mark = this.#markThere();
+    this.#began = this.#beganThere();
   }
 
   /**
@@ -136,20 +136,20 @@ export class RunFolder {
    * @throws DdpmError E-FILE where another process goes on with the run, or the folder is gone
    */
   requireOwn(): void {
-    if (this.#mark === null) return;
-    const there = this.#markThere();
-    if (there === this.#mark) return;
-    throw new DdpmError('E-FILE', there === null
+    if (this.#began === null) return;
+    const there = this.#beganThere(), edited = there === undefined && isRun(this.path);
+    if (there === this.#began || edited) return;
+    throw new DdpmError('E-FILE', there === undefined
       ? `${this.path} is not there any more: it was deleted or moved while it was trained in, and nothing more is written. Where it was moved, go on from its last checkpoint there: ${typedAs('train')} --resume FOLDER`
       : `another process has begun to train in ${this.path}, from its last checkpoint, so this one ends: the steps of two would mix. To train beside it, start a run of another --name.`);
   }
 
-  /** Its text: it has the time in it, and numbers of files change on some file systems. */
-  #markThere(): string | null {
+  /** When the process that described the run last began, which tells it from others; undefined where that cannot be read. The rest of env.json may be edited. */
+  #beganThere(): unknown {
     try {
-      return readFileSync(this.file('env.json'), 'utf8');
+      return (JSON.parse(readFileSync(this.file('env.json'), 'utf8')) as { date?: unknown }).date;
     } catch {
-      return null;
+      return undefined;
     }
   }
 
