@@ -119,6 +119,7 @@ flags('refuses values of the wrong kind or out of range', async () => {
     ['--seed -1', 'at least 0'],
     ['--seed 4294967296', 'at most 4294967295'],
     ['--timesteps 1', 'at least 2'],
+    ['--samples 1e9', 'at most 10000'],
     ['--preset samll', 'tiny, small, ddpm-cifar10', 'Did you mean small?'],
     ['--schedule sqrt', 'linear, quadratic, cosine, sigmoid'],
     ['--flip=perhaps', 'true or false'],

@@ -148,7 +148,7 @@ draws('what cannot be made leaves nothing behind', async (engine) => {
   await assertError(() => new Sampler(model, diffusion, SHAPE, { method: 'ddpm', steps: 1 }), 'E-USAGE', /a chain of 1 timesteps/);
   await assertError(() => new Sampler(model, diffusion, [0, 4, 4, 1], { method: 'ddpm', steps: 3 }), 'E-SHAPE', /shape \(0, 4, 4, 1\)/);
   for (const [options, message] of [
-    [{ batchSize: 0 }, /a batch of 0 images/], [{ batchSize: 2.5, microBatch: 2 }, /a batch of 2\.5 images/], [{ microBatch: 0 }, /cannot take 0 images at a time/], [{ loss: 'hybrid' }, /the hybrid loss/],
+    [{ batchSize: 0 }, /a batch of 0 images/], [{ batchSize: 2.5, microBatch: 2 }, /a batch of 2\.5 images/], [{ microBatch: 0 }, /cannot take 0 images at a time/], [{ batchSize: 1e9, microBatch: 1 }, /take at least 976563 at a time/], [{ loss: 'hybrid' }, /the hybrid loss/],
     [{ lr: NaN }, /a learning rate of NaN/], [{ ema: 1 }, /decay of 1/], [{ warmup: -1 }, /warm-up of -1/], [{ timeSampling: 'often' }, /no time sampling "often"/], [{ lrSchedule: 'steep' }, /no learning rate schedule "steep"/],
     [{ beta2: 1 }, /AdamW: beta2 is 1/], [{ gradClip: NaN }, /AdamW: gradClip is NaN/], [{ labelDropout: 2 }, /label dropout of 2/],
   ] as const) await assertError(() => train(options), 'E-USAGE', message);

@@ -112,7 +112,7 @@ sample('masks are boxes, or what is bright', () => inFolder(async (path) => {
   assert.equal([...(await readMask(mask(2, 2, [0, 255, 127, 128]), [2, 2, 3]))], [0, 1, 0, 1]);
   await assertError(() => readMask(mask(2, 2, [0, 0, 0, 0]), [2, 2, 1]), 'E-USAGE', /all dark/);
   await assertError(() => readMask(mask(3, 2, [0, 0, 0, 0, 0, 255]), [2, 2, 1]), 'E-SHAPE', /is 2×3, and the images are 2×2/);
-  for (const bad of ['1,0,5,3', '1,0,0,3', '1,0,2', '1,0,2,3,4']) await assertError(() => readMask(bad, [4, 5, 1]), 'E-USAGE', /a box is x,y,width,height within 5×4/);
+  for (const bad of ['1,0,5,3', '1,0,0,3', '1,0,2', '1,0,2,3,4', '1,,2,3', '1 0,0,2,3']) await assertError(() => readMask(bad, [4, 5, 1]), 'E-USAGE', /a box is x,y,width,height within 5×4/);
 }));
 
 // ---- networks
@@ -152,7 +152,7 @@ sample('classes go by sample id, whatever the batch; guidance asks twice', async
   assert.ok(guided.every((image, i) => image !== whole[i]));
   assert.equal(await drawn(model, 3, { label: 'all', guidance: 3 }, [0, 3]), guided);
   assert.is(new Network(model, IMAGE, 2, { label: '2', guidance: 3 }).description, 'class 2, guidance 3');
-  for (const label of ['4', '-1', '1.5', 'shoe', '']) await assertError(() => new Network(model, IMAGE, 2, { label, guidance: 1 }), 'E-USAGE', /a class from 0 to 2, all or none/);
+  for (const label of ['4', '-1', '1.5', '0x1', '1e0', 'shoe', '']) await assertError(() => new Network(model, IMAGE, 2, { label, guidance: 1 }), 'E-USAGE', /a class from 0 to 2, all or none/);
   // What stands for no class, by its name or its row.
   assert.equal(await drawn(model, 6, { label: 'none', guidance: 1 }, [0]), await drawn(model, 6, { label: '3', guidance: 1 }, [0]));
   assert.is(new Network(model, IMAGE, 2, { label: 'none', guidance: 1 }).description, 'no class');

@@ -62,8 +62,8 @@ export class Network {
     }
     // The last row of the table stands for no class where guidance is to be possible.
     const classes = rows - 1;
-    const chosen = label === null || label === 'all' ? null : label === 'none' ? classes : Number(label);
-    if (chosen !== null && !(Number.isInteger(chosen) && chosen >= 0 && chosen < rows && label!.trim() !== ''))
+    const chosen = label === null || label === 'all' ? null : label === 'none' ? classes : /^\d+$/.test(label) ? Number(label) : NaN;
+    if (chosen !== null && !(chosen < rows))
       throw new DdpmError('E-USAGE', `--label is "${label}"; it must be a class from 0 to ${classes - 1}, all or none.`);
     this.#classOf = chosen === null ? (id) => id % classes : () => chosen;
     const upload = (row: (n: number) => number) => Tensor.from(engine, [batch], Uint32Array.from({ length: batch }, (_, n) => row(n)));

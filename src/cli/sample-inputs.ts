@@ -8,6 +8,7 @@ import { decodePng } from '../io/png.ts';
 import { readSafetensors } from '../io/safetensors.ts';
 import { nchwToNhwc, sizeOf } from '../tensor.ts';
 import { readingOptions } from './data-settings.ts';
+import { parseNumber } from './flags.ts';
 import type { ImageShape, PlacedModel } from './sampling.ts';
 
 const size = (shape: ImageShape): string => shape.join('×');
@@ -53,8 +54,8 @@ export async function readImages(names: string, flag: string, image: ImageShape,
 export async function readMask(name: string, image: ImageShape): Promise<Float32Array<ArrayBuffer>> {
   const [height, width] = image, mask = new Float32Array(height * width);
   if (/^[\d,\s]+$/.test(name)) {
-    const [x, y, w, h, ...rest] = name.split(',').map(Number) as [number, number, number, number];
-    if (h === undefined || rest.length || w < 1 || h < 1 || x + w > width || y + h > height)
+    const [x, y, w, h, ...rest] = name.split(',').map(parseNumber) as [number, number, number, number];
+    if (![x, y, w, h].every(Number.isInteger) || rest.length || w < 1 || h < 1 || x + w > width || y + h > height)
       throw new DdpmError('E-USAGE', `--mask ${name}: a box is x,y,width,height within ${width}×${height}, such as --mask ${Math.floor(width / 4)},${Math.floor(height / 4)},${Math.ceil(width / 2)},${Math.ceil(height / 2)}.`);
     for (let i = y; i < y + h; i++) mask.fill(1, i * width + x, i * width + x + w);
     return mask;

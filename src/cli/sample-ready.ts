@@ -21,8 +21,19 @@ export interface Ready {
   readonly options: SamplerOptions & { readonly steps: number };
 }
 
-/** As many images as --n says, otherwise fewer than a grid has: pictures of a long chain, or of what was given, show few. */
-export const count = ({ settings, given }: Ready, otherwise: number): number => (given.has('n') ? settings.n : otherwise);
+/** Images that such a picture shows in a row or a column, at most. */
+const MOST = 1000;
+
+/**
+ * As many images as --n says, otherwise fewer than a grid has: pictures of a long chain, or of what was given, show few.
+ *
+ * @throws DdpmError E-USAGE for more than a picture can show
+ */
+export function count({ settings, given }: Ready, otherwise: number): number {
+  if (!given.has('n')) return otherwise;
+  if (settings.n > MOST) throw new DdpmError('E-USAGE', `--n is ${settings.n}, and this picture shows at most ${MOST}. Draw others with another --seed.`);
+  return settings.n;
+}
 
 /** Files that were written: what they are, and where. */
 export type Written = [what: string, path: string][];

@@ -16,7 +16,7 @@ import { Parameters } from '../nn/parameters.ts';
 import { UNet } from '../nn/unet.ts';
 import { say } from './command.ts';
 import { orNameAnother } from './damaged.ts';
-import { nearest } from './flags.ts';
+import { nearest, parseNumber } from './flags.ts';
 import { imageChannels, type LabelSettings, Network } from './network.ts';
 import { isRun, RunFolder } from './run-folder.ts';
 
@@ -112,7 +112,7 @@ function visited(settings: SamplingSettings, given: ReadonlySet<string>, { sched
   const steps = sampleSteps === null ? {} : { steps: sampleSteps };
   if (timesteps !== null) {
     if (spacing !== null || given.has('sampleSteps')) throw new DdpmError('E-USAGE', '--timesteps names the timesteps; leave out --spacing and --sample-steps.');
-    const list = timesteps.split(',').map((each) => (each.trim() === '' ? NaN : Number(each)));
+    const list = timesteps.split(',').map(parseNumber);
     if (!list.every(Number.isInteger)) throw new DdpmError('E-USAGE', `--timesteps is "${timesteps}"; it must be whole numbers with commas between them, such as 999,700,300,0.`);
     return { timesteps: list };
   }

@@ -189,7 +189,7 @@ export const TRAIN = {
   'log-every': { ...COUNT, default: 10, group: 'run', help: 'steps between lines of progress; losses are read back as often' },
   'sample-every': { type: 'int', min: 0, ...PRESET, group: 'run', help: 'steps between sample grids; 0 is never' },
   'sample-steps': { ...COUNT, default: 50, group: 'run', help: 'DDIM steps of those grids; the last grid takes twice as many' },
-  samples: { ...COUNT, default: 64, group: 'run', help: 'images in a grid' },
+  samples: { ...COUNT, max: 10_000, default: 64, group: 'run', help: 'images in a grid' },
   'save-every': { type: 'int', min: 0, ...PRESET, group: 'run', help: 'steps between checkpoints; 0 is only the last' },
   keep: { type: 'int', min: 0, default: 3, group: 'run', help: 'checkpoints to keep; 0 keeps all' },
 
@@ -237,11 +237,11 @@ export const TUNE = {
   'batch-size': { ...COUNT, default: null, unset: "the run's, or by preset", group: 'model', help: 'images a training step' },
   'micro-batch': { ...COUNT, default: null, unset: "the run's, or the whole batch", group: 'model', help: 'images at a time within a step' },
   'sample-batch': { ...COUNT, default: 64, group: 'model', help: 'images drawn at a time' },
-  'image-size': { ...COUNT, default: null, unset: "the model's; 28, or 32 for ddpm-cifar10", group: 'model', help: 'side of the images' },
+  'image-size': { ...COUNT, max: 1024, default: null, unset: "the model's; 28, or 32 for ddpm-cifar10", group: 'model', help: 'side of the images' },
   channels: { ...READ.channels, unset: '1, or 3 for ddpm-cifar10', group: 'model', help: 'grey or colour, for a preset' },
 
   only: { type: 'string', default: null, value: 'TEXT', unset: 'all', group: 'measure', help: 'only ops and shapes with this in their line, such as conv2d or 3x3' },
-  rounds: { type: 'int', min: 3, default: 9, group: 'measure', help: 'times that the best is held against the default, in turn' },
+  rounds: { type: 'int', min: 3, max: 1000, default: 9, group: 'measure', help: 'times that the best is held against the default, in turn' },
   'min-gain': { type: 'float', min: 0, below: 1, default: 0.05, group: 'measure', help: 'share of time that another kernel must save to be taken' },
   seconds: { type: 'float', min: 0, default: 10, group: 'measure', help: 'how long whole steps are timed, before and after; 0 leaves them out' },
 
@@ -264,7 +264,7 @@ const SAMPLING = {
   },
   timesteps: { type: 'string', default: null, value: 'T,T,...', unset: 'by spacing', group: 'sampling', help: 'the timesteps themselves, noisiest first' },
   eta: { type: 'float', min: 0, max: 1, default: 0, group: 'sampling', help: 'fresh noise in ddim: 0 none, 1 as much as ddpm' },
-  'inner-steps': { ...COUNT, default: 7, group: 'sampling', help: 'langevin: steps at each noise level' },
+  'inner-steps': { ...COUNT, max: 1000, default: 7, group: 'sampling', help: 'langevin: steps at each noise level' },
   snr: { type: 'float', min: 0, below: 1, default: 0.25, group: 'sampling', help: 'langevin: signal-to-noise ratio of a step' },
   'batch-size': { ...COUNT, default: null, unset: 'what fits, at most 64', group: 'sampling', help: 'images at a time' },
   weights: { type: 'choice', choices: ['ema', 'model'], default: 'ema', group: 'sampling', help: 'averaged weights, or those of the last step' },

@@ -239,6 +239,8 @@ function requireOptions({ batchSize, microBatch, steps, lr, warmup = 0, ema = 0,
   const whole = (n: number, least: number): boolean => Number.isInteger(n) && n >= least;
   if (!whole(batchSize, 1)) refuse(`a batch of ${batchSize} images: it must be a whole number, at least 1.`);
   if (!whole(microBatch ?? 1, 1)) refuse(`a step cannot take ${microBatch} images at a time; use 1 to ${batchSize}.`);
+  const most = 1024;
+  if (batchSize > most * (microBatch ?? batchSize)) refuse(`a step of ${batchSize} images, ${microBatch} at a time, is more than ${most} passes: take at least ${Math.ceil(batchSize / most)} at a time.`);
   if (!whole(steps, 0) || !whole(warmup, 0)) refuse(`${steps} steps with a warm-up of ${warmup}: they must be whole numbers.`);
   if (!(Number.isFinite(lr) && lr >= 0)) refuse(`a learning rate of ${lr}: it must be a number from 0, such as 2e-4.`);
   if (!(ema >= 0 && ema < 1)) refuse(`an average with a decay of ${ema}: it must lie from 0 to below 1, such as 0.999.`);
