@@ -8,6 +8,7 @@ import { editDistance, helpText, nearest, parseFlags, parseNumber, settingsFromJ
 import { modelConfig, PRESET_NAMES, PRESETS, resolveSettings } from '../src/cli/presets.ts';
 import { formatTime, Progress, type StepReport } from '../src/cli/progress.ts';
 import { describeEnvironment, freeRunName, isRun, RunFolder } from '../src/cli/run-folder.ts';
+import { namedRun } from '../src/cli/sampling.ts';
 import { SAMPLE, TRAIN, type TrainSettings } from '../src/cli/settings.ts';
 import { DdpmError, type ErrorCode } from '../src/errors.ts';
 
@@ -410,6 +411,17 @@ runs('--overwrite deletes only runs', () =>
     await RunFolder.create(out, 'my run', files);
     await refuses('E-FILE', () => RunFolder.create(out, 'my run', files), `--resume '${join(out, 'my run')}'`);
     for (const name of ['', '.', '..', 'a/b', '../x']) await refuses('E-USAGE', () => RunFolder.create(out, name, { ...files, overwrite: true }), 'not the name of a folder');
+  }));
+
+runs('a run whose config.json a crash left empty is called that, with where its settings are and what to type', () =>
+  inFolder(async (out) => {
+    const run = await RunFolder.create(out, 'a', files), { path } = await save(run, 10), config = run.file('config.json');
+    for (const [text, word] of [['', 'is empty'], ['{"steps":', 'is damaged'], [null, 'is missing']] as const) {
+      if (text === null) rmSync(config);
+      else writeFileSync(config, text);
+      for (const named of [run.path, path]) await refuses('E-FILE', () => RunFolder.resume(named, out), `${join('a', 'config.json')} ${word}`, join('step-0000010', 'state.json'), 'To draw with it, name the checkpoint: npm run sample -- ');
+      await refuses('E-FILE', () => namedRun(run.path), `${config} ${word}`, `npm run sample -- ${path}`);
+    }
   }));
 
 runs('metrics are lines of JSON; going on drops what comes after the checkpoint, and half a line', () =>

@@ -3,13 +3,14 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 // @ts-expect-error plain JavaScript without types, because it runs before TypeScript is installed
 import { dataFolders, DATA_FILES } from '../src/cli/setup.mjs';
 import { FASHION_MNIST_FILES, fashionMnistFolders, loadDataset, type Dataset } from '../src/data/dataset.ts';
 import { parseIdx as parsePlain } from '../src/data/idx.ts';
+import { cacheFolder } from '../src/data/pixel-cache.ts';
 import { unzipped } from '../src/data/read.ts';
 import { makeShapes, SHAPE_KINDS } from '../src/data/shapes.ts';
 import { DdpmError, type ErrorCode } from '../src/errors.ts';
@@ -240,6 +241,18 @@ sets('missing Fashion-MNIST names the four files, the folders and the way withou
 sets('set-up and loader agree on files and folders', () => {
   assert.equal(Object.keys(DATA_FILES), [...FASHION_MNIST_FILES]);
   for (const env of [{}, { DDPM_DATA: '/d', XDG_DATA_HOME: '/x' }]) assert.equal(fashionMnistFolders(env, '/home/u'), dataFolders(env, '/home/u'));
+});
+
+sets('caches lie at home, even where HOME is empty', () => {
+  const { HOME } = process.env;
+  try {
+    process.env['HOME'] = '';
+    assert.is(cacheFolder({}), join(userInfo().homedir, '.cache', 'ddpm.wgsl'));
+    assert.is(cacheFolder({ XDG_CACHE_HOME: '/c' }), join('/c', 'ddpm.wgsl'));
+  } finally {
+    if (HOME === undefined) delete process.env['HOME'];
+    else process.env['HOME'] = HOME;
+  }
 });
 
 // Set-up installs Fashion-MNIST, so only a machine without a network may lack it; continuous integration may not.

@@ -106,6 +106,7 @@ view('the server gives what belongs to runs and nothing else', async () => {
   const path = makeRun('safe', 1);
   writeFileSync(join(root, 'secret.png'), 'secret');
   symlinkSync(join(root, 'secret.png'), join(path, 'samples', 'link.png'));
+  symlinkSync(join(root, 'gone.png'), join(path, 'samples', 'dangling.png'));
   const { url, close } = await openView(root, 0);
   const runs = JSON.parse((await get(url, '/api/runs')).body) as Run[];
   const safe = runs.find((run) => run.name === 'safe')!;
@@ -123,6 +124,7 @@ view('the server gives what belongs to runs and nothing else', async () => {
 
 view('a report carries the numbers, thinned out, and the pictures; its text cannot end its script', async () => {
   const path = makeRun('report', 5000);
+  symlinkSync(join(root, 'gone.png'), join(path, 'samples', 'dangling.png'));
   const html = await makeReport([path]);
   const json = /<script id="report" type="application\/json">(.*?)<\/script>/s.exec(html)![1]!;
   const [run] = JSON.parse(json) as [RunReport];

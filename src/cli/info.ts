@@ -16,7 +16,7 @@ import { assumePrecision, PRECISIONS } from '../ops/precision.ts';
 import { sizeOf, Tensor } from '../tensor.ts';
 import { mebibytes, runCommand } from './command.ts';
 import { type Command, helpText, parseFlags } from './flags.ts';
-import { isRun, RunFolder } from './run-folder.ts';
+import { RunFolder, wasRun } from './run-folder.ts';
 import { namedRun } from './sampling.ts';
 import { INFO } from './settings.ts';
 
@@ -93,7 +93,7 @@ async function ofFile(path: string): Promise<Info> {
 }
 
 async function ofFolder(path: string, batchSize: number): Promise<Info> {
-  const run = isRun(path) ? RunFolder.open(path) : null;
+  const run = wasRun(path) ? RunFolder.open(path) : null;
   const checkpoints = run?.checkpoints().map(({ step, path: at }) => ({ step, path: at, bytes: bytesIn(at) }));
   const about = { path, kind: run ? ('run' as const) : ('model' as const), ...(run && { settings: run.config(), checkpoints }) };
   const newest = run ? run.latest()?.path : path;

@@ -80,8 +80,17 @@ export class RunFolder {
    * @throws DdpmError E-FILE if it is not one.
    */
   static open(path: string): RunFolder {
-    if (!isRun(path)) throw new DdpmError('E-FILE', `${path} is ${existsSync(path) ? 'not a run folder: it has no config.json of a run' : 'not there'}.`);
-    return new RunFolder(path);
+    const run = new RunFolder(path);
+    if (isRun(path)) return run;
+    if (wasRun(path)) {
+      const last = run.latest()!.path, size = statSync(run.file('config.json'), { throwIfNoEntry: false })?.size;
+      throw new DdpmError(
+        'E-FILE',
+        `${run.file('config.json')} is ${size === undefined ? 'missing' : size === 0 ? 'empty, as after a crash' : 'damaged'}, so the settings of the run are not known. ` +
+          `To go on with it, write there what ${join(last, 'state.json')} has as "settings", with "${MARK}": 1 as the first of them. To draw with it, name the checkpoint: ${typedAs('sample')} ${quoted(last)}`,
+      );
+    }
+    throw new DdpmError('E-FILE', `${path} is ${existsSync(path) ? 'not a run folder: it has no config.json of a run' : 'not there'}.`);
   }
 
   /**
@@ -108,7 +117,7 @@ export class RunFolder {
     if (path === undefined) throw new DdpmError('E-FILE', `There is no run folder or checkpoint ${target}.${listRuns(out)}`);
     const step = CHECKPOINT.exec(basename(resolve(path)));
     const parent = dirname(dirname(resolve(path)));
-    if (step && isRun(parent)) return { run: new RunFolder(relative('', parent) || '.'), checkpoint: { step: Number(step[1]), path } };
+    if (step && wasRun(parent)) return { run: RunFolder.open(relative('', parent) || '.'), checkpoint: { step: Number(step[1]), path } };
     const run = RunFolder.open(path);
     run.#restore();
     const checkpoint = run.latest();
@@ -254,11 +263,17 @@ export class RunFolder {
 }
 
 /** Whether a folder is a run: it has a config.json that this program wrote for one. A model's folder has a config.json too. */
-export function isRun(path: string): boolean {
+export const isRun = (path: string): boolean => marked(path) === true;
+
+/** Whether a folder is a run, or has its checkpoints and no config.json that can be read: RunFolder.open says so then. */
+export const wasRun = (path: string): boolean => marked(path) ?? namesIn(join(path, 'checkpoints')).some((name) => CHECKPOINT.test(name));
+
+/** Whether the config.json of a folder is that of a run; null where there is none that can be read. */
+function marked(path: string): boolean | null {
   try {
     return Object.hasOwn(JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as object, MARK);
   } catch {
-    return false;
+    return null;
   }
 }
 

@@ -18,7 +18,7 @@ import { say } from './command.ts';
 import { orNameAnother } from './damaged.ts';
 import { nearest, parseNumber } from './flags.ts';
 import { imageChannels, type LabelSettings, Network } from './network.ts';
-import { isRun, RunFolder } from './run-folder.ts';
+import { RunFolder, wasRun } from './run-folder.ts';
 
 /** Where `train` puts runs unless told otherwise: a run may be named without it. */
 const RUNS = 'runs';
@@ -30,7 +30,7 @@ export type ImageShape = readonly [height: number, width: number, channels: numb
 /** The run that is named, with the checkpoint to take; null where what is named is no run. */
 export function namedRun(named: string): ReturnType<typeof RunFolder.resume> | null {
   const inRuns = join(RUNS, named);
-  return named === 'latest' || isRun(named) || (!existsSync(named) && existsSync(inRuns)) ? RunFolder.resume(named, RUNS) : null;
+  return named === 'latest' || wasRun(named) || (!existsSync(named) && existsSync(inRuns)) ? RunFolder.resume(named, RUNS) : null;
 }
 
 /** The folder with the model: the last checkpoint where a run is named, otherwise what is named. */

@@ -48,7 +48,7 @@ export function describeRun(path: string, id: string, url: (name: string) => str
 /** In the order of their steps, the final grid last. */
 function sampleGrids(path: string, url: (name: string) => string): SampleGrid[] {
   const folder = join(path, 'samples');
-  const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^[\w-]+\.png$/.test(name)) : [];
+  const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^[\w-]+\.png$/.test(name) && statSync(join(folder, name), { throwIfNoEntry: false })?.isFile()) : [];
   return names
     .map((name) => ({ name, step: /^step-(\d+)\.png$/.exec(name) ? Number(/\d+/.exec(name)![0]) : null, url: url(name) }))
     .sort((a, b) => (a.step ?? Infinity) - (b.step ?? Infinity) || a.name.localeCompare(b.name));

@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
-import { homedir } from 'node:os';
+import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { writeAtomic } from '../io/files.ts';
 
@@ -11,8 +11,8 @@ const CHUNK = 64 << 20; // reading and writing stop at 2 GiB at once
 
 export type Decoded = { count: number; height: number; width: number; channels: number; pixels: Uint8Array; kept: Uint32Array };
 
-/** Where caches lie: $XDG_CACHE_HOME/ddpm.wgsl or ~/.cache/ddpm.wgsl. */
-export const cacheFolder = (env: NodeJS.ProcessEnv = process.env): string => join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'ddpm.wgsl');
+/** Where caches lie: $XDG_CACHE_HOME/ddpm.wgsl or ~/.cache/ddpm.wgsl. An empty HOME is as good as none. */
+export const cacheFolder = (env: NodeJS.ProcessEnv = process.env): string => join(env.XDG_CACHE_HOME || join(homedir() || userInfo().homedir, '.cache'), 'ddpm.wgsl');
 
 /** The file for this content: `what` is all that the pixels depend on. */
 export const cacheFile = (folder: string, what: unknown): string => join(folder, `${createHash('sha256').update(JSON.stringify([MAGIC, what])).digest('hex').slice(0, 32)}.images`);
