@@ -88,7 +88,7 @@ export class Tape {
     this.engine = engine;
   }
 
-  /** Runs fn with every op recorded. What fn allocates lives until backward has passed it. */
+  /** Runs fn with every op recorded. What fn allocates lives until backward has passed it, and no scope frees anything before: without a backward to come, do not record. */
   record<T>(fn: () => T): T {
     if (active.has(this.engine) || this.#scope) throw new DdpmError('E-ENGINE', 'a tape records once, and one at a time.');
     this.#scope = this.engine.openScope(true);

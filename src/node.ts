@@ -151,13 +151,20 @@ export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngin
     requiredLimits: options.defaultLimits ? {} : requiredLimits,
   });
   const software = isSoftware(adapter.info);
-  const engine = new Engine(device, { poison: options.poison ?? false, ...(software && { idle: nap }), ...(options.choices && { choices: options.choices(adapter.info) }) });
+  let engine: Engine, warnings: readonly string[] = [];
+  try {
+    engine = new Engine(device, { poison: options.poison ?? false, ...(software && { idle: nap }), ...(options.choices && { choices: options.choices(adapter.info) }) });
+    // The null backend computes nothing that could be right.
+    if (options.backend !== 'null') warnings = await usePrecision(engine, precision);
+  } catch (error) {
+    device.destroy();
+    await device.lost;
+    throw error;
+  }
   const close = async (): Promise<void> => {
     await engine.destroy();
     device.destroy();
     await device.lost;
   };
-  // The null backend computes nothing that could be right.
-  const warnings = options.backend === 'null' ? [] : await usePrecision(engine, precision);
   return { engine, device, info: adapter.info, software, warnings, close, [Symbol.asyncDispose]: close };
 }

@@ -126,6 +126,7 @@ chain('dynamic thresholding in ddpm, image by image, and not where a row reads t
   assert.ok(largest > 1.2, `the threshold was never above ${largest}`);
   await assertError(() => new Sampler(model, diffusion, SHAPE, { method: 'ddim', steps: 5, rederive: false, clipDenoised: threshold }), 'E-USAGE', /dynamic thresholding goes with an eps that is derived again/);
   await assertError(() => new Sampler(model, diffusion, SHAPE, { method: 'ddim', clipDenoised: -1 }), 'E-USAGE', /to a range of -1/);
+  for (const none of [null, 'yes', '1']) await assertError(() => new Sampler(model, diffusion, SHAPE, { method: 'ddim', clipDenoised: none as never }), 'E-USAGE', new RegExp(`clipped by ${none}: it takes true, false, a range`));
   await sampler.destroy();
 });
 

@@ -159,7 +159,10 @@ export class Engine {
     this.#scopes.close(scope, keep);
   }
 
-  /** Runs fn and frees every tensor it made except those it returns. Inside a tape nothing is freed early: backward needs it. */
+  /**
+   * Runs fn and frees every tensor it made except those it returns, alone or in arrays and plain objects. What an object holds that fn makes, such as a Sampler, is freed: make it
+   * outside. Inside a tape nothing is freed early: backward needs it.
+   */
   scope<T>(fn: () => T): T {
     return this.#scopes.holds ? fn() : this.enclose(fn);
   }

@@ -14,11 +14,12 @@ export interface DynamicThreshold {
 /** Whether a predicted x_0 is clipped: to [-1, 1], to [-range, range] for a number (diffusers' `clip_sample_range`), dynamically, or not at all. */
 export type Clip = boolean | number | DynamicThreshold;
 
-/** @throws DdpmError E-USAGE for a range that is not a positive number, a quantile that is none, or a threshold below 1 */
+/** @throws DdpmError E-USAGE for what is none of these, a range that is not a positive number, a quantile that is none, or a threshold below 1 */
 export function checkClip(clip: Clip): void {
   const refuse = (why: string): never => {
     throw new DdpmError('E-USAGE', `x_0 cannot be clipped ${why}`);
   };
+  if (clip === null || !['boolean', 'number', 'object'].includes(typeof clip)) refuse(`by ${String(clip)}: it takes true, false, a range, or { ratio, max }.`);
   if (typeof clip === 'number' && !(clip > 0 && Number.isFinite(clip))) refuse(`to a range of ${clip}: it is a number above 0, such as 1 for [-1, 1]; false clips nothing.`);
   if (typeof clip !== 'object') return;
   if (!(clip.ratio >= 0 && clip.ratio <= 1)) refuse(`to the quantile ${clip.ratio} of its values: that lies between 0 and 1, such as 0.995.`);

@@ -126,8 +126,19 @@ halves('on a CPU the float32 kernels get rounded copies: the same as rounded on 
   assertRounded(await c.read(), 21, (round, size) => matmulTwin({ a: size(round(a)), b: size(round(b)), M: 33, N: 37, K: 21 }), 'c');
 });
 
-halves('without the feature it is refused, in words that help', async () => {
-  await assertError(() => openEngine({ ...openOptions, precision: 'f16', without: ['shader-f16'] }), 'E-LIMIT', /float16 needs the device feature "shader-f16".*engineRequirements\(adapter, \{ precision: "f16" \}\)/);
+halves('without the feature it is refused, in words that help, and the device does not stay open', async () => {
+  const { instances } = (globalThis as unknown as { ddpmDawn: { instances: Map<string, GPU> } }).ddpmDawn, opened: GPUDevice[] = [];
+  const adapters = Object.getPrototypeOf(await [...instances.values()][0]!.requestAdapter()) as GPUAdapter, { requestDevice } = adapters;
+  adapters.requestDevice = async function (...of) {
+    opened.push(await requestDevice.apply(this, of));
+    return opened[0]!;
+  };
+  try {
+    await assertError(() => openEngine({ ...openOptions, precision: 'f16', without: ['shader-f16'] }), 'E-LIMIT', /float16 needs the device feature "shader-f16".*engineRequirements\(adapter, \{ precision: "f16" \}\)/);
+  } finally {
+    adapters.requestDevice = requestDevice;
+  }
+  assert.is((await Promise.race([opened[0]!.lost, null]))?.reason, 'destroyed');
 });
 
 halves('as on a GPU: what was seen to be right is chosen; the self-test names a kernel that is wrong, by how much, and leaves it out', async () => {
