@@ -57,11 +57,11 @@ function assertZeroBias(key: string, bias: ArrayLike<number>, weightNorm: number
   return norm(bias) / row;
 }
 
-const small = gpuSuite('unet against PyTorch');
+const small = gpuSuite('unet against PyTorch'), onGpu = gpuSuite('unet against PyTorch, with the kernels of GPUs', { as: 'gpu' });
 
 // The third has classes, scale and shift, up to four heads, learned variances, and reads a pair of images.
-for (const name of ['unet-dev-rgb16', 'unet-dev-gray28', 'unet-dev-classes'])
-  small(`${name}: eps, loss, every gradient`, async (engine) => {
+for (const [name, on] of [['unet-dev-rgb16', small], ['unet-dev-gray28', small], ['unet-dev-classes', small], ['unet-dev-classes', onGpu]] as const)
+  on(`${name}: eps, loss, every gradient`, async (engine) => {
     const { tensor, metadata, group, image, integers } = golden(engine, name);
     const unet = new UNet(JSON.parse(metadata.config));
     const parameters = Parameters.place(engine, unet);
@@ -91,6 +91,7 @@ for (const name of ['unet-dev-rgb16', 'unet-dev-gray28', 'unet-dev-classes'])
     assert.ok(worst[1] <= 5e-5, `the gradient of ${worst[0]} is off by ${worst[1]}`);
   });
 small.run();
+onGpu.run();
 
 // ------------------------------------------------------------------------------------------------------------ google/ddpm-cifar10-32
 /** The weights of test/golden/unet_cifar10.py: an integer hash, scaled by the fan-in. */
