@@ -4,7 +4,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { pointwise, Tape, threads } from '../src/autograd.ts';
 import { Engine } from '../src/gpu/engine.ts';
-import { grid } from '../src/gpu/kernel.ts';
+import { grid, type Kernel } from '../src/gpu/kernel.ts';
 import * as k from '../src/gpu/kernels.gen.ts';
 import { Pool, sizeClass } from '../src/gpu/pool.ts';
 import { type OpenedEngine, openEngine } from '../src/node.ts';
@@ -264,6 +264,37 @@ refusals('a binding or a number that is missing', async (engine) => {
   await assertError(() => engine.run(k.silu_forward, [1], { y } as never), 'E-KERNEL', /silu_forward: binding x is missing/);
   await assertError(() => engine.run(k.fill, [1], { y } as never), 'E-KERNEL', /fill: value must be a number/);
   await assertError(() => engine.run(k.fill, [1], { y, value: y } as never), 'E-KERNEL', /fill: value must be a number/);
+});
+
+/** y = 2 x, as somebody writes it by hand. */
+const DOUBLE = {
+  name: 'double', features: [], bindings: { x: 'read', y: 'read_write' }, overrides: {}, optional: {}, dims: {},
+  wgsl: `
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@binding(1) @group(0) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(4) fn main(@builtin(global_invocation_id) id: vec3u) { y[id.x] = 2.0 * x[id.x]; }`,
+} as const satisfies Kernel;
+
+refusals('a kernel by hand whose bindings or dims are in another order than in its WGSL, and a tensor for a slice', async (engine) => {
+  const x = upload(engine, [4], [1, 2, 3, 4]), y = Tensor.empty(engine, [4]), args = { x: x.slice, y: y.slice };
+  const swapped = { ...DOUBLE, name: 'swapped', bindings: { y: 'read_write', x: 'read' } } as const;
+  await assertError(() => engine.run(swapped, [1], args), 'E-KERNEL', /swapped: its bindings are listed as y, x, and its WGSL has x, y\. Both must be in one order/);
+  const scaled = { ...DOUBLE, name: 'scaled', dims: { b: 'f32', a: 'f32' }, wgsl: `struct Dims { a: f32, /* not the last */ b: f32 } // c: f32\n@group(0) @binding(2) var<uniform> dims: Dims;${DOUBLE.wgsl.replace('2.0', '(dims.a + 10.0 * dims.b)')}` } as const;
+  await assertError(() => engine.run(scaled, [1], { ...args, a: 1, b: 2 }), 'E-KERNEL', /scaled: its dims are listed as b: f32, a: f32, and its WGSL has a: f32, b: f32/);
+  engine.run({ ...scaled, dims: { a: 'f32', b: 'f32' } }, [1], { ...args, a: 1, b: 2 });
+  assert.equal(await y.read(), Float32Array.of(21, 42, 63, 84));
+  await assertError(() => engine.run(DOUBLE, [1], { x, y } as never), 'E-KERNEL', /double: binding x is missing, or no slice\. Give x: tensor\.slice/);
+});
+
+refusals('not a second WGSL under one name: it is another kernel', async (engine) => {
+  const x = upload(engine, [4], [1, 2, 3, 4]), y = Tensor.empty(engine, [4]), args = { x: x.slice, y: y.slice };
+  const triple = { ...DOUBLE, wgsl: DOUBLE.wgsl.replace('2.0', '3.0') } as const;
+  // With the same buffers at the same bindings, of which one is written now and was read before.
+  const other = { ...DOUBLE, bindings: { y: 'read_write', x: 'read' }, wgsl: DOUBLE.wgsl.replace(/0(?=\) var<storage, read> )/, '1').replace('@binding(1) @group', '@binding(0) @group').replace('2.0', '4.0') } as const;
+  for (const [kernel, factor] of [[DOUBLE, 2], [triple, 3], [other, 4], [DOUBLE, 2]] as const) {
+    engine.run(kernel, [1], args);
+    assert.equal(await y.read(), Float32Array.of(factor, 2 * factor, 3 * factor, 4 * factor), `${factor}`);
+  }
 });
 
 refusals('a kernel that needs subgroups where there are none', () =>

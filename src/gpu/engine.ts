@@ -400,7 +400,7 @@ export class Engine {
   }
 
   #binding(kernel: Kernel, name: string, slice: Slice): GPUBufferBinding {
-    if (!slice?.buffer) throw new DdpmError('E-KERNEL', `${kernel.name}: binding ${name} is missing.`);
+    if (!slice?.buffer) throw new DdpmError('E-KERNEL', `${kernel.name}: binding ${name} is missing, or no slice. Give ${name}: tensor.slice.`);
     const limit = this.device.limits.maxStorageBufferBindingSize;
     if (slice.bytes > limit)
       throw new DdpmError('E-LIMIT', `${kernel.name}: ${name} is ${slice.bytes} bytes; this device binds at most ${limit}. Use a smaller batch size, or request a larger maxStorageBufferBindingSize.`);

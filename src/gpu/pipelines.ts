@@ -1,7 +1,7 @@
 // Compute pipelines, cached by kernel and overrides: made lazily one by one, or ahead of time in parallel.
 import { STAGE_COMPUTE } from './constants.ts';
 import { DdpmError } from '../errors.ts';
-import type { Kernel } from './kernel.ts';
+import { type Kernel, requireOrder } from './kernel.ts';
 
 /** A pipeline that is compiled when it is first needed, or before by `compile`. */
 export interface Pipeline {
@@ -16,6 +16,8 @@ export interface Pipeline {
 export class Pipelines {
   readonly #device: GPUDevice;
   readonly #byLabel = new Map<string, Pipeline>();
+  /** The WGSL of each name: another text under a name that is there, as while somebody edits a kernel, is another kernel. */
+  readonly #texts = new Map<string, string[]>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #modules = new Map<string, GPUShaderModule>();
 
@@ -28,8 +30,8 @@ export class Pipelines {
   }
 
   get(kernel: Kernel, constants: Record<string, number>): Pipeline {
-    const names = Object.keys(constants);
-    const label = names.length ? `${kernel.name}(${names.map((n) => `${n}=${constants[n]}`).join(', ')})` : kernel.name;
+    const names = Object.keys(constants), name = this.#named(kernel);
+    const label = names.length ? `${name}(${names.map((n) => `${n}=${constants[n]}`).join(', ')})` : name;
     let entry = this.#byLabel.get(label);
     if (!entry) {
       const missing = kernel.features.find((feature) => !this.#device.features.has(feature));
@@ -80,9 +82,20 @@ export class Pipelines {
     };
   }
 
+  #named(kernel: Kernel): string {
+    const { name, wgsl } = kernel;
+    let texts = this.#texts.get(name);
+    if (!texts) this.#texts.set(name, (texts = []));
+    if (!texts.includes(wgsl)) {
+      requireOrder(kernel);
+      texts.push(wgsl);
+    }
+    return texts[0] === wgsl ? name : `${name}#${texts.indexOf(wgsl) + 1}`;
+  }
+
   #module(kernel: Kernel): GPUShaderModule {
-    let module = this.#modules.get(kernel.name);
-    if (!module) this.#modules.set(kernel.name, (module = this.#device.createShaderModule({ label: kernel.name, code: kernel.wgsl })));
+    let module = this.#modules.get(kernel.wgsl);
+    if (!module) this.#modules.set(kernel.wgsl, (module = this.#device.createShaderModule({ label: kernel.name, code: kernel.wgsl })));
     return module;
   }
 
