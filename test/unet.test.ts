@@ -15,6 +15,7 @@ import { BUFFERS, Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { linear } from '../src/ops/conv2d.ts';
 import { mse } from '../src/ops/loss.ts';
+import { AdamW } from '../src/optim/adamw.ts';
 import { STREAM } from '../src/philox.ts';
 import { ParameterTensor, Tensor } from '../src/tensor.ts';
 import { relativeL2 } from './helpers/close.ts';
@@ -251,6 +252,22 @@ init('the seed decides, no two parameters start alike, and the average starts at
   const drawn = [...a].filter(([name]) => name.endsWith('weight') && !name.includes('norm'));
   for (const [name, data] of drawn) assert.is.not(c.get(name), data, name);
   assert.is(new Set(drawn.map(([, data]) => data.slice(0, 64))).size, drawn.length);
+});
+init('placed without training, a gradient reaches the input and no weight is written; what trains says so', async (engine) => {
+  const backward = async (options: object): Promise<[number[], Parameters]> => {
+    const unet = new UNet(SMALL), parameters = Parameters.place(engine, unet, options), { x, t, goal } = inputs(engine, 16);
+    x.requiresGrad = true;
+    const tape = new Tape(engine), loss = tape.record(() => mse(unet.forward(x, t), goal));
+    tape.backward(loss);
+    return [[...(await tape.gradient(x).read())], parameters];
+  };
+  const fresh = await Parameters.place(engine, new UNet(SMALL)).read('values'), [want] = await backward({}), [got, frozen] = await backward({ training: false });
+  assert.ok(want.some((v) => v !== 0));
+  assert.equal(got, want);
+  for (const [name, { data }] of await frozen.read('values')) assert.is(bits(data), bits(fresh.get(name)!.data), name);
+  await assertError(() => frozen.read('ema'), 'E-USAGE', /ema needs more than the weights, and the model was placed with training: false/);
+  await assertError(() => frozen.write('m', fresh, 'test'), 'E-USAGE', /m needs more than the weights/);
+  await assertError(() => new AdamW(frozen), 'E-USAGE', /AdamW needs more than the weights/);
 });
 init.run();
 

@@ -44,7 +44,7 @@ export class Parameters {
 
   /**
    * Gives every parameter of the model its place on the device and its initial value from the seed.
-   * With `training: false` there are values only; with `initial: false` they are zeros, for weights that come from a file. Throws E-LIMIT where one parameter exceeds what the device binds.
+   * With `training: false` there are values only, which get no gradient; with `initial: false` they are zeros, for weights that come from a file. Throws E-LIMIT where one parameter exceeds what the device binds.
    */
   static place(engine: Engine, model: Module, { seed = 0, training = true, initial = true, chunkBytes = engine.device.limits.maxStorageBufferBindingSize } = {}): Parameters {
     const most = Math.floor(Math.min(chunkBytes, engine.device.limits.maxStorageBufferBindingSize) / 256) * 64;
@@ -73,6 +73,16 @@ export class Parameters {
 
   get names(): string[] {
     return this.#places.map((p) => p.parameter.name);
+  }
+
+  /** False after `training: false`: all buffers are then that of the values, and a gradient would be written over the weights. */
+  get #trained(): boolean {
+    return this.chunks.some(({ slices }) => slices.grads !== slices.values);
+  }
+
+  /** Throws E-USAGE after `training: false`. */
+  requireTrained(what: string): void {
+    if (!this.#trained) throw new DdpmError('E-USAGE', `${what} needs more than the weights, and the model was placed with training: false. Leave that out.`);
   }
 
   /** How many numbers are learnt. */
@@ -104,14 +114,16 @@ export class Parameters {
     return `element ${index}`;
   }
 
-  /** Reads one flat buffer back, as tensors by name in a file's layout. */
+  /** Reads one flat buffer back, as tensors by name in a file's layout. E-USAGE for any but the values after `training: false`. */
   async read(buffer: BufferName): Promise<Map<string, { shape: readonly number[]; data: Float32Array<ArrayBuffer> }>> {
+    if (buffer !== 'values') this.requireTrained(buffer);
     const chunks = await Promise.all(this.chunks.map((chunk) => this.engine.read(chunk.slices[buffer])));
     return new Map(this.#places.map(({ parameter: p, chunk, offset }) => [p.name, { shape: p.shape, data: p.toFile(chunks[chunk]!.subarray(offset, offset + p.size)) }]));
   }
 
-  /** Writes one flat buffer. Throws E-MODEL with the first three tensors that are missing, unknown or of another shape; then nothing is written. */
+  /** Writes one flat buffer; E-USAGE as `read`. Throws E-MODEL with the first three tensors that are missing, unknown or of another shape; then nothing is written. */
   write(buffer: BufferName, tensors: NamedTensors, source: string): void {
+    if (buffer !== 'values') this.requireTrained(buffer);
     const wrong: string[] = [];
     const known = new Set(this.names);
     for (const { parameter: p } of this.#places) {
@@ -140,7 +152,9 @@ export class Parameters {
     this.#bound = weights;
     for (const place of this.#places) {
       const { parameter } = place;
-      parameter.tensor = new ParameterTensor(this.engine, parameter.deviceShape, this.#slice(weights, place), parameter.name, this.#slice('grads', place));
+      const tensor = new ParameterTensor(this.engine, parameter.deviceShape, this.#slice(weights, place), parameter.name, this.#slice('grads', place));
+      tensor.requiresGrad = this.#trained;
+      parameter.tensor = tensor;
     }
   }
 }

@@ -71,10 +71,11 @@ export class AdamW {
   readonly #part: Slice;
   readonly #groups: readonly number[];
 
-  /** Moments and averages live in `parameters`; call outside of captures. E-USAGE for an option out of range. */
+  /** Moments and averages live in `parameters`; call outside of captures. E-USAGE for an option out of range, or parameters placed with `training: false`. */
   constructor(parameters: Parameters, { beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0, gradClip = 1, lossScaling = false }: AdamWOptions = {}) {
     const { engine } = parameters;
     requireAdamW({ beta1, beta2, eps, weightDecay, gradClip });
+    parameters.requireTrained('AdamW');
     this.parameters = parameters;
     this.options = { beta1, beta2, eps, weightDecay, gradClip, lossScaling };
     this.#scaling = lossScaling ? new LossScale(engine) : new LossScale(engine, 1);
