@@ -38,5 +38,6 @@ export * from './diffusion/index.ts';
 export { AdamW, type AdamWOptions, type StepLog } from './optim/adamw.ts';
 export { emaDecay, learningRate, LR_SCHEDULES, type LrSchedule } from './optim/schedules.ts';
 
+export { toBytes } from './io/picture.ts';
 export { modernNames, parseConfig, readModel } from './io/model.ts';
 export { type Dtype, readSafetensors, type SafeTensor, type SafeTensors, safetensorsChunks, type TensorData, type TensorToWrite, writeSafetensors } from './io/safetensors.ts';

@@ -9,7 +9,7 @@ import { type Precision, usePrecision } from './ops/precision.ts';
 export { type Dataset, loadDataset, type LoadOptions } from './data/dataset.ts';
 export { makeShapes, type ShapesOptions } from './data/shapes.ts';
 export { loadCheckpoint, loadModelFolder, type ModelFolder, saveCheckpoint, type TrainingState } from './io/checkpoint.ts';
-export { imageGrid, type Picture, toBytes } from './io/picture.ts';
+export { imageGrid, type Picture } from './io/picture.ts';
 export { encodePng } from './io/png.ts';
 
 /** Which adapter openEngine() opens, and with what. */

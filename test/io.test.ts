@@ -276,6 +276,7 @@ png('imageGrid refuses what does not fit', () => {
   throwsWith('E-SHAPE', /2 images of 2×2×1 have 8 values, and 7 were given/, () => imageGrid(new Uint8Array(7), 2, 2, 2, 1, 2));
   throwsWith('E-SHAPE', /1 or 3 channels, not 2/, () => imageGrid(new Uint8Array(8), 1, 2, 2, 2, 2));
   throwsWith('E-SHAPE', /0 columns/, () => imageGrid(new Uint8Array(4), 1, 2, 2, 1, 0));
+  throwsWith('E-USAGE', /imageGrid\(\) takes bytes.* toBytes\(values\)/, () => imageGrid(new Float32Array(4) as never, 1, 2, 2, 1, 1));
 });
 
 const noise = (width: number, height: number, channels: 1 | 3): Picture =>

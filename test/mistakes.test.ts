@@ -156,6 +156,7 @@ draws('what cannot be made leaves nothing behind', async (engine) => {
   await assertError(() => new Training(unet, parameters, diffusion, coloured, { batchSize: 2, steps: 3, lr: 1e-3 }), 'E-SHAPE', /channels/);
   coloured.free();
   await assertError(() => new DeviceImages(engine, { ...images, count: 0, pixels: new Uint8Array(0) }, false), 'E-SHAPE', /^0 images of 4 x 4 x 3/);
+  for (const pixels of [new Float32Array(192), Array.from({ length: 192 }, () => 0)]) await assertError(() => new DeviceImages(engine, { ...images, pixels } as never, false), 'E-USAGE', /takes its pixels as bytes.* toBytes\(values\)/);
   assert.equal(used(engine.memory()), before);
 });
 

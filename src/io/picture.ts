@@ -33,11 +33,12 @@ export type GridOptions = {
 /**
  * Lays images out in rows.
  * @param images (n, h, w, c) bytes, c = 1 or 3
- * @throws DdpmError(E-SHAPE) when the bytes do not fill the shape or the layout makes no sense
+ * @throws DdpmError(E-SHAPE) when the bytes do not fill the shape or the layout makes no sense; DdpmError(E-USAGE) for numbers that are not bytes
  */
 export function imageGrid(images: Uint8Array, n: number, h: number, w: number, c: number, columns: number, options: GridOptions = {}): Picture {
   const { pad = 2, scale = 1, background = 255 } = options;
   if (c !== 1 && c !== 3) throw new DdpmError('E-SHAPE', `a picture has 1 or 3 channels, not ${c}.`);
+  if (images.BYTES_PER_ELEMENT !== 1) throw new DdpmError('E-USAGE', 'imageGrid() takes bytes, and was given other numbers: toBytes(values) for a Float32Array in [-1, 1].');
   if (images.length !== n * h * w * c) {
     throw new DdpmError('E-SHAPE', `${n} images of ${h}×${w}×${c} have ${n * h * w * c} values, and ${images.length} were given.`);
   }

@@ -45,9 +45,9 @@ export class DeviceImages {
   readonly #parts: readonly [Slice, Slice];
 
   /**
-   * pixels: (count, height, width, channels) uint8; labels: (count), where there are any. `flip` mirrors half of what is gathered.
+   * pixels: (count, height, width, channels) uint8, which `toBytes` makes of numbers in [-1, 1]; labels: (count), where there are any. `flip` mirrors half of what is gathered.
    *
-   * @throws DdpmError E-SHAPE where the lengths do not fit, E-LIMIT where the images need more than two bindings of the device
+   * @throws DdpmError E-USAGE for pixels that are not bytes, E-SHAPE where the lengths do not fit, E-LIMIT where the images need more than two bindings of the device
    */
   constructor(engine: Engine, data: { count: number; height: number; width: number; channels: number; pixels: Uint8Array; labels?: ArrayLike<number> | null }, flip: boolean) {
     this.engine = engine;
@@ -56,6 +56,7 @@ export class DeviceImages {
     this.flip = flip;
     const size = data.height * data.width * data.channels;
     if (!(data.count >= 1 && size >= 1)) throw new DdpmError('E-SHAPE', `${data.count} images of ${data.height} x ${data.width} x ${data.channels}: there must be at least one, and something in it.`);
+    if (data.pixels.BYTES_PER_ELEMENT !== 1) throw new DdpmError('E-USAGE', 'DeviceImages takes its pixels as bytes, and was given other numbers: pixels: toBytes(values) for a Float32Array in [-1, 1].');
     if (data.pixels.length !== data.count * size || (data.labels && data.labels.length !== data.count))
       throw new DdpmError('E-SHAPE', `${data.count} images of ${data.height} x ${data.width} x ${data.channels} have ${data.count * size} bytes; ${data.pixels.length} were given${data.labels ? `, and ${data.labels.length} labels` : ''}.`);
     // Whole images a binding, and a length in whole words for the upload.
