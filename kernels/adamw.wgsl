@@ -1,5 +1,5 @@
 // m = b1 m + (1-b1) s g; v = b2 v + (1-b2) (s g)^2; w = w (1 - lr wd) - lr (m / c1) / (sqrt(v / c2) + eps); e = decay e + (1-decay) w (Loshchilov and Hutter, 2019)
-// One invocation updates four parameters: clip, AdamW and EMA in one pass over memory. s is the clip scale; 0 means a bad step, which changes nothing.
+// One invocation updates four parameters: clipping, AdamW and the average e in one pass over memory. s scales the gradient; 0 marks a bad step, which changes nothing.
 #import index
 #import clock
 struct Dims { beta1: f32, beta2: f32, eps: f32, weight_decay: f32 }

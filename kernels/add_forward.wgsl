@@ -1,4 +1,4 @@
-// y[n,p,c] = a[n,p,c] + b[n,p,c], or + b[n,c] where per_image is set (the time embedding's way into a block)
+// y[n,p,c] = a[n,p,c] + b[n,p,c], or + b[n,c] if per_image is set (how the time embedding enters a block)
 // One invocation computes one value.
 #import index
 #import stored

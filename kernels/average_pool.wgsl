@@ -1,4 +1,4 @@
-// y[n,oh,ow,c] = mean_{kh,kw} x[n, oh*stride+kh-pad, ow*stride+kw-pad, c] over the taps inside the image: padding does not count
+// y[n,oh,ow,c] = mean_{kh,kw} x[n, oh*stride+kh-pad, ow*stride+kw-pad, c] over the taps inside the image; padding does not count
 // One invocation computes one channel of one pixel, or four (_vec4).
 #import index
 #import values

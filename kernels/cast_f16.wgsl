@@ -1,4 +1,4 @@
-// y = x as float16 (+ y where accumulate is set)
+// y = x as float16 (+ y if accumulate is set)
 // One invocation casts one value. The gradient of cast_f32.
 enable f16;
 #import index

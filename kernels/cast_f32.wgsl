@@ -1,5 +1,5 @@
-// y = x as float32 (+ y where accumulate is set)
-// One invocation casts one value, as cast_f16 does. The gradient of cast_f16.
+// y = x as float32 (+ y if accumulate is set)
+// One invocation casts one value. The gradient of cast_f16.
 enable f16;
 #import index
 struct Dims { size: u32, accumulate: u32 }

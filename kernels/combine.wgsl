@@ -1,4 +1,4 @@
-// y[n,i] = coef[n,a] u[n,i] + sign coef[n,b] v[n,i]: q_sample with given noise, the posterior mean, and x_0 from eps are all of this form
+// y[n,i] = coef[n,a] u[n,i] + sign coef[n,b] v[n,i]: q_sample of given noise, the posterior mean, and x_0 from eps have this form
 // One invocation computes one value.
 #import index
 struct Dims { N: u32, size: u32, K: u32, a: u32, b: u32, sign: f32 }

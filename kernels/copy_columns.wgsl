@@ -1,5 +1,5 @@
-// y[r, y_first + j] = x[r, x_first + j] for j < width, 0 for width <= j < y_width (+ y where accumulate is set)
-// One invocation copies one row: rows are short and many, and a division a value would cost more than the copy. Pads channels to a multiple of four, or cuts them.
+// y[r, y_first + j] = x[r, x_first + j] for j < width, 0 for width <= j < y_width (+ y if accumulate is set)
+// One invocation copies one row: rows are short and many, and a division per value would cost more than the copy. Pads channels to a multiple of four, or removes that padding.
 #import index
 #import stored
 struct Dims { rows: u32, width: u32, x_stride: u32, x_first: u32, y_stride: u32, y_first: u32, y_width: u32, accumulate: u32 }

@@ -1,5 +1,5 @@
 // dx[n,c] = dloss / N (exp(x[n,c]) / sum_k exp(x[n,k]) - [c = label[n]]), for the loss mean_n each[n] of cross_entropy_forward
-// One invocation does one row.
+// One invocation computes one row.
 #import index
 struct Dims { N: u32, C: u32, accumulate: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;        // (N, C)

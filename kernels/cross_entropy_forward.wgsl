@@ -1,5 +1,5 @@
 // each[n] = log sum_c exp(x[n,c]) - x[n,label[n]]: the cross-entropy of softmax(x[n]) against the class of image n
-// One invocation does one row; rows are as short as there are classes.
+// One invocation computes one row, which has one value per class.
 #import index
 struct Dims { N: u32, C: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;          // (N, C)

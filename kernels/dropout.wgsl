@@ -1,5 +1,5 @@
 // y[n,i] = x[n,i] / (1 - p) with probability 1 - p, else 0; the gradient is the same function of dy, with the same mask
-// One invocation masks four values of one sample; the mask is a function of (seed, stream, step, sample, element) and never stored.
+// One invocation masks four values of one sample. The mask is a function of (seed, stream, step, sample, element) and is never stored.
 #import index
 #import stored
 #import philox

@@ -1,5 +1,5 @@
-// s = the quantile of |a x + b output| over an image, kept in [1, most]; y = (clamp(a x + b output, -s, s) / s - a x) / b: the output that says so of x_0 (Saharia et al., 2022)
-// One workgroup takes one image. Positive floats are in the order of their bits: four passes count them by eight bits each, and the rank says which eight to follow.
+// x_0 = a x + b output; s = a quantile of |x_0| in the image, kept in [1, most]; y = (clamp(x_0, -s, s) / s - a x) / b, the output that gives this x_0 (Saharia et al., 2022)
+// One workgroup per image. Positive floats sort like their bits, so a radix select finds the quantile: four passes count eight bits each and keep the values that hold the rank.
 struct Dims { size: u32, K: u32, C: u32, M: u32, rank: u32, fraction: f32, most: f32 }
 @group(0) @binding(0) var<storage, read> coef: array<f32>;    // (N, K): a, b first; one row for all images where K = 0
 @group(0) @binding(1) var<storage, read> output: array<f32>;  // (N, size / C, M): the first C of M channels are the mean's
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     }
     workgroupBarrier();
   }
-  // The value of that rank is found; the next one is the same, or the least above it.
+  // prefix is the value at the rank. The next value is the same, or the smallest above it.
   for (var i = li; i < dims.size; i += 64u) {
     let bits = bitcast<u32>(abs(start(n, i)));
     if (bits > prefix) { atomicMin(&above, bits); }

@@ -1,5 +1,5 @@
-// dtable[k,c] = sum of dy[n,c] over the n with ids[n] = k (+ dtable where accumulate is set)
-// One invocation sums one value of the table, in the order of n: no atomics, the same bits on every run. A row that no id names gets zeros.
+// dtable[k,c] = sum of dy[n,c] over the n with ids[n] = k (+ dtable if accumulate is set)
+// One invocation sums one value of the table in the order of n, without atomics: the same bits on every run. Rows that no id names get zeros.
 #import index
 struct Dims { N: u32, K: u32, C: u32, accumulate: u32 }
 @group(0) @binding(0) var<storage, read> ids: array<u32>;          // (N)

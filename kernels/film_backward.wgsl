@@ -1,4 +1,4 @@
-// ds[n,0,c] = dy[n,0,c] gamma[c] + dy[n,1,c] beta[c], ds[n,1,c] = dy[n,1,c]: the gradient by an image's scale and shift
+// ds[n,0,c] = dy[n,0,c] gamma[c] + dy[n,1,c] beta[c], ds[n,1,c] = dy[n,1,c]: the gradient of an image's scale and shift
 // One invocation computes the pair of one channel of one image.
 #import index
 struct Dims { N: u32, C: u32, accumulate: u32 }

@@ -1,4 +1,4 @@
-// y[n,0,c] = gamma[c] (1 + s[n,0,c]), y[n,1,c] = beta[c] (1 + s[n,0,c]) + s[n,1,c]: group norm's scale and offset under a scale and a shift of each image's own (Perez et al., 2018)
+// y[n,0,c] = gamma[c] (1 + s[n,0,c]), y[n,1,c] = beta[c] (1 + s[n,0,c]) + s[n,1,c]: group norm's scale and offset, modulated by each image's scale and shift (Perez et al., 2018)
 // One invocation computes the pair of one channel of one image.
 #import index
 struct Dims { N: u32, C: u32 }

@@ -1,5 +1,5 @@
-// y[to + floor(i / row) stride + i % row] = sum_s part[start + s step + floor(i / row) pitch + i % row] for i < size, added to y where `accumulate` is set: many such sums at once
-// A workgroup of WG looks its sum up in the table and computes 256 of its values, each in the order of s: the same bits on every run. On GPUs, whose WG is 256, eight terms are on their way at once.
+// y[to + floor(i / row) stride + i % row] = sum_s part[start + s step + floor(i / row) pitch + i % row] for i < size, added to y if `accumulate` is set: many such sums at once
+// A workgroup finds its sum in the table and computes 256 of its values, each in the order of s: the same bits on every run. On GPUs (WG = 256) eight terms are loaded at once.
 #import index
 override WG: u32 = 64u;
 struct Dims { sums: u32 }

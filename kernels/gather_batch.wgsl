@@ -1,5 +1,5 @@
-// x[n,h,w,c] = data[index[n], h, flip ? W-1-w : w, c] / 127.5 - 1, flip drawn with probability 1/2 where dims.flip is set
-// One invocation converts one value. The images stay on the device as bytes; those from `split` on lie in a second buffer, because a binding is limited.
+// x[n,h,w,c] = data[index[n], h, flip ? W-1-w : w, c] / 127.5 - 1, flip drawn with probability 1/2 if dims.flip is set
+// One invocation converts one value. Images stay on the device as bytes; those from `split` on are in a second buffer, because a binding is limited.
 #import index
 #import philox
 #import clock

@@ -1,5 +1,5 @@
 // y[n] = table[index[n]]: the labels of a batch of images
-// One invocation moves one integer.
+// One invocation copies one integer.
 #import index
 struct Dims { N: u32 }
 @group(0) @binding(0) var<storage, read> table: array<u32>;   // (count)

@@ -1,5 +1,5 @@
-// y[n] = labels[index[n]], or `none` with probability p: so that one network learns with and without its classes (Ho & Salimans, 2022)
-// One invocation draws one image's.
+// y[n] = labels[index[n]], or `none` with probability p, so that one network learns with and without classes (Ho & Salimans, 2022)
+// One invocation per image.
 #import index
 #import philox
 #import clock

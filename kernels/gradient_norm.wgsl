@@ -1,6 +1,6 @@
-// norm = sqrt(sum part) / S, scale = min(1, max_norm / (norm + 1e-6)) / S, or 0 where a gradient or the loss is not finite: then AdamW skips the step
-// One workgroup folds the partial sums in a fixed order and logs (loss, norm, first bad index, step, S) into a ring that the host reads late. S is the loss scale
-// that the gradients carry: doubled after `growth` good steps in a row, halved by a bad one, never below 1 (as in PyTorch's GradScaler). It stays where growth is 0.
+// norm = sqrt(sum part) / S, scale = min(1, max_norm / (norm + 1e-6)) / S, or 0 if a gradient or the loss is not finite: then AdamW skips the step
+// One workgroup folds the partial sums in a fixed order and logs (loss, norm, first bad index, step, S) in a ring that the host reads later. The gradients carry the loss
+// scale S: doubled after `growth` good steps in a row, halved by a bad one, never below 1 (as in PyTorch's GradScaler); constant if growth is 0.
 // AdamW's corrections are 1 - beta^n at the nth good step.
 #import clock
 struct Dims { count: u32, ring: u32, growth: u32, max_norm: f32, log_beta1: f32, log_beta2: f32 }
@@ -15,7 +15,7 @@ struct Dims { count: u32, ring: u32, growth: u32, max_norm: f32, log_beta1: f32,
 var<workgroup> sums: array<f32, 64>;
 var<workgroup> bads: array<u32, 64>;
 
-// 1 - exp(t) for t < 0. Near 0 the difference would keep few digits: there it is the series -t (1 + t/2 (1 + t/3 (...))).
+// 1 - exp(t) for t < 0. Near 0, where the difference would lose digits, by the series -t (1 + t/2 (1 + t/3 (...))).
 fn one_minus_exp(t: f32) -> f32 {
   if (t < -0.5) { return 1.0 - exp(t); }
   var sum = 1.0;
@@ -44,11 +44,11 @@ fn main(@builtin(local_invocation_index) li: u32) {
     workgroupBarrier();
   }
   if (li != 0u) { return; }
-  // A power of two: dividing by it rounds nothing.
+  // A power of two: dividing by it is exact.
   let S = scaling[0];
   let norm = sqrt(sums[0]) / S;
   let loss_bits = bitcast<u32>(loss[0]);
-  // A loss that is not finite is index 0xfffffffe, a sum that overflowed 0xfffffffd.
+  // Index 0xfffffffe stands for a loss that is not finite, 0xfffffffd for a sum that overflowed.
   var first = bads[0];
   if (!finite(bitcast<u32>(norm)) && first == 0xffffffffu) { first = 0xfffffffdu; }
   if (!finite(loss_bits) && first == 0xffffffffu) { first = 0xfffffffeu; }
@@ -57,7 +57,7 @@ fn main(@builtin(local_invocation_index) li: u32) {
   if (dims.max_norm > 0.0) { scale = min(1.0, dims.max_norm / (norm + 1e-6)); }
   state[0] = select(0.0, scale / S, good);
   state[1] = norm;
-  // Whatever was done before this optimizer's first step was good.
+  // Steps before this optimizer's first count as good.
   let done = select(state[4], f32(clock.step), state[4] < 0.0);
   let n = done + 1.0;
   state[2] = one_minus_exp(n * dims.log_beta1);
@@ -73,7 +73,7 @@ fn main(@builtin(local_invocation_index) li: u32) {
   if (dims.growth == 0u) { return; }
   let steps = select(0.0, scaling[1] + 1.0, good);
   let grown = steps >= f32(dims.growth);
-  // 2^100 leaves room for the gradients that carry it.
+  // At most 2^100, so that scaled gradients do not overflow.
   if (!good) { scaling[0] = max(0.5 * S, 1.0); } else if (grown) { scaling[0] = min(2.0 * S, 1.2676506e30); }
   scaling[1] = select(steps, 0.0, grown);
 }

@@ -1,6 +1,7 @@
-// part[n,c] = (sum_p dh xhat, sum_p dh), terms of dgamma and dbeta; dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group; dh is dy with dropout and SiLU undone where set
-// One workgroup does GROUPS neighbouring groups of one image: it sums channel by channel, then writes dx, or, with TWO, leaves the two means in stats for group_norm_backward_input, which writes two gradients.
-// Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. COLS invocations stand side by side, as in group_norm_forward.
+// part[n,c] = (sum_p dh xhat, sum_p dh), the terms of dgamma and dbeta; dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group
+// dh is dy taken back through dropout and SiLU, if set. One workgroup takes GROUPS neighbouring groups of one image: it sums channel by channel, then writes dx.
+// With TWO it leaves the means in stats instead, and group_norm_backward_input writes both gradients.
+// Four channels at a time (_vec4) if C0, C1 and the channels of a group are multiples of 4. COLS as in group_norm_forward.
 #import values
 #import stored
 #import group_norm_backward
@@ -22,7 +23,7 @@ override DROP: bool = false;
 struct Sums { dgamma: Values, dbeta: Values }
 var<workgroup> sums: array<Sums, WG>;
 
-// The sums with one more pixel: v is x there, d the gradient by y.
+// Adds a pixel to the sums: v is x there, d is dy.
 fn plus(sum: Sums, v: Values, d: Values, g: Values, b: Values, stat: vec2f, n: u32, p: u32, c: u32, key: vec3u) -> Sums {
   let xhat = (v - stat.x) * stat.y;
   var e = d;
@@ -39,7 +40,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let row = n * dims.P;
   let first = workgroup.x * GROUPS * size;
   let end = first + GROUPS * size;
-  // Pixels go round the lanes; what is left of the workgroup has none. (COLS > 1u spares CPUs, with one column, the selects: a fifth of the time at 4 x 4 pixels.)
+  // The lanes take turns at the pixels; left-over invocations get none. (COLS > 1u spares CPUs, with one column, the selects: a fifth of the time at 4 x 4 pixels.)
   let lanes = WG / COLS;
   let column = li % COLS;
   let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);

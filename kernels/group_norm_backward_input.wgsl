@@ -1,6 +1,7 @@
-// dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group; dh is dy with dropout and SiLU undone where set
-// One workgroup does GROUPS neighbouring groups of one image, whose means group_norm_backward left: dx and dx2 are the gradients of two inputs. That kernel has no binding left for the second.
-// Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. COLS invocations stand side by side, as in group_norm_forward.
+// dx = rstd (dh gamma - mean(dh gamma) - xhat mean(dh gamma xhat)), means over the group
+// dh is dy taken back through dropout and SiLU, if set. One workgroup takes GROUPS neighbouring groups of one image and writes dx and dx2, for two inputs, from the means
+// that group_norm_backward left: that kernel has no binding left for dx2.
+// Four channels at a time (_vec4) if C0, C1 and the channels of a group are multiples of 4. COLS as in group_norm_forward.
 #import values
 #import stored
 #import group_norm_backward
@@ -27,7 +28,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let n = workgroup.y;
   let row = n * dims.P;
   let end = (workgroup.x + 1u) * GROUPS * size;
-  // Pixels go round the lanes; what is left of the workgroup has none.
+  // The lanes take turns at the pixels; left-over invocations get none.
   let lanes = WG / COLS;
   let column = li % COLS;
   let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);

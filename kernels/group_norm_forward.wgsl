@@ -1,9 +1,9 @@
-// y = silu(gamma (x - mean) / sqrt(var + eps) + beta), moments over the pixels and channels of a group (Wu and He, 2018); silu only where set; then dropout where DROP is set
+// y = silu(gamma (x - mean) / sqrt(var + eps) + beta), mean and var over the pixels and channels of a group (Wu and He, 2018); silu only if set; then dropout if DROP is set
 // One workgroup normalises GROUPS neighbouring groups of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
-// Four channels at a time (_vec4) where C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
-// COLS invocations stand side by side, one on a column (of Values): on all columns of the GROUPS groups, or on COLS at a time of one wider group. On GPUs they read whole sectors of memory
-// so (float32 on an H100: this kernel and its backward passes 1.4 to 1.8 TB/s, where a copy moves 2.7); 1 on CPUs.
-// TWO is off where there is no x2: CPUs run both sides of a branch.
+// Four channels at a time (_vec4) if C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
+// COLS invocations read COLS neighbouring columns (of Values): all columns of the GROUPS groups, or a wider group COLS at a time. So GPUs read whole sectors of memory
+// (float32 on an H100: this kernel and its backward passes reach 1.4 to 1.8 TB/s, a copy 2.7). CPUs have COLS = 1.
+// TWO is off if there is no x2, since CPUs run both sides of a branch.
 #import values
 #import stored
 #import group_norm
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let n = workgroup.y;
   let row = n * dims.P;
   let end = (workgroup.x + 1u) * GROUPS * size;
-  // Pixels go round the lanes; what is left of the workgroup has none.
+  // The lanes take turns at the pixels; left-over invocations get none.
   let lanes = WG / COLS;
   let column = li % COLS;
   let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);
@@ -45,7 +45,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let group = workgroup.x * GROUPS + column / of_group;
   let first = workgroup.x * GROUPS * size + column;
 
-  // Moments about the group's first value: E[x^2] - E[x]^2 would cancel where the mean is large.
+  // Moments about the group's first value: E[x^2] - E[x]^2 would cancel for a large mean.
   let shift = first_channel(load(row, group * size));
   var sum = Values();
   var squares = Values();

@@ -1,6 +1,6 @@
-// t[n] ~ p, p[t] = share / T + (1 - share) w[t] / sum w, or uniform where all w are zero; weight[n] = 1 / (T p[t[n]])
-// One invocation draws one image's t: from the uniform share with its probability, else where a uniform number falls among the sums. With stratum = 1 / N image n draws
-// that number from the n-th of N equal parts of [0, 1) (stratified sampling), with 0 from all of it.
+// t[n] ~ p, p[t] = share / T + (1 - share) w[t] / sum w, or uniform if all w are zero; weight[n] = 1 / (T p[t[n]])
+// One invocation draws one image's t: uniformly with probability `share`, else where a uniform number falls among the sums. With stratum = 1 / N, image n takes that number
+// from the nth of N equal parts of [0, 1) (stratified sampling); with 0, from all of it.
 #import index
 #import philox
 #import clock
@@ -21,7 +21,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
   let total = sums[dims.T - 1u];
   var at = mul_hi_lo(words.x, dims.T).x;
   if (total > 0.0 && u.y >= dims.share) {
-    // The first t whose sum is above the number.
+    // The first t whose sum exceeds the number.
     let place = select(u.z, (f32(n) + u.z) * dims.stratum, dims.stratum > 0.0) * total;
     var low = 0u;
     var high = dims.T - 1u;

@@ -1,5 +1,5 @@
-// history[t[n]] takes each[n] in the place of the oldest of its ten losses, for n = 0, 1, ... in order; what is not finite is passed over
-// One invocation looks after one t.
+// history[t[n]] takes each[n] in place of the oldest of its ten losses, for n = 0, 1, ... in order; losses that are not finite are skipped
+// One invocation per t.
 #import index
 struct Dims { N: u32, T: u32 }
 @group(0) @binding(0) var<storage, read> t: array<u32>;             // (N)
@@ -13,7 +13,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
   if (own >= dims.T) { return; }
   var next = u32(history[own * 11u + 10u]);
   for (var n = 0u; n < dims.N; n++) {
-    // A driver may take x == x for granted: by its bits.
+    // By its bits: a driver may assume x == x.
     if (t[n] != own || (bitcast<u32>(each[n]) & 0x7f800000u) == 0x7f800000u) { continue; }
     history[own * 11u + next % 10u] = each[n];
     next = select(next + 1u, 10u, next == 19u);

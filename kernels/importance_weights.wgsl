@@ -1,5 +1,5 @@
 // w[t] = sqrt(mean_i history[t,i]^2), sums[t] = w[0] + ... + w[t] (Improved DDPM, section 3.3); all zero until every t has its ten losses
-// One workgroup: each invocation takes a run of t, and the first one adds the runs up in order.
+// One workgroup: each invocation sums a run of t, then the first adds the runs in order.
 struct Dims { T: u32 }
 @group(0) @binding(0) var<storage, read> history: array<f32>;    // (T, 11): ten losses, and how many came; from ten on, 10 + the place of the oldest
 @group(0) @binding(1) var<storage, read_write> w: array<f32>;    // (T)

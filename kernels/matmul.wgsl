@@ -1,6 +1,6 @@
-// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes where trans_a, trans_b are set
+// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes if trans_a, trans_b are set
 // One workgroup computes 32 x 32 of one matrix, an invocation 4 x 4, with tiles of 16 k in workgroup memory. Batches have an outer and an inner stride
-// (images and heads), so that attention heads are read where they lie, inside (N, T, C).
+// (image and head), so that attention heads are read in place, inside (N, T, C).
 #import operands
 #import index
 #import stored
@@ -13,7 +13,7 @@ struct Dims {
 @group(0) @binding(2) var<storage, read_write> c: array<Stored>; // (batch, M, N)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
-var<workgroup> ta: array<Operand, 528>; // (16, 33): k x rows; one row that is empty, against bank conflicts
+var<workgroup> ta: array<Operand, 528>; // (16, 33): k x rows; one row is padding against bank conflicts
 var<workgroup> tb: array<Operand, 528>; // (16, 33): k x columns, likewise
 
 @compute @workgroup_size(8, 8)
@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   var acc: array<vec4f, 4>;
   for (var k0 = 0u; k0 < dims.K; k0 += 16u) {
     for (var s = li; s < 512u; s += 64u) {
-      // The faster index follows memory in either orientation.
+      // In either orientation the faster index follows memory.
       let ka = select(s % 16u, s / 32u, dims.trans_a != 0u);
       let ia = select(s / 16u, s % 32u, dims.trans_a != 0u);
       let kb = select(s / 32u, s % 16u, dims.trans_b != 0u);

@@ -1,6 +1,6 @@
-// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes where trans_a, trans_b are set
-// One workgroup computes 64 x 64 of one matrix, an invocation 8 x 8 in 16 accumulators, with tiles of 16 k in workgroup memory; the next tiles are on their way while these are multiplied.
-// For GPUs, as matmul, whose sums are the same bits: 26 TFLOP/s of attention's products on an H100. Rows are read and written as vec4s: all leading dimensions and strides are multiples of 4.
+// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes if trans_a, trans_b are set
+// One workgroup computes 64 x 64 of one matrix, an invocation 8 x 8 in 16 accumulators, with tiles of 16 k in workgroup memory; the next tiles load while these are multiplied.
+// For GPUs; the same bits as matmul. 26 TFLOP/s on attention's products on an H100. Rows are read and written as vec4s: all leading dimensions and strides are multiples of 4.
 #import operands
 #import index
 #import stored
@@ -13,26 +13,26 @@ struct Dims {
 @group(0) @binding(2) var<storage, read_write> c: array<Stored4>; // (batch, M, N)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
-// (16, 17): four rows of A, or columns of B, by k; one of padding against bank conflicts.
+// (16, 17): four rows of A or columns of B, by k; one vec4 is padding against bank conflicts.
 var<workgroup> ta: array<Operand4, 272>;
 var<workgroup> tb: array<Operand4, 272>;
 
 const FOUR = vec4u(0u, 1u, 2u, 3u);
 
-// Where four by four values of a factor begin. Its vec4s run along k, in the rows `lines`, or across it (`along` is not set), from `line` on.
+// Where a 4 x 4 block of a factor begins. Its vec4s run along k, in the rows `lines`, or, without `along`, across k, from `line` on.
 struct Block { along: bool, line: u32, lines: vec4u, ld: u32 }
 
 fn block(first: u32, i: u32, size: u32, ld: u32, along: bool) -> Block {
   return Block(along, (first + min(i, size - 1u)) / 4u, (vec4u(first) + min(vec4u(i) + FOUR, vec4u(size - 1u)) * ld) / 4u, ld / 4u);
 }
 
-// The indices of a block's vec4s at k to k + 3. Past the end of K they stay inside.
+// The indices of a block's vec4s at k to k + 3, clamped to K.
 fn indices(s: Block, k: u32) -> vec4u {
   if (s.along) { return s.lines + vec4u(min(k, dims.K - 1u) / 4u); }
   return vec4u(s.line) + min(vec4u(k) + FOUR, vec4u(dims.K - 1u)) * s.ld;
 }
 
-// A fetched block by k; a value past the end of K counts for nothing, whatever it is.
+// A fetched block by k, with zeros past the end of K.
 fn by_k(fetched: array<Stored4, 4>, along: bool, k: u32) -> mat4x4f {
   var m = mat4x4f(vec4f(fetched[0]), vec4f(fetched[1]), vec4f(fetched[2]), vec4f(fetched[3]));
   if (along) { m = transpose(m); }
@@ -45,7 +45,7 @@ fn put(start: u32, row: u32, column: u32, sum: vec4f) {
   let i = (start + row * dims.ldc + column) / 4u;
   var value = dims.alpha * sum;
   if (dims.accumulate != 0u) { value += vec4f(c[i]); }
-  // What lies behind the last column is not ours.
+  // Keeps what is behind the last column.
   if (column + 4u > dims.N) { value = select(vec4f(c[i]), value, vec4u(column) + FOUR < vec4u(dims.N)); }
   c[i] = Stored4(value);
 }
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let image = batch / dims.inner;
   let head = batch % dims.inner;
 
-  // Each invocation fetches four by four of A and of B; neighbours follow memory.
+  // Each invocation fetches a 4 x 4 block of A and of B; neighbours follow memory.
   let along_a = dims.trans_a == 0u;
   let along_b = dims.trans_b != 0u;
   let ma = select(li % 16u, li / 4u, along_a);
@@ -76,7 +76,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   at = indices(sb, kb);
   var fb = array<Stored4, 4>(b[at.x], b[at.y], b[at.z], b[at.w]);
 
-  // Eight rows of the four columns on the left (s) and on the right (t): no array, which a loop would look up in memory.
+  // Eight rows of the four columns on the left (s) and on the right (t). An array indexed by a loop would be kept in memory.
   var s0 = vec4f();
   var s1 = vec4f();
   var s2 = vec4f();

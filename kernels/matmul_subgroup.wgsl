@@ -1,7 +1,7 @@
-// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes where TRANS_A, TRANS_B are set
-// One 8-wide subgroup computes 32 rows x 16 columns of one matrix, four k a turn: every A reaches the FMAs by broadcast, a lane has two columns of B and C.
-// For CPUs, as conv2d_subgroup. Rows of A are read as vec4s, those of B and C as vec2s: lda and A's offsets are multiples of 4, ldb, ldc and theirs of 2.
-// An odd N writes one column more, which must be padding.
+// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes if TRANS_A, TRANS_B are set
+// One 8-wide subgroup computes 32 rows x 16 columns of one matrix, four k a turn. A reaches the FMAs by broadcast; a lane holds two columns of B and C.
+// For CPUs, like conv2d_subgroup. Rows of A are read as vec4s, those of B and C as vec2s: lda and A's offsets are multiples of 4, ldb, ldc and theirs of 2.
+// If N is odd, one more column is written, which must be padding.
 enable subgroups;
 #import index
 override TRANS_A: bool = false;
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let ldb = dims.ldb / 2u;
   let last = dims.K - 1u;
 
-  // Where the lane reads: rows of A, eight apart, or four rows side by side; a pair of columns of B, or two rows of k.
+  // Where the lane reads: rows of A eight apart, or four neighbouring rows; two columns of B, or two rows of k.
   let rows = min(vec4u(row + lane) + vec4u(0u, 8u, 16u, 24u), vec4u(dims.M - 1u)) * lda + vec4u(a0);
   let side = a0 + min(row / 4u + lane, (dims.M - 1u) / 4u);
   let pair = b0 + min(column, dims.N - 1u) / 2u;
@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     } else {
       w = mat4x2f(b[at.x * ldb + pair], b[at.y * ldb + pair], b[at.z * ldb + pair], b[at.w * ldb + pair]);
     }
-    // A value past the end of k counts for nothing, whatever it is.
+    // Zeros past the end of k.
     w = mat4x2f(select(vec2f(0.0), w[0], known.x), select(vec2f(0.0), w[1], known.y), select(vec2f(0.0), w[2], known.z), select(vec2f(0.0), w[3], known.w));
     if (TRANS_A) {
       let s0 = a[side + at.x * lda];

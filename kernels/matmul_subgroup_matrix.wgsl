@@ -1,7 +1,7 @@
-// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes where TRANS_A, TRANS_B are set; factors are float16, sums float32
-// One workgroup computes TILE x TILE of one matrix, one of eight subgroups TILE / 2 x TILE / 4 in matrices of 16 x 16, 32 k a turn; the next turn's are fetched while the present turn is multiplied.
-// Sums are named one by one, as in conv2d_subgroup_matrix. Strides are those of matmul, and multiples of four. What lies between the last column and the next row's
-// first is written as well. 63 TFLOP/s of attention's products on an H100. For GPUs with tensor cores and subgroups of 32.
+// C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes if TRANS_A, TRANS_B are set; factors are float16, sums float32
+// One workgroup computes TILE x TILE of one matrix, each of eight subgroups TILE / 2 x TILE / 4 in matrices of 16 x 16, 32 k a turn; the next 32 load while these are multiplied.
+// Sums have names, as in conv2d_subgroup_matrix. Strides are those of matmul and multiples of four. Padding between the last column and the next row is written too.
+// For GPUs with tensor cores and subgroups of 32. 63 TFLOP/s on attention's products on an H100.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
@@ -24,15 +24,14 @@ alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sums = subgroup_matrix_result<f32, 16, 16>;
 
-// Rows of 32 halves, or of TILE, and 8 more against bank conflicts, in vec4s: factors lie here as they lie in memory.
+// Factors keep the orientation that they have in memory: rows of 32 halves, or of TILE, and 8 more against bank conflicts, in vec4s.
 const ALONG = 10u;
 fn across() -> u32 { return TILE / 4u + 2u; }
 var<workgroup> xs: array<vec4<f16>, TILE * ALONG>; // (TILE i, ALONG), or TRANS_A (32 k, across)
 var<workgroup> ys: array<vec4<f16>, TILE * ALONG>; // (32 k, across), or TRANS_B (TILE j, ALONG)
 #import settle
 
-// Four vec4s (two where TILE is 64) that an invocation brings of an operand whose rows run along k, or across it: where they lie, how much further on those of the next
-// turn lie, and their first k.
+// The four vec4s (two if TILE is 64) that an invocation loads of an operand whose rows run along k, or across it: where they are, the step to the next turn's, and their first k.
 struct Places { at: vec4u, step: u32, k: vec4u }
 fn places(along: bool, base: u32, ld4: u32, first: u32, size: u32, li: u32) -> Places {
   let four = vec4u(0u, 1u, 2u, 3u);
@@ -40,7 +39,7 @@ fn places(along: bool, base: u32, ld4: u32, first: u32, size: u32, li: u32) -> P
   let k = li / (TILE / 4u) + 1024u / TILE * four;
   return Places(base + k * ld4 + min(first / 4u + li % (TILE / 4u), (size - 1u) / 4u), 32u * ld4, k);
 }
-// What of a vec4 lies before the last k.
+// Which values of a vec4 are inside K.
 fn before_last(along: bool, k: u32) -> vec4<bool> { return vec4u(k) + select(vec4u(0u), vec4u(0u, 1u, 2u, 3u), along) < vec4u(dims.K); }
 
 fn a_at(i: u32, k: u32) -> vec4<f16> {
@@ -52,7 +51,7 @@ fn b_at(i: u32, k: u32) -> vec4<f16> {
   return select(vec4<f16>(), vec4<f16>(b[i]), before_last(TRANS_B, k));
 }
 
-// Where the first of them is kept, and how far behind it the next.
+// Where the first of them is kept, and the step to the next.
 fn place_kept(along: bool, li: u32) -> u32 { return select(li / (TILE / 4u) * across() + li % (TILE / 4u), li / 8u * ALONG + li % 8u, along); }
 fn step_kept(along: bool) -> u32 { return select(1024u / TILE * across(), 32u * ALONG, along); }
 
@@ -103,7 +102,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   var s10: Sums; var s11: Sums;
   var s20: Sums; var s21: Sums;
   var s30: Sums; var s31: Sums;
-  // A turn fetches its own k and multiplies those of the one before.
+  // A turn loads its own k and multiplies those of the turn before.
   for (var k0 = 0u; k0 < dims.K + 32u; k0 += 32u) {
     if (k0 > 0u) {
       xs[at_x] = a0;

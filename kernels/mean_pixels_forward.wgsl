@@ -1,5 +1,5 @@
 // y[n,c] = 1/P sum_p x[n,p,c]: global average pooling
-// One invocation does one channel of one image.
+// One invocation computes one channel of one image.
 #import index
 struct Dims { N: u32, P: u32, C: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;       // (N, P, C)

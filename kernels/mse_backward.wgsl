@@ -1,5 +1,5 @@
 // dpred[n,i] = deach[n] 2 (pred[n,i] - goal[n,i]) / (P C) in the first C of M channels, 0 in the rest
-// One invocation computes all channels of pixel id.x of image id.y, and, where the grid does not reach all, of those whole grids further on.
+// One invocation computes all channels of pixel id.x of image id.y, then of the pixels whole grids further on.
 struct Dims { N: u32, P: u32, C: u32, M: u32, accumulate: u32 }
 #import error_gradient
 @group(0) @binding(0) var<storage, read> pred: array<f32>;        // (N, P, M)

@@ -1,5 +1,5 @@
-// dx[n] = dloss weight[n] coef[n,column] / N: the gradient by one of the terms of objective_forward
-// One invocation computes one image's.
+// dx[n] = dloss weight[n] coef[n,column] / N: the gradient of one term of objective_forward
+// One invocation per image.
 #import index
 struct Dims { N: u32, K: u32, column: u32, scaled: u32, weighted: u32, accumulate: u32 }
 @group(0) @binding(0) var<storage, read> dloss: array<f32>;    // (1)

@@ -1,4 +1,4 @@
-// each[n] = coef[n,a] simple[n] + coef[n,b] vlb[n], the second only where there are two terms; loss = mean_n weight[n] each[n], in order
+// each[n] = coef[n,a] simple[n] + coef[n,b] vlb[n], the second only if there are two terms; loss = mean_n weight[n] each[n], in order
 // One invocation.
 struct Dims { N: u32, K: u32, a: u32, b: u32, scaled: u32, two: u32, weighted: u32 }
 @group(0) @binding(0) var<storage, read> simple: array<f32>;     // (N)

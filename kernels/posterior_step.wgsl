@@ -1,5 +1,5 @@
-// x_0 = a x_t + b output, clipped to [-clip, clip] where clip > 0; mean = coef1 x_0 + coef2 x_t; log_variance = c + d v; x_{t-1} = mean + [t > 0] exp(log_variance / 2) z (DDPM, eq. 7 and algorithm 2)
-// One invocation draws four z of one image and takes its reverse step in place: the whole step is one pass over memory. Each image has its own t.
+// x_0 = a x_t + b output, clipped to +-clip if clip > 0; mean = coef1 x_0 + coef2 x_t; log_variance = c + d v; x_{t-1} = mean + [t > 0] exp(log_variance / 2) z (DDPM, eq. 7)
+// One invocation draws four z of one image and takes its reverse step in place, in one pass over memory. Each image has its own t.
 #import index
 #import philox
 #import clock

@@ -1,5 +1,5 @@
 // z[n,i] ~ N(0, 1): four normals from Philox at counter (i / 4, first + n, step), key (seed, stream)
-// One invocation draws four values of one sample; a sample's values do not depend on the batch it is in.
+// One invocation draws four values of one sample, which do not depend on the batch it is in.
 #import index
 #import philox
 #import clock

@@ -1,5 +1,5 @@
-// x' = c (mask x + (1 - mask) (a known + b z)) + d z': what is known replaces x at its noise, and where the chain jumps back both get more (RePaint, Lugmayr et al. 2022, eq. 8)
-// One invocation draws eight normals of one image and renews four of its values in place.
+// x' = c (mask x + (1 - mask) (a known + b z)) + d z': what is known, with x's amount of noise, replaces x, and a jump back adds noise to all (RePaint, Lugmayr et al. 2022, eq. 8)
+// One invocation draws eight normals of one image and updates four of its values in place.
 #import index
 #import philox
 #import clock

@@ -1,5 +1,5 @@
 // y[n,h,w,c] = bilinear interpolation of x at ((h + 1/2) H/OH - 1/2, (w + 1/2) W/OW - 1/2), the edges repeated (PyTorch's align_corners = false)
-// One invocation computes one value. No smoothing before an image is made smaller, as in PyTorch without antialias.
+// One invocation computes one value. Nothing is smoothed before shrinking, as in PyTorch without antialias.
 #import index
 struct Dims { N: u32, H: u32, W: u32, C: u32, OH: u32, OW: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;       // (N, H, W, C)
@@ -22,9 +22,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
 
 struct Place { first: u32, second: u32, share: f32 }
 
-// Between which two of `size` pixels the centre of pixel i of `resized` lies, and how near it is to the second.
+// The two of `size` pixels around the centre of pixel i of `resized`, and the second one's share.
 fn place(i: u32, size: u32, resized: u32) -> Place {
-  // In units of half an input pixel over `resized`: whole numbers, exact until the share is rounded.
+  // In units of 1 / (2 resized) input pixels: whole numbers, exact until the share is rounded.
   let twice = (2u * i + 1u) * size;
   let beyond = max(twice, resized) - resized;
   let first = min(beyond / (2u * resized), size - 1u);

@@ -1,6 +1,6 @@
 // y = s round(x / s), s = 2^(e - 10) with e the exponent of x, at least -14: x to the nearest float16 number, as float32; infinite from 65,520
-// One invocation rounds four values. For CPUs, where float32 kernels on rounded factors are 30 times faster than those that go through workgroup memory.
-// By arithmetic: llvmpipe leaves the rounding of f32(f16(x)) out, and that of the second number of unpack2x16float(pack2x16float(v)).
+// One invocation rounds four values. For CPUs, where float32 kernels on rounded factors are 30 times faster than kernels with workgroup memory.
+// By arithmetic: llvmpipe skips the rounding of f32(f16(x)), and of the second number in unpack2x16float(pack2x16float(v)).
 #import index
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;       // (values)
 @group(0) @binding(1) var<storage, read_write> y: array<vec4f>; // (values)
@@ -12,7 +12,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
   let bits = bitcast<vec4u>(x[i]);
   let size = bits & vec4u(0x7fffffffu);
   let fits = size < vec4u(0x477ff000u);
-  // Biased by 127; both scales are powers of two, so that only round(), ties to even, rounds.
+  // Biased by 127. Both scales are powers of two, so only round() rounds, ties to even.
   let exponent = clamp(size >> vec4u(23u), vec4u(113u), vec4u(142u));
   let near = round(select(vec4f(0.0), x[i], fits) * bitcast<vec4f>((vec4u(264u) - exponent) << vec4u(23u))) * bitcast<vec4f>((exponent - vec4u(10u)) << vec4u(23u));
   // A NaN stays one.

@@ -1,4 +1,4 @@
-// start = clip(p x + q output), to [-clip, clip] where clip > 0; x' = a x + b start + c last + d kept + e output + s z, where last is start of the evaluation before and kept is x before the last row that kept it
+// start = p x + q output, clipped to +-clip if clip > 0; x' = a x + b start + c last + d kept + e output + s z; last is the start before, kept is x before the last row that kept it
 // One invocation takes the step for four values of one image, in place. DDIM, DPM-Solver++, Heun and Langevin dynamics are rows of these factors (src/diffusion/samplers/).
 #import index
 #import philox

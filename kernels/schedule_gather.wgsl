@@ -1,4 +1,4 @@
-// coef[n,k] = table[t[n],k]: what `extract` does for one table, done for all of a schedule's columns at once
+// coef[n,k] = table[t[n],k]: `extract` of DDPM's code for all columns of a schedule at once
 // One invocation gathers one coefficient. Each image has its own t.
 #import index
 struct Dims { N: u32, K: u32, T: u32 }

@@ -1,5 +1,5 @@
-// start[n] = a x_t + b output, the predicted x_0, clipped to [-clip, clip] where clip > 0; or zero with probability 1/2 (Chen et al., 2022)
-// One invocation computes one value; the coin is the image's.
+// start[n] = a x_t + b output, the predicted x_0, clipped to [-clip, clip] if clip > 0; or zero with probability 1/2 (Chen et al., 2022)
+// One invocation computes one value; the coin is tossed once an image.
 #import index
 #import philox
 #import clock

@@ -1,5 +1,5 @@
 // index[n] = permutation_epoch(p mod count), p = step * N + n, epoch = p / count: every image once an epoch, in an order keyed by (seed, epoch)
-// One invocation places one index: a Feistel network over 2 `half` bits (a bijection), walked until it lands below count.
+// One invocation computes one index: a Feistel network over 2 `half` bits (a bijection), repeated until the result is below count.
 #import index
 #import philox
 #import clock

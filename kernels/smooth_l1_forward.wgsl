@@ -1,4 +1,4 @@
-// each[n] = mean_i l(pred[n,i] - goal[n,i]), l(d) = d^2 / (2 delta) where |d| < delta, else |d| - delta / 2; delta = 0 is the absolute error (Girshick, 2015)
+// each[n] = mean_i l(pred[n,i] - goal[n,i]), l(d) = d^2 / (2 delta) if |d| < delta, else |d| - delta / 2; delta = 0 is the absolute error (Girshick, 2015)
 // One workgroup sums one image's error over the first C of pred's M channels; the rest is for the variance.
 #import index
 struct Dims { N: u32, P: u32, C: u32, M: u32, delta: f32 }

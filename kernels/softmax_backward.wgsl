@@ -1,5 +1,5 @@
 // dx[r,i] = y[r,i] (dy[r,i] - sum_j dy[r,j] y[r,j])
-// LANES invocations do one row, taking turns at its values; their sums meet in a fixed tree. On CPUs one does.
+// LANES invocations share a row, taking turns at its values; their sums are added in a fixed tree. On CPUs LANES = 1.
 #import index
 #import stored
 #import lanes

@@ -1,5 +1,5 @@
 // y[r,i] = exp(x[r,i] - max_j x[r,j]) / sum_j exp(x[r,j] - max_j x[r,j])
-// LANES invocations do one row, taking turns at its values; their maxima and sums meet in a fixed tree. On CPUs one does, in place of a workgroup: rows are short (T <= 256) and many.
+// LANES invocations share a row, taking turns at its values; their maxima and sums are combined in a fixed tree. On CPUs LANES = 1: rows are short (T <= 256) and many.
 #import index
 #import stored
 #import lanes
@@ -35,6 +35,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   var sum = 0.0;
   for (var i = lane; i < size; i += LANES) { sum += exp(f32(x[start + i]) - top); }
   sum = total(sum, li);
-  // The exponential once more: what is stored may be rounded.
+  // Not from y, which may be stored rounded.
   for (var i = lane; i < size; i += LANES) { y[start + i] = Stored(exp(f32(x[start + i]) - top) / sum); }
 }

@@ -1,6 +1,6 @@
 // y[n,c] = sum_p x[n,p,c]: the gradient of what was added per image and channel; with N = 1, of a bias
-// One workgroup sums COLUMNS columns (one channel of one image, or four: _vec4, where C is a multiple of 4), its invocations taking turns at the pixels; the partial sums meet in a fixed tree.
-// Neighbouring columns make GPUs read whole cache lines; a CPU has one column and one subgroup.
+// One workgroup sums COLUMNS columns: one channel of one image, or four (_vec4) if C is a multiple of 4. Invocations take turns at the pixels; their sums are added in a fixed tree.
+// Neighbouring columns let GPUs read whole cache lines; on CPUs a workgroup is one column and one subgroup.
 #import index
 #import stored
 #import values

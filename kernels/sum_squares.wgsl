@@ -1,5 +1,5 @@
 // part[first + w] = (sum of g_i^2 over the share of workgroup w, index of its first g_i that is not finite)
-// One workgroup sums `share` values; an index of 0xffffffff means that all were finite. Found by bit pattern: drivers fold x != x away.
+// One workgroup sums `share` values; index 0xffffffff means that all were finite. Tested by bit pattern: drivers optimise x != x away.
 struct Dims { count: u32, share: u32, first: u32, offset: u32 }
 @group(0) @binding(0) var<storage, read> g: array<f32>;            // (count)
 @group(0) @binding(1) var<storage, read_write> part: array<vec2u>; // sum as bits, first bad index

@@ -1,6 +1,6 @@
-// y[n,i] = sin(t[n] f_i), y[n,half+i] = cos(t[n] f_i), f_i = freq[i] (Vaswani et al., 2017; halves swapped where `flip`)
-// One invocation computes one value. freq comes from the host in float64: exp() and sin() of large arguments differ between devices,
-// so the angle is first reduced to one turn, as a pair of floats: t freq / 2 pi = turns + rest.
+// y[n,i] = sin(t[n] f_i), y[n,half+i] = cos(t[n] f_i), f_i = freq[i] (Vaswani et al., 2017; halves swapped if `flip`)
+// One invocation computes one value. exp() and sin() of large arguments differ between devices, so the host computes freq in float64,
+// and the angle is first reduced to one turn, with freq / 2 pi as a pair of floats.
 #import index
 #import philox
 struct Dims { N: u32, half: u32, size: u32, flip: u32 }
@@ -18,7 +18,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count
     y[i] = 0.0;
     return;
   }
-  // high has 12 bits, so that t * high is exact for t < 4096 and only its fraction is left.
+  // high has 12 bits, so t * high is exact for t < 4096, and only its fraction counts.
   let f = freq[column % dims.half];
   let time = f32(t[i / dims.size]);
   let u = fract(fract(time * f.x) + time * f.y);

@@ -1,5 +1,5 @@
 // y[n,h,w,c] = x[n, h/2, w/2, c]: nearest neighbour, twice the size
-// One invocation copies one value of x to its four places.
+// One invocation copies one value of x to its four pixels.
 #import index
 #import stored
 struct Dims { N: u32, H: u32, W: u32, C: u32 }

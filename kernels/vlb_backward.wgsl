@@ -1,5 +1,5 @@
-// doutput = dvlb[n] d vlb[n] / d output (vlb_forward), without clipping; nothing for the mean's channels where they are held fixed (Improved DDPM, section 3.1)
-// One invocation differentiates one value of an image: by the mean's channel and, where there is one, by v.
+// doutput = dvlb[n] d vlb[n] / d output (vlb_forward), without clipping; zero for the mean's channels if they are held fixed (Improved DDPM, section 3.1)
+// One invocation per value of an image: the derivative by the mean's channel and, if there is one, by v.
 #import index
 #import bound
 struct Dims { N: u32, size: u32, K: u32, C: u32, M: u32, fixed: u32, accumulate: u32 }

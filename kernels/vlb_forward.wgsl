@@ -1,5 +1,5 @@
 // vlb[n] = mean_i of KL(q(x_{t-1} | x_t, x_0), p(x_{t-1} | x_t)), or at t = 0 of -log p(x_0 | x_1), in bits (DDPM, eq. 5 and 13)
-// One workgroup sums one image. The predicted x_0 is clipped to [-clip, clip] where clip > 0. The means differ by coef1 (x_0 - predicted x_0): the terms in x_t are the same.
+// One workgroup sums one image. The predicted x_0 is clipped to [-clip, clip] if clip > 0. The means differ by coef1 (x_0 - predicted x_0): their terms in x_t are equal.
 #import bound
 struct Dims { size: u32, K: u32, C: u32, M: u32, clip: f32 }
 @group(0) @binding(0) var<storage, read> t: array<u32>;         // (N)

@@ -1,4 +1,4 @@
-// What the group norm kernels share. x and x2 are read as one tensor of C0 + C1 channels, Values (f32 or vec4f, WIDTH channels) at a time.
+// Shared by the group norm kernels. x and x2 are read as one tensor of C0 + C1 channels, WIDTH of them (f32 or vec4f) at a time.
 struct Dims { N: u32, P: u32, C0: u32, C1: u32, G: u32, silu: u32, eps: f32, accumulate: u32, accumulate2: u32, per_image: u32, stream: u32, p: f32 }
 #import philox
 
@@ -8,7 +8,7 @@ fn load(row: u32, c: u32) -> Values {
   return Values(x2[row * (dims.C1 / WIDTH) + c - C0]);
 }
 
-// As load, of rows `step` apart: all four are asked for before one is used.
+// Four rows, `step` apart: all are requested before one is used.
 fn load_four(row: u32, step: u32, c: u32) -> array<Values, 4> {
   let C0 = dims.C0 / WIDTH;
   if (!TWO || c < C0) {
@@ -22,13 +22,12 @@ fn load_four(row: u32, step: u32, c: u32) -> array<Values, 4> {
   return array<Values, 4>(Values(x2[i]), Values(x2[i + s]), Values(x2[i + 2u * s]), Values(x2[i + 3u * s]));
 }
 
-// Scale and offset of a channel: gamma and beta (C), or, where per_image = 2 C, one of each for each image: gamma and beta are then one tensor (N, 2, C).
+// A channel's scale and offset: gamma and beta (C), or, where per_image = 2 C, each image's own, both in one tensor (N, 2, C).
 fn scale_of(n: u32, c: u32) -> Values { return gamma[n * (dims.per_image / WIDTH) + c]; }
 fn offset_of(n: u32, c: u32) -> Values { return beta[n * (dims.per_image / WIDTH) + dims.per_image / (2u * WIDTH) + c]; }
 
-// v as the kernel dropout leaves it: zero, or v / (1 - p), by the draw of pixel `row` of image n, channel c; key is the clock's (seed, step, first).
-// Forward and both backward passes draw it anew. One more draw of all masks of ddpm-cifar10 at batch 128 costs at most 1.3 ms on an H100, a hundredth of a step; kept as words,
-// written once and read twice, they would take 0.5 GiB and 0.6 ms, and as bits lanes would have to share words.
+// Dropout of v, as the kernel dropout does it, at pixel `row` of image n, channel c; key is the clock's (seed, step, first). Forward and backward both draw the mask:
+// on an H100 that costs ddpm-cifar10 at batch 128 at most 1.3 ms more, 1 % of a step. Stored as words, masks would take 0.5 GiB and 0.6 ms; as bits, lanes would share words.
 fn dropped(v: Values, n: u32, row: u32, c: u32, key: vec3u) -> Values {
   let element = row * (dims.C0 + dims.C1) + c * WIDTH;
   let u = unit(philox(vec4u(element / 4u, key.z + n, key.y, 0u), vec2u(key.x, dims.stream)));

@@ -1,7 +1,7 @@
-// What the LANES neighbours of a workgroup of WG that do one row together share.
+// For LANES neighbours in a workgroup of WG that share a row.
 var<workgroup> shares: array<f32, WG>;
 
-// The sum of what each of them has, in a fixed tree; all of them get it.
+// Their sum, in a fixed tree; every one of them gets it.
 fn total(mine: f32, li: u32) -> f32 {
   if (LANES == 1u) { return mine; }
   shares[li] = mine;

@@ -1,4 +1,4 @@
-// The mean of error_of(pred - goal) over one image, by one workgroup of 64: the kernel says what error_of is. pred (N, P, M) counts in its first C channels, goal is (N, P, C).
+// The mean of error_of(pred - goal) over one image, by one workgroup of 64. The kernel defines error_of. Of pred (N, P, M) the first C channels count; goal is (N, P, C).
 var<workgroup> sums: array<f32, 64>;
 
 fn mean_error(n: u32, li: u32) -> f32 {

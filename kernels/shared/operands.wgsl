@@ -1,3 +1,3 @@
-// What a product takes of each factor, here all of it. A kernel that imports this exists twice: kernels/build.ts writes NAME_f16 with operands_f16 in its place.
+// The type of a product's factors. kernels/build.ts writes a second form, NAME_f16, with operands_f16.
 alias Operand = f32;
 alias Operand4 = vec4f;

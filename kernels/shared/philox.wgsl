@@ -1,4 +1,4 @@
-// Philox4x32-10 (Salmon et al., 2011): four random words from a counter and a key, no state. Bit-equal to src/philox.ts.
+// Philox4x32-10 (Salmon et al., 2011): four random words from a counter and a key, without state; the same bits as src/philox.ts.
 fn mul_hi_lo(a: u32, b: u32) -> vec2u {
   let al = a & 0xffffu; let ah = a >> 16u; let bl = b & 0xffffu; let bh = b >> 16u;
   let ll = al * bl; let lh = al * bh; let hl = ah * bl;
@@ -18,11 +18,10 @@ fn philox(counter: vec4u, key: vec2u) -> vec4u {
   return c;
 }
 
-// Words as floats in the open interval (0, 1), exact in float32: 23 high bits, centred. log() never sees 0.
+// Words to floats in (0, 1), never 0 or 1: 23 high bits, centred, exact in float32.
 fn unit(words: vec4u) -> vec4f { return (vec4f(words >> vec4u(9u)) + 0.5) * (1.0 / 8388608.0); }
 
-// (cos, sin) of 2 pi u. WGSL allows sin and cos an absolute error of 2^-11; this keeps Box-Muller at float32 on every device:
-// reduced to an eighth of a turn, where the Taylor series end below 2^-26.
+// (cos, sin) of 2 pi u. WGSL's own may be 2^-11 off; these Taylor series, over an eighth of a turn, are exact to 2^-26.
 fn turn(u: f32) -> vec2f {
   let quarter = round(u * 4.0);
   let a = (u - quarter * 0.25) * 6.283185307179586;
@@ -37,7 +36,7 @@ fn turn(u: f32) -> vec2f {
   }
 }
 
-// Four standard normals (Box-Muller, two pairs).
+// Four standard normals (Box-Muller).
 fn normal4(words: vec4u) -> vec4f {
   let u = unit(words);
   let r = sqrt(-2.0 * log(u.xz));

@@ -1,7 +1,7 @@
-// What the pooling kernels share: windows of K x K pixels, cut off at the edges of the image.
+// Shared by the pooling kernels: windows of K x K pixels, cut off at the image's edges.
 struct Dims { N: u32, H: u32, W: u32, C: u32, OH: u32, OW: u32, K: u32, stride: u32, pad: u32 }
 
-// The pixel where the window of output pixel p begins, as an index into (N, H, W), and how much of the window is inside.
+// The window of output pixel p: where it begins, as an index into (N, H, W), and its size inside the image.
 struct Window { row: u32, height: u32, width: u32 }
 
 fn window(p: u32) -> Window {

@@ -1,10 +1,10 @@
-// How a matrix of sums leaves the tensor cores, in kernels of eight subgroups: it has no elements in WGSL, so that it goes through memory to where they are masked and added to.
-// The kernel says what Sums and TILE are, and what put(base, row, column, value) does with four of them, side by side. Columns are counted in vec4s.
+// Brings a matrix of sums from the tensor cores to memory, in kernels of eight subgroups. WGSL cannot index such a matrix, so it goes through workgroup memory.
+// The kernel defines Sums, TILE, and put(base, row, column, value), which stores four neighbouring sums. Columns are counted in vec4s.
 var<workgroup> out: array<vec4f, 4u * TILE>; // (TILE / 16 subgroups, 16, 16 / 4)
 
 fn settle(m: Sums, base: u32, row: u32, column: u32, subgroup: u32, lane: u32) {
   let at = subgroup % (TILE / 16u) * 64u;
-  // Where TILE is 64 there is room for half of the subgroups at a time.
+  // If TILE is 64, there is room for half of the subgroups at a time.
   for (var half = 0u; half < 128u / TILE; half++) {
     let now = subgroup / (TILE / 16u) == half;
     if (now) { subgroupMatrixStore<row_major>(&out, at, m, 4u); }

@@ -1,3 +1,3 @@
-// What activations and their gradients are stored as, here float32. A kernel that imports this exists twice: kernels/build.ts writes NAME_stored_f16 with stored_f16 in its place.
+// The type of stored activations. kernels/build.ts writes a second form, NAME_stored_f16, with stored_f16.
 alias Stored = f32;
 alias Stored4 = vec4f;

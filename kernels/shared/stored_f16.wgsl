@@ -1,4 +1,4 @@
-// Activations and their gradients are stored as float16, and rounded once, as they are written; arithmetic is float32. What exceeds 65,504 becomes infinite.
+// Activations and their gradients are rounded to float16 when written; arithmetic is float32. Beyond 65,504 they become infinite.
 enable f16;
 alias Stored = f16;
 alias Stored4 = vec4<f16>;

@@ -1,4 +1,4 @@
-// Four channels at a time, where all channel counts are multiples of four.
+// Four channels at a time, for channel counts that are multiples of four.
 #import stored
 alias Values = vec4f;
 alias StoredValues = Stored4;
