@@ -118,6 +118,12 @@ test('the folder is a model of diffusers: averaged weights under its name, confi
     assert.equal(averaged.tensors.get('conv_in.weight')!.data, (await parameters.read('ema')).get('conv_in.weight')!.data);
     assert.equal(raw.tensors.get('conv_in.weight')!.data, (await parameters.read('values')).get('conv_in.weight')!.data);
     assert.equal(averaged.scheduler.schedule.betas, makeBetas('linear', 40));
+    // A run, whose config.json is of another kind, stands for the checkpoint that it names.
+    mkdirSync(join(folder, 'run/checkpoints'), { recursive: true });
+    writeFileSync(join(folder, 'run/config.json'), '{"ddpm.wgsl":1}');
+    writeFileSync(join(folder, 'run/latest'), 'checkpoints/step-0000002\n');
+    await save(join(folder, 'run/checkpoints/step-0000002'));
+    assert.is((await loadModelFolder(join(folder, 'run'))).folder, join(folder, 'run/checkpoints/step-0000002'));
     await training.plan.destroy();
   }));
 

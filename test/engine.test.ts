@@ -278,9 +278,9 @@ const DOUBLE = {
 refusals('a kernel by hand whose bindings or dims are in another order than in its WGSL, and a tensor for a slice', async (engine) => {
   const x = upload(engine, [4], [1, 2, 3, 4]), y = Tensor.empty(engine, [4]), args = { x: x.slice, y: y.slice };
   const swapped = { ...DOUBLE, name: 'swapped', bindings: { y: 'read_write', x: 'read' } } as const;
-  await assertError(() => engine.run(swapped, [1], args), 'E-KERNEL', /swapped: its bindings are listed as y, x, and its WGSL has x, y\. Both must be in one order/);
+  await assertError(() => engine.run(swapped, [1], args), 'E-KERNEL', /swapped lists y,x, and its WGSL has x,y: they must be the same, in one order/);
   const scaled = { ...DOUBLE, name: 'scaled', dims: { b: 'f32', a: 'f32' }, wgsl: `struct Dims { a: f32, /* not the last */ b: f32 } // c: f32\n@group(0) @binding(2) var<uniform> dims: Dims;${DOUBLE.wgsl.replace('2.0', '(dims.a + 10.0 * dims.b)')}` } as const;
-  await assertError(() => engine.run(scaled, [1], { ...args, a: 1, b: 2 }), 'E-KERNEL', /scaled: its dims are listed as b: f32, a: f32, and its WGSL has a: f32, b: f32/);
+  await assertError(() => engine.run(scaled, [1], { ...args, a: 1, b: 2 }), 'E-KERNEL', /scaled lists b:f32,a:f32, and its WGSL has a:f32,b:f32/);
   engine.run({ ...scaled, dims: { a: 'f32', b: 'f32' } }, [1], { ...args, a: 1, b: 2 });
   assert.equal(await y.read(), Float32Array.of(21, 42, 63, 84));
   await assertError(() => engine.run(DOUBLE, [1], { x, y } as never), 'E-KERNEL', /double: binding x is missing, or no slice\. Give x: tensor\.slice/);

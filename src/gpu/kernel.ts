@@ -52,13 +52,13 @@ export function forTypes(kernel: Kernel, given: Readonly<Record<string, unknown>
 
 /** Throws E-KERNEL where a kernel lists its bindings, or the fields of `struct Dims`, otherwise than its WGSL does: values would silently land in each other's places. */
 export function requireOrder({ name, wgsl, bindings, dims }: Kernel): void {
-  const require = (what: string, listed: readonly string[], declared: readonly string[]): void => {
-    if (listed.join() !== declared.join()) throw new DdpmError('E-KERNEL', `${name}: its ${what} are listed as ${listed.join(', ')}, and its WGSL has ${declared.join(', ')}. Both must be in one order.`);
+  const require = (listed: readonly string[], declared: readonly string[]): void => {
+    if (`${listed}` !== `${declared}`) throw new DdpmError('E-KERNEL', `${name} lists ${listed}, and its WGSL has ${declared}: they must be the same, in one order.`);
   };
-  const bound = [...wgsl.matchAll(/@binding\((\d+)\)[^;]*?var<storage[^>]*>\s*(\w+)/g)].sort(([, a], [, b]) => Number(a) - Number(b));
-  require('bindings', Object.keys(bindings), bound.map(([, , is]) => is!));
+  const bound = [...wgsl.matchAll(/@binding\((\d+)\)[^;]*?var<storage[^>]*>\s*(\w+)/g)].sort((a, b) => Number(a[1]) - Number(b[1]));
+  require(Object.keys(bindings), bound.map((found) => found[2]!));
   const struct = /struct Dims\s*\{([^}]*)/.exec(wgsl);
-  if (struct) require('dims', Object.entries(dims).map((field) => field.join(': ')), [...struct[1]!.replace(/\/\/.*/g, '').matchAll(/(\w+)\s*:\s*(\w+)/g)].map(([, field, type]) => `${field}: ${type}`));
+  if (struct) require(Object.entries(dims).map((field) => field.join(':')), [...struct[1]!.replace(/\/\/.*/g, '').matchAll(/(\w+)\s*:\s*(\w+)/g)].map(([, field, type]) => `${field}:${type}`));
 }
 
 /** Workgroups in x, y, z. */

@@ -1,6 +1,6 @@
 // Checkpoints: all that a run needs to go on, in a folder that diffusers loads as a model; and the reading of any such folder for sampling.
 
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ScheduleSource } from '../diffusion/schedule.ts';
 import type { Training } from '../diffusion/training.ts';
@@ -38,6 +38,7 @@ export interface TrainingState {
   readonly settings: object;
 }
 
+/** What saveCheckpoint() writes. */
 export interface CheckpointContent {
   readonly unet: UNet;
   readonly parameters: Parameters;
@@ -148,14 +149,21 @@ export interface ModelFolder {
   readonly schedulerFile: string | null;
 }
 
+/** The checkpoint that the file `latest` of a run names, or the path itself. */
+function newestOf(path: string): string {
+  const latest = join(path, 'latest');
+  return statSync(latest, { throwIfNoEntry: false })?.isFile() ? join(path, readFileSync(latest, 'utf8').trim()) : path;
+}
+
 /**
- * Reads a model to sample from: a checkpoint, or a folder as diffusers saves it, a whole pipeline's included. Old names of tensors are understood.
+ * Reads a model to sample from: a run, of which it takes the newest checkpoint, a checkpoint, or a folder as diffusers saves it, a whole pipeline's included. Old names of
+ * tensors are understood. `new GaussianDiffusion(engine, scheduler.schedule, scheduler)` is its diffusion, `withSampling({ method: 'ddim' }, scheduler)` its sampler's options.
  *
  * @param weights `ema` takes diffusion_pytorch_model.safetensors, or model.safetensors where that is the only one; `model` takes model.safetensors
  * @throws DdpmError E-FILE if something is missing or damaged, E-MODEL for a scheduler that is not implemented
  */
-export async function loadModelFolder(path: string, { weights = 'ema' as 'ema' | 'model' } = {}): Promise<ModelFolder> {
-  const folder = [path, join(path, 'unet')].find((each) => existsSync(join(each, CONFIG)));
+export async function loadModelFolder(named: string, { weights = 'ema' as 'ema' | 'model' } = {}): Promise<ModelFolder> {
+  const path = newestOf(named), folder = [path, join(path, 'unet')].find((each) => existsSync(join(each, CONFIG)));
   if (!folder) throw new DdpmError('E-FILE', `${path} ${existsSync(path) ? `has no ${CONFIG}` : 'is not there'}. Name a run, a checkpoint, or a folder with ${CONFIG} and ${EMA}.`);
   const there = (file: string): boolean => existsSync(join(folder, file));
   const file = weights === 'ema' && there(EMA) ? EMA : MODEL;
