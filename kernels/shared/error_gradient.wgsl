@@ -1,4 +1,4 @@
-// The gradient of mean_error with respect to pred, at pixels first, first + stride, ... of image n. The kernel defines slope_of, the derivative of error_of. Channels C to M get 0.
+// The gradient of mean_error, at pixels first, first + stride, ... of image n. The kernel defines slope_of, the derivative of error_of. Channels C to M get 0.
 fn error_gradient(n: u32, first: u32, stride: u32) {
   let scale = deach[n] / f32(dims.P * dims.C);
   for (var i = first; i < dims.P; i += stride) {

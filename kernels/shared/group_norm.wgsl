@@ -26,8 +26,8 @@ fn load_four(row: u32, step: u32, c: u32) -> array<Values, 4> {
 fn scale_of(n: u32, c: u32) -> Values { return gamma[n * (dims.per_image / WIDTH) + c]; }
 fn offset_of(n: u32, c: u32) -> Values { return beta[n * (dims.per_image / WIDTH) + dims.per_image / (2u * WIDTH) + c]; }
 
-// Dropout of v, as the kernel dropout does it, at pixel `row` of image n, channel c; key is the clock's (seed, step, first). Forward and backward both draw the mask:
-// on an H100 that costs ddpm-cifar10 at batch 128 at most 1.3 ms more, 1 % of a step. Stored as words, masks would take 0.5 GiB and 0.6 ms; as bits, lanes would share words.
+// Dropout of v at pixel `row` of image n, channel c, as the kernel dropout does it; key is the clock's (seed, step, first). Backward draws the mask again,
+// for at most 1.3 ms, 1 % of a step, of ddpm-cifar10 at batch 128 on an H100. Stored masks would take 0.6 ms and 0.5 GiB.
 fn dropped(v: Values, n: u32, row: u32, c: u32, key: vec3u) -> Values {
   let element = row * (dims.C0 + dims.C1) + c * WIDTH;
   let u = unit(philox(vec4u(element / 4u, key.z + n, key.y, 0u), vec2u(key.x, dims.stream)));

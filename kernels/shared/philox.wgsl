@@ -1,4 +1,4 @@
-// Philox4x32-10 (Salmon et al., 2011): four random words from a counter and a key, without state; the same bits as src/philox.ts.
+// Philox4x32-10 (Salmon et al., 2011): four random words from a counter and a key. The same bits as src/philox.ts.
 fn mul_hi_lo(a: u32, b: u32) -> vec2u {
   let al = a & 0xffffu; let ah = a >> 16u; let bl = b & 0xffffu; let bh = b >> 16u;
   let ll = al * bl; let lh = al * bh; let hl = ah * bl;
@@ -18,7 +18,7 @@ fn philox(counter: vec4u, key: vec2u) -> vec4u {
   return c;
 }
 
-// Words to floats in (0, 1), never 0 or 1: 23 high bits, centred, exact in float32.
+// Words to floats in (0, 1), exactly: 23 high bits, centred, so that log() never sees 0.
 fn unit(words: vec4u) -> vec4f { return (vec4f(words >> vec4u(9u)) + 0.5) * (1.0 / 8388608.0); }
 
 // (cos, sin) of 2 pi u. WGSL's own may be 2^-11 off; these Taylor series, over an eighth of a turn, are exact to 2^-26.

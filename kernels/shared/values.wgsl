@@ -1,4 +1,4 @@
-// One channel at a time, for any channel count. kernels/build.ts writes a second form, NAME_vec4, with values_vec4.
+// One channel at a time. kernels/build.ts writes a second form, NAME_vec4, with values_vec4.
 #import stored
 alias Values = f32;
 alias StoredValues = Stored;
