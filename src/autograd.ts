@@ -15,6 +15,9 @@ export interface Destination {
   readonly late?: boolean;
 }
 
+/** How an op goes back: from dy, the gradient of its result, it writes the gradient of each of its inputs, in their order, where `out` says; null where none is wanted. */
+export type Backward = (dy: Slice, out: readonly (Destination | null)[]) => void;
+
 /** A part of the forward pass that was run without keeping what its gradient needs: backward runs it again. */
 interface Segment {
   readonly output: Tensor;
@@ -24,7 +27,7 @@ interface Segment {
 interface Node {
   readonly output: Tensor;
   readonly inputs: readonly (Tensor | null)[];
-  readonly backward: (dy: Slice, out: readonly (Destination | null)[]) => void;
+  readonly backward: Backward;
   readonly saved: readonly Slice[];
   /** The input whose gradient is dy itself: the tape hands dy over instead of copying it. */
   readonly passes: number;
@@ -38,7 +41,7 @@ const active = new WeakMap<Engine, Tape>();
  * `saved` are slices that backward reads and that die with the node; they and y must come from engine.allocate. `parts` are tensors over ranges of y, for ops of
  * several results: their gradients are ranges of dy.
  */
-export function record(y: Tensor, inputs: readonly (Tensor | null)[], backward: Node['backward'], { saved = [], passes = -1, parts = [] }: { saved?: Slice[]; passes?: number; parts?: readonly Tensor[] } = {}): Tensor {
+export function record(y: Tensor, inputs: readonly (Tensor | null)[], backward: Backward, { saved = [], passes = -1, parts = [] }: { saved?: Slice[]; passes?: number; parts?: readonly Tensor[] } = {}): Tensor {
   const tape = active.get(y.engine);
   if (tape && inputs.some((x) => x?.requiresGrad)) {
     y.requiresGrad = true;

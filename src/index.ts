@@ -14,7 +14,7 @@ export { engineRequirements } from './gpu/requirements.ts';
 export * as kernels from './gpu/kernels.gen.ts';
 export { type BufferArgs, dispatch } from './gpu/dispatch.ts';
 
-export { type Destination, noGrad, record, Tape } from './autograd.ts';
+export { type Backward, type Destination, noGrad, record, Tape } from './autograd.ts';
 export { Clock, type Tick } from './clock.ts';
 export { STREAM } from './philox.ts';
 export { nchwToNhwc, nhwcToNchw, ParameterTensor, sizeOf, Tensor } from './tensor.ts';
@@ -36,8 +36,9 @@ export * from './nn/index.ts';
 export * from './diffusion/index.ts';
 
 export { AdamW, type AdamWOptions, type StepLog } from './optim/adamw.ts';
+export type { LossScale } from './optim/loss_scale.ts';
 export { emaDecay, learningRate, LR_SCHEDULES, type LrSchedule } from './optim/schedules.ts';
 
 export { toBytes } from './io/picture.ts';
-export { modernNames, parseConfig, readModel } from './io/model.ts';
+export { modernNames, type ModelTensor, parseConfig, readModel } from './io/model.ts';
 export { type Dtype, readSafetensors, type SafeTensor, type SafeTensors, safetensorsChunks, type TensorData, type TensorToWrite, writeSafetensors } from './io/safetensors.ts';

@@ -6,10 +6,12 @@ import { Engine } from './gpu/engine.ts';
 import { engineRequirements, SUBGROUP_MATRIX } from './gpu/requirements.ts';
 import { type Precision, usePrecision } from './ops/precision.ts';
 
+export type { CifarLabels } from './data/cifar.ts';
 export { type Dataset, loadDataset, type LoadOptions } from './data/dataset.ts';
 export { makeShapes, type ShapesOptions } from './data/shapes.ts';
-export { loadCheckpoint, loadModelFolder, type ModelFolder, saveCheckpoint, type TrainingState } from './io/checkpoint.ts';
-export { imageGrid, type Picture } from './io/picture.ts';
+export { type CheckpointContent, loadCheckpoint, loadModelFolder, type ModelFolder, saveCheckpoint, type TrainingState } from './io/checkpoint.ts';
+export { type SamplingFields, type Scheduler, type SchedulerFields, withSampling } from './io/scheduler.ts';
+export { type GridOptions, imageGrid, type Picture } from './io/picture.ts';
 export { encodePng } from './io/png.ts';
 
 /** Which adapter openEngine() opens, and with what. */

@@ -47,6 +47,10 @@ async function consumer(name: string, ...others: string[]): Promise<string> {
 const example = (name: string): string => readFileSync(join(root, `test/examples/${name}.ts`), 'utf8');
 const asScript = async (name: string): Promise<string> => (await esbuild.transform(example(name), { loader: 'ts', target: 'es2022' })).code;
 
+/** Types that signatures of API.md name and nobody else makes or takes: the engine's and the tape's own parts, variants of kernels, blocks of the U-Net; and those of TypeScript. */
+const INSIDE = ['ArgsOf', 'Pipeline', 'Pipelines', 'PlanPool', 'Sizes', 'Segment', 'Node', 'CoreTile', 'HalfVariant', 'MatmulVariant', 'DownBlock', 'MidBlock', 'UpBlock', 'TimestepEmbedding'];
+const TYPESCRIPT = ['ArrayLike', 'AsyncGenerator', 'ErrorOptions', 'Exclude', 'Iterable', 'Omit', 'Partial', 'Readonly', 'ReadonlyMap', 'ReadonlySet', 'Record', 'Required'];
+
 /** Bytes that the package may have, so that growth is a decision: the archive, 430 kB of which are the classifiers of `eval`; the whole library and one kernel as esbuild makes them for a page, compressed. */
 const BUDGET = { archive: 975_000, library: 120_000, kernel: 5_000 };
 const sizes: string[] = [];
@@ -94,6 +98,10 @@ pack('API.md describes everything that is exported, and nothing else', async () 
   assert.match(page, /class Engine \{[\s\S]*?borrow\(buffer: GPUBuffer, shape: readonly number\[\]/);
   assert.not.match(page, '#private');
   assert.equal([...page.matchAll(/^### (\w+)\n\n```ts/gm)].map(([, name]) => name), [], 'exports without a docstring');
+  const code = [...page.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, block]) => block!.replace(/\/\*\*[\s\S]*?\*\/|'[^']*'|"[^"]*"/g, '')).join('\n'), described = [...names(page), ...INSIDE, ...TYPESCRIPT];
+  const unknown = [...new Set(code.match(/\b[A-Z]\w*[a-z]\w*\b/g))].filter((name) => !described.includes(name) && !(name in globalThis) && !name.startsWith('GPU'));
+  assert.equal(unknown, [], 'types that signatures name and the page does not describe');
+  for (const [, link] of page.matchAll(/\]\(#([\w-]+)\)/g)) assert.match(page, new RegExp(`^### ${link!.replace(/-\d$/, '')}$`, 'im'));
   // The page that readers of the repository see; its docstrings may be older, its exports may not.
   assert.equal(names(readFileSync(join(root, 'src/API.md'), 'utf8')), names(page), 'src/API.md is out of date: npm run api');
 });
@@ -104,7 +112,7 @@ pack('publint has nothing to say', async () => {
 });
 
 pack('Node: every subpath, no global, and the same result from the library, one kernel and a loaded model', async () => {
-  for (const name of ['one-kernel', 'custom-op', 'load-diffusers']) put(`node/${name}.mjs`, await asScript(name));
+  for (const name of ['one-kernel', 'custom-op', 'load-diffusers', 'inpaint']) put(`node/${name}.mjs`, await asScript(name));
   put('node/config.json', JSON.stringify(CONFIG));
   put('node/model.safetensors', WEIGHTS);
   put('node/app.mjs', `
@@ -124,12 +132,14 @@ pack('Node: every subpath, no global, and the same result from the library, one 
     const y = await silu(Tensor.from(engine, [2], new Float32Array([1, -1]))).read();
     const { sample } = await import('./load-diffusers.mjs');
     const x0 = await sample(device, readFileSync('config.json', 'utf8'), readFileSync('model.safetensors'), { size: 8, steps: 3 });
-    console.log('RESULT' + JSON.stringify({ globals, raw: info.messages.length, same: silu_forward === kernels.silu_forward, y: [...y], x0: [...x0], shapes: makeShapes({ count: 2, size: 8 }).count,
+    const { repaint } = await import('./inpaint.mjs'), known = Float32Array.from({ length: 64 }, (_, i) => Math.sin(i)), mask = Float32Array.from({ length: 64 }, (_, i) => Number(i > 40));
+    const painted = await repaint('.', known, mask, [1, 8, 8, 1], { steps: 12, resamples: 2 }), left = painted.every((v, i) => mask[i] || v === known[i]);
+    console.log('RESULT' + JSON.stringify({ globals, painted: left && painted.every(Number.isFinite), raw: info.messages.length, same: silu_forward === kernels.silu_forward, y: [...y], x0: [...x0], shapes: makeShapes({ count: 2, size: 8 }).count,
       types: [Engine, UNet, Sampler, dispatch].map((f) => typeof f) }));
     process.exit(0);`);
   const out = await run(process.execPath, ['app.mjs']);
-  const result = JSON.parse(out.slice(out.indexOf('RESULT') + 6).split('\n')[0]!) as { globals: string[]; raw: number; same: boolean; y: number[]; x0: number[]; shapes: number; types: string[] };
-  assert.equal({ ...result, y: null, x0: null }, { globals: [], raw: 0, same: true, y: null, x0: null, shapes: 2, types: ['function', 'function', 'function', 'function'] });
+  const result = JSON.parse(out.slice(out.indexOf('RESULT') + 6).split('\n')[0]!) as { globals: string[]; painted: boolean; raw: number; same: boolean; y: number[]; x0: number[]; shapes: number; types: string[] };
+  assert.equal({ ...result, y: null, x0: null }, { globals: [], painted: true, raw: 0, same: true, y: null, x0: null, shapes: 2, types: ['function', 'function', 'function', 'function'] });
   assert.ok(Math.abs(result.y[0]! - 1 / (1 + Math.exp(-1))) < 1e-6);
   assert.ok(result.x0.length === 64 && result.x0.every(Number.isFinite) && Math.max(...result.x0) - Math.min(...result.x0) > 0.1);
   inNode = result.x0;

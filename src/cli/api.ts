@@ -9,7 +9,11 @@ export interface Export {
   readonly file: string;
 }
 
-const ENTRIES: readonly (readonly [title: string, file: string])[] = [['ddpm.wgsl', 'index.d.ts'], ['ddpm.wgsl/node', 'node.d.ts'], ['ddpm.wgsl/kernels', 'kernels.d.ts']];
+const ENTRIES: readonly (readonly [title: string, file: string, what: string])[] = [
+  ['ddpm.wgsl', 'index.d.ts', 'For any device that has WebGPU: pages, workers and Node. By folder:'],
+  ['ddpm.wgsl/node', 'node.d.ts', 'For Node: opens a device, and reads and writes files. By folder:'],
+  ['ddpm.wgsl/kernels', 'kernels.d.ts', 'Every kernel by the name of its file, such as `silu_forward`: a `Kernel`, with its interface and its WGSL. Also `dispatch`, `BufferArgs`, `Grid` and `Kernel`, as above.'],
+];
 
 /** What a declaration file exports, through its re-exports. The kernels themselves are a list of their own. */
 export function exportsOf(dist: string, file: string): Export[] {
@@ -36,15 +40,23 @@ export function declaration(text: string, name: string): { doc: string; code: st
 
 export function apiPage(dist: string): string {
   const out = ['# The API of ddpm.wgsl', '', 'Made by `npm run api` from the declarations and docstrings. `ddpm.wgsl/nn` and `ddpm.wgsl/diffusion` are parts of `ddpm.wgsl`.'];
-  const described = new Set<string>();
-  for (const [title, file] of ENTRIES) {
-    out.push('', `## ${title}`);
+  const described = new Set<string>(), taken = new Map<string, number>();
+  /** The anchor that GitHub gives a heading: `Grid` and `grid` are #grid and #grid-1. */
+  const anchor = (name: string): string => {
+    const slug = name.toLowerCase(), before = taken.get(slug) ?? 0;
+    taken.set(slug, before + 1);
+    return before ? `${slug}-${before}` : slug;
+  };
+  for (const [title, file, what] of ENTRIES) {
+    const folders = new Map<string, string[]>(), parts: string[] = [];
     for (const { name, file: from } of exportsOf(dist, file)) {
       if (described.has(`${from} ${name}`)) continue;
       described.add(`${from} ${name}`);
-      const { doc, code } = declaration(readFileSync(join(dist, from), 'utf8'), name);
-      out.push('', `### ${name}`, '', ...(doc ? [doc, ''] : []), '```ts', code, '```');
+      const { doc, code } = declaration(readFileSync(join(dist, from), 'utf8'), name), folder = /^(\w+\/)?/.exec(from)![0];
+      folders.set(folder, [...(folders.get(folder) ?? []), `[${name}](#${anchor(name)})`]);
+      parts.push('', `### ${name}`, '', ...(doc ? [doc, ''] : []), '```ts', code, '```');
     }
+    out.push('', `## ${title}`, '', what, '', ...[...folders].map(([folder, names]) => `- \`src/${folder}\`: ${names.join(', ')}`), ...parts);
   }
-  return out.join('\n') + '\n';
+  return out.join('\n').trimEnd() + '\n';
 }

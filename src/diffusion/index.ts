@@ -15,7 +15,7 @@ export { ImportanceSampling, TIME_SAMPLINGS, type TimeSampling } from './timeste
 export { Training, type TrainingOptions } from './training.ts';
 
 export { edit, type Edited, type EditOptions } from './uses/edit.ts';
-export { type BatchOptions, diffuse, drawNoise, fromStrength, type UseOptions } from './uses/encode.ts';
+export { type BatchOptions, diffuse, drawNoise, fromStrength, type Shape, type UseOptions } from './uses/encode.ts';
 export { type ConditionalModel, type Guidance, guided } from './uses/guidance.ts';
 export { inpaint, type InpaintOptions, repaintPath, repeatMask } from './uses/inpaint.ts';
 export { interpolate, interpolateLatents, type InterpolateOptions, slerp } from './uses/interpolate.ts';

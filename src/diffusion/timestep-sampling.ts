@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
+import type { NamedTensors } from '../nn/parameters.ts';
 import { STREAM } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 
@@ -22,9 +23,6 @@ const ROW = 11;
 /** Of the draws, so many are uniform whatever the losses are. */
 const UNIFORM_SHARE = 0.001;
 const NAME = 'time_sampling.losses';
-
-/** Tensors as a checkpoint keeps them. */
-type Tensors = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>;
 
 /** t, (N) uint32, from a table of weights and their running sums, each (T); and what a loss at it counts, 1 / (T p_t), (N). */
 function draw(N: number, clock: Clock, { w, sums }: { readonly w: Tensor; readonly sums: Tensor }, stratified: boolean): { t: Tensor; weight: Tensor } {
@@ -101,7 +99,7 @@ export class ImportanceSampling {
    *
    * @throws DdpmError E-FILE if it is of another number of timesteps or holds what no draw could have left
    */
-  write(tensors: Tensors, source: string): boolean {
+  write(tensors: NamedTensors, source: string): boolean {
     const tensor = tensors.get(NAME);
     if (!tensor) return false;
     const data = Float32Array.from(tensor.data), count = (t: number): number => data[t * ROW + ROW - 1]!;

@@ -21,6 +21,7 @@ export function toBytes(values: Float32Array, onNaN?: (count: number) => void): 
   return bytes;
 }
 
+/** How imageGrid() lays its images out. */
 export type GridOptions = {
   /** Pixels between images and around them, before scaling (2). */
   pad?: number;

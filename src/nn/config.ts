@@ -1,10 +1,12 @@
 // config.json of a U-Net: the fields of diffusers' UNet2DModel, their defaults, and which values are implemented.
 import { DdpmError } from '../errors.ts';
 
+/** A level of the way down: residual blocks, alone or with attention. */
 export type DownBlockType = 'DownBlock2D' | 'AttnDownBlock2D';
+/** A level of the way up: residual blocks, alone or with attention. */
 export type UpBlockType = 'UpBlock2D' | 'AttnUpBlock2D';
 
-/** diffusers' `config.json` of a UNet2DModel, complete: what `parseConfig` returns. Sizes are in pixels and channels. */
+/** diffusers' `config.json` of a UNet2DModel, complete: what `readConfig` returns, and `unet.config` is. Sizes are in pixels and channels. */
 export interface UNetConfig {
   readonly _class_name: 'UNet2DModel';
   readonly sample_size: number | readonly [number, number] | null;

@@ -10,6 +10,7 @@ import type { Tensor } from '../tensor.ts';
 import { normal, ones, varianceScaling, zeros } from './init.ts';
 import { Module, Parameter } from './parameter.ts';
 
+/** How a block is run. */
 export interface Mode {
   /** What drives dropout in training; without it dropout is off. */
   readonly clock: Clock | null;
@@ -81,6 +82,7 @@ export class GroupNorm extends Module {
   }
 }
 
+/** The settings of a residual block. */
 export interface BlockOptions {
   readonly groups: number;
   readonly eps: number;

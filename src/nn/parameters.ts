@@ -11,6 +11,7 @@ export const BUFFERS = ['values', 'grads', 'm', 'v', 'ema'] as const;
 /** What is kept for every weight: its value, AdamW's two moments, and its moving average. */
 export type BufferName = (typeof BUFFERS)[number];
 
+/** A part of the flat buffers, as large as the device binds: `count` weights, and where each buffer's part is. */
 export interface Chunk {
   readonly count: number;
   readonly slices: Readonly<Record<BufferName, Slice>>;

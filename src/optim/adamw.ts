@@ -4,9 +4,9 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import type { Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import type { Parameters } from '../nn/parameters.ts';
+import type { NamedTensors, Parameters } from '../nn/parameters.ts';
 import type { Tensor } from '../tensor.ts';
-import { GROWTH, LEAST_SCALE, LossScale, type SavedTensors } from './loss_scale.ts';
+import { GROWTH, LEAST_SCALE, LossScale } from './loss_scale.ts';
 
 /** AdamW's settings: betas (0.9, 0.999), eps (1e-8), weight decay (0), clipping (1), and loss scaling (none). */
 export interface AdamWOptions {
@@ -134,7 +134,7 @@ export class AdamW {
    *
    * @throws DdpmError E-FILE if it is not what steps could have left
    */
-  restore(tensors: SavedTensors, source: string): void {
+  restore(tensors: NamedTensors, source: string): void {
     const good = Array.from(tensors.get(STEP)?.data ?? [0]);
     if (good.length !== 1 || !Number.isInteger(good[0]) || good[0]! < 0) throw new DdpmError('E-FILE', `${source}: ${STEP} is (${good.join(', ')}), and should be how many steps changed the weights; it is damaged.`);
     this.lossScale?.write(tensors, source);

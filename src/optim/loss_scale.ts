@@ -2,6 +2,7 @@
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Slice } from '../gpu/kernel.ts';
+import type { NamedTensors } from '../nn/parameters.ts';
 
 /** As PyTorch's GradScaler starts. */
 const INITIAL = 65536;
@@ -10,9 +11,6 @@ export const GROWTH = 2000;
 /** A step that is not finite at this scale is no overflow of float16. */
 export const LEAST_SCALE = 1;
 const NAME = 'loss_scale';
-
-/** Tensors as a checkpoint keeps them. */
-export type SavedTensors = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>;
 
 /** The loss is multiplied by S before backward, and the gradients divided by it before they are used. S is a power of two, so that this alone changes no digit. */
 export class LossScale {
@@ -37,7 +35,7 @@ export class LossScale {
    *
    * @throws DdpmError E-FILE if it is not what a step could have left
    */
-  write(tensors: SavedTensors, source: string): boolean {
+  write(tensors: NamedTensors, source: string): boolean {
     const tensor = tensors.get(NAME);
     if (!tensor) return false;
     const [scale = NaN, steps = NaN] = Float32Array.from(tensor.data);
