@@ -80,6 +80,15 @@ export class Tensor {
   }
 }
 
+/** Runs `use` with a tensor that is freed afterwards, as `using` does, whose helpers TypeScript would put into every file that has one: 2 kB each. */
+export function withTensor<T>(x: Tensor, use: (x: Tensor) => T): T {
+  try {
+    return use(x);
+  } finally {
+    if (x.engine.owns(x.slice)) x.free();
+  }
+}
+
 /** Throws E-SHAPE unless the tensors go together: what `op` takes, and the shapes it was given by name. */
 export function requireShapes(fit: boolean, op: string, takes: string, given: Readonly<Record<string, Tensor>>): void {
   if (!fit) throw new DdpmError('E-SHAPE', `${op} takes ${takes}; it was given ${Object.entries(given).map(([name, { shape }]) => `${name} (${shape.join(', ')})`).join(', ')}.`);

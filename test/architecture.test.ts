@@ -102,6 +102,7 @@ architecture('src/index.ts, the pages and all that they reach need neither Node 
     }
   assert.ok(from.size > 15, 'it reaches the library');
   for (const file of from.keys()) {
+    if (!file.startsWith('web/')) assert.not.match(readFileSync(join(src, file), 'utf8'), /^\s*(await )?using /m, `src/${file}: TypeScript would put its helpers for using, 2 kB, into it: withTensor of src/tensor.ts`);
     assert.not.match(readFileSync(join(src, file), 'utf8'), /\b(process|Buffer)\.\w/, `src/${file} uses a global of Node's`);
     assert.not.match(readFileSync(join(src, file), 'utf8'), /\bGPU(BufferUsage|ShaderStage|MapMode|TextureUsage)\b/, `src/${file} uses a global of WebGPU's, which Node lacks: src/gpu/constants.ts has them`);
   }

@@ -8,7 +8,7 @@ import { type Clip, clipped } from '../ops/clip.ts';
 import { gatherRows } from '../ops/gather.ts';
 import { mse } from '../ops/loss.ts';
 import { STREAM } from '../philox.ts';
-import { requireShapes, sameShape, Tensor } from '../tensor.ts';
+import { withTensor, requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { type Draw, Sampler } from './sampler.ts';
 import { type OutputTable, type Prediction, startTable, targetTable } from './prediction.ts';
 import { respace } from './respace.ts';
@@ -42,6 +42,11 @@ export interface MeanVariance {
   readonly logVariance: Tensor;
 }
 
+const zeros = (engine: Engine, shape: readonly number[]): Tensor => {
+  const x = Tensor.empty(engine, shape);
+  engine.clear(x.slice);
+  return x;
+};
 const requireTimes = (x: Tensor, t: Tensor): void => requireShapes(t.size === x.shape[0], 'diffusion', 'one timestep for each image', { x, t });
 
 /**
@@ -124,22 +129,18 @@ export class GaussianDiffusion {
     const N = x0.shape[0]!, size = x0.size / N;
     requireTimes(x0, t);
     const xt = Tensor.empty(engine, x0.shape), target = Tensor.empty(engine, x0.shape);
-    using coef = gatherRows(this.#table, t);
-    engine.run(k.q_sample, threads(N * Math.ceil(size / 4)), {
+    this.#withRows(t, (coef) => engine.run(k.q_sample, threads(N * Math.ceil(size / 4)), {
       clock: clock.slice, x0: x0.slice, coef: coef.slice, xt: xt.slice, goal: target.slice,
       N, size, K, a: column('sqrtAlphasCumprod'), b: column('sqrtOneMinusAlphasCumprod'), start: column('targetStart'), noise: column('targetNoise'), stream: STREAM.noise,
-    });
+    }));
     return { xt, target };
   }
 
   /** Moments of q(x_t | x_0). */
   qMeanVariance(x0: Tensor, t: Tensor): MeanVariance {
-    using nothing = Tensor.empty(this.engine, x0.shape);
-    this.engine.clear(nothing.slice);
-    using oneMinus = this.extract('sqrtOneMinusAlphasCumprod', t);
     // 1 - acp as exp(log(1 - acp)) would lose digits; the square of the float64-rounded root keeps them.
-    const variance = this.#square(oneMinus);
-    return { mean: this.qSample(x0, t, nothing), variance, logVariance: this.extract('logOneMinusAlphasCumprod', t) };
+    const variance = withTensor(this.extract('sqrtOneMinusAlphasCumprod', t), (oneMinus) => this.#square(oneMinus));
+    return { mean: withTensor(zeros(this.engine, x0.shape), (nothing) => this.qSample(x0, t, nothing)), variance, logVariance: this.extract('logOneMinusAlphasCumprod', t) };
   }
 
   /** Moments of q(x_{t-1} | x_t, x_0) (DDPM, eq. 6 and 7). */
@@ -158,15 +159,12 @@ export class GaussianDiffusion {
 
   /** Moments of p(x_{t-1} | x_t): output -> x_0, clipped to [-1, 1] by default, -> posterior mean; and that x_0. */
   pMeanVariance(model: DiffusionModel, xt: Tensor, t: Tensor, { clipDenoised = true }: { clipDenoised?: Clip } = {}): MeanVariance & { predXstart: Tensor } {
-    using zero = Tensor.empty(this.engine, xt.shape);
-    this.engine.clear(zero.slice);
     const output = model(xt, t);
-    const { sample: mean, predXstart } = this.pSample(() => output, xt, t, { clipDenoised, noise: zero });
+    const { sample: mean, predXstart } = withTensor(zeros(this.engine, xt.shape), (noise) => this.pSample(() => output, xt, t, { clipDenoised, noise }));
     if (!isLearned(this.variance)) return { mean, predXstart, variance: this.extract('variance', t), logVariance: this.extract('logVariance', t) };
     const [variance, logVariance] = [Tensor.empty(this.engine, xt.shape), Tensor.empty(this.engine, xt.shape)];
     const N = t.size, dims = { N, size: xt.size / N, K, C: xt.shape.at(-1)!, c: column('logVarianceAt'), d: column('logVarianceSlope') };
-    using coef = gatherRows(this.#table, t);
-    this.engine.run(k.log_variance, threads(xt.size), { output: output.slice, coef: coef.slice, variance: variance.slice, log_variance: logVariance.slice, ...dims });
+    this.#withRows(t, (coef) => this.engine.run(k.log_variance, threads(xt.size), { output: output.slice, coef: coef.slice, variance: variance.slice, log_variance: logVariance.slice, ...dims }));
     return { mean, predXstart, variance, logVariance };
   }
 
@@ -185,12 +183,11 @@ export class GaussianDiffusion {
     const given = 'noise' in options;
     requireTimes(x, t);
     requireShapes(sameShape(x, predXstart) && (!given || sameShape(x, options.noise)), 'a reverse step', 'x, its x_0 and its noise of one shape', { x, predXstart, ...(given && { noise: options.noise }) });
-    using coef = gatherRows(this.#table, t);
-    clipped(options.clipDenoised ?? true, { coef, x, output }, (seen, range) => engine.run(k.posterior_step, threads(N * Math.ceil(size / 4)), {
+    this.#withRows(t, (coef) => clipped(options.clipDenoised ?? true, { coef, x, output }, (seen, range) => engine.run(k.posterior_step, threads(N * Math.ceil(size / 4)), {
       // With given noise the clock is not read.
       clock: given ? { ...coef.slice, bytes: 64 } : options.clock.slice, t: t.slice, coef: coef.slice, output: seen.slice, z: given ? options.noise.slice : output.slice,
       x: x.slice, x0: predXstart.slice, N, size, K, C, M, clip: range, given: Number(given), stream: STREAM.sample,
-    }));
+    })));
   }
 
   /**
@@ -222,10 +219,9 @@ export class GaussianDiffusion {
     const { engine } = this, N = xt.shape[0]!, C = xt.shape.at(-1)!, M = this.checkOutput(xt, output);
     requireTimes(xt, t);
     const start = Tensor.empty(engine, xt.shape);
-    using coef = gatherRows(this.#table, t);
-    clipped(clipDenoised, { coef, x: xt, output }, (seen, range) => engine.run(k.self_condition, threads(xt.size), {
+    this.#withRows(t, (coef) => clipped(clipDenoised, { coef, x: xt, output }, (seen, range) => engine.run(k.self_condition, threads(xt.size), {
       clock: clock.slice, coef: coef.slice, output: seen.slice, xt: xt.slice, start: start.slice, N, size: xt.size / N, K, C, M, clip: range, stream: STREAM.self,
-    }));
+    })));
     return start;
   }
 
@@ -240,16 +236,18 @@ export class GaussianDiffusion {
     const N = u.shape[0]!;
     if (u.size !== v.size || t.size !== N) throw new DdpmError('E-SHAPE', `shapes (${u.shape.join(', ')}) and (${v.shape.join(', ')}) with ${t.size} timesteps do not go together.`);
     const y = Tensor.empty(this.engine, u.shape);
-    using coef = gatherRows(this.#table, t);
-    this.engine.run(k.combine, threads(u.size), { u: u.slice, v: v.slice, coef: coef.slice, y: y.slice, N, size: u.size / N, K, a: column(a), b: column(b), sign });
+    this.#withRows(t, (coef) => this.engine.run(k.combine, threads(u.size), { u: u.slice, v: v.slice, coef: coef.slice, y: y.slice, N, size: u.size / N, K, a: column(a), b: column(b), sign }));
     return y;
+  }
+
+  /** Runs `use` with the tables' row of each image, (N, K). */
+  #withRows(t: Tensor, use: (coef: Tensor) => void): void {
+    withTensor(gatherRows(this.#table, t), use);
   }
 
   #square(x: Tensor): Tensor {
     const y = Tensor.empty(this.engine, x.shape);
-    using zero = Tensor.empty(this.engine, x.shape);
-    this.engine.clear(zero.slice);
-    this.engine.run(k.combine, threads(x.size), { u: x.slice, v: zero.slice, coef: x.slice, y: y.slice, N: x.size, size: 1, K: 1, a: 0, b: 0, sign: 1 });
+    withTensor(zeros(this.engine, x.shape), (zero) => this.engine.run(k.combine, threads(x.size), { u: x.slice, v: zero.slice, coef: x.slice, y: y.slice, N: x.size, size: 1, K: 1, a: 0, b: 0, sign: 1 }));
     return y;
   }
 }

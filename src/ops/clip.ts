@@ -1,7 +1,7 @@
 // How far from 0 a predicted x_0 may lie.
 import { DdpmError } from '../errors.ts';
 import * as k from '../gpu/kernels.gen.ts';
-import { Tensor } from '../tensor.ts';
+import { withTensor, Tensor } from '../tensor.ts';
 
 /** Dynamic thresholding (Saharia et al. 2022, section 2.3): x_0 is clipped to a quantile of its absolute values, image by image, and divided by it where it is above 1. */
 export interface DynamicThreshold {
@@ -35,10 +35,11 @@ export function clipped<T>(clip: Clip, { coef, x, output }: { readonly coef: Ten
   checkClip(clip);
   if (typeof clip !== 'object') return use(output, Number(clip));
   const { engine } = x, N = x.shape[0]!, size = x.size / N, C = x.shape.at(-1)!, at = clip.ratio * (size - 1), rank = Math.floor(at);
-  using y = Tensor.empty(engine, output.shape);
-  engine.run(k.dynamic_threshold, [N], {
-    coef: coef.slice, output: output.slice, x: x.slice, y: y.slice,
-    size, K: coef.shape.length === 1 ? 0 : coef.shape[1]!, C, M: (C * output.size) / x.size, rank, fraction: at - rank, most: clip.max,
+  return withTensor(Tensor.empty(engine, output.shape), (y) => {
+    engine.run(k.dynamic_threshold, [N], {
+      coef: coef.slice, output: output.slice, x: x.slice, y: y.slice,
+      size, K: coef.shape.length === 1 ? 0 : coef.shape[1]!, C, M: (C * output.size) / x.size, rank, fraction: at - rank, most: clip.max,
+    });
+    return use(y, 0);
   });
-  return use(y, 0);
 }

@@ -129,11 +129,15 @@ export async function storageFailure(engine: Engine): Promise<string | null> {
 
 /** Whether a number beyond float16 is infinite or NaN once it is stored. */
 async function overflows(engine: Engine): Promise<boolean> {
-  using x = Tensor.from(engine, [4], Float32Array.of(1e6, -1e6, 1e30, 65600));
-  await using plan = engine.capture(() => cast(x, 'f16'));
-  await plan.compile();
-  plan.run();
-  return (await plan.result.read()).every((v) => !Number.isFinite(v));
+  const x = Tensor.from(engine, [4], Float32Array.of(1e6, -1e6, 1e30, 65600)), plan = engine.capture(() => cast(x, 'f16'));
+  try {
+    await plan.compile();
+    plan.run();
+    return (await plan.result.read()).every((v) => !Number.isFinite(v));
+  } finally {
+    await plan.destroy();
+    x.free();
+  }
 }
 
 /** A result may be off by one rounding of float16, in whichever direction, and by float32's in sums: these, and numbers that count as zero, by the largest of all. */
