@@ -11,9 +11,12 @@ enable chromium_experimental_subgroup_matrix;
 #import stored
 #import conv2d
 #import conv2d_gemm
+#import conv2d_kinds
 // 128 needs more workgroup memory than WebGPU's default.
 override TILE: u32 = 64u;
 override TRANSPOSED: bool = false;
+// TRANSPOSED with a stride of 2, and only then.
+override STRIDED: bool = false;
 override TWO: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<Stored4>;        // pixels x CIN
 @group(0) @binding(1) var<storage, read> x2: array<Stored4>;       // pixels x (WC - C); anything where TWO is not set

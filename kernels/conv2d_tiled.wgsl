@@ -10,7 +10,10 @@
 #import stored
 #import conv2d
 #import conv2d_gemm
+#import conv2d_kinds
 override TRANSPOSED: bool = false;
+// TRANSPOSED with a stride of 2, and only then.
+override STRIDED: bool = false;
 // Forward only: x and x2 are read as one tensor of WC channels, C of them in x.
 override TWO: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<Stored4>;        // pixels x CIN

@@ -22,13 +22,13 @@ const WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, tiled3x3: k.conv2d
  * a row, and may leave its sums in parts, which are folded here.
  */
 function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.conv2d_tiled>, tile?: CoreTile): void {
-  const { N, H, W, OH, OW, C, O } = args, channels = args.TRANSPOSED ? C : O, stride = args.TRANSPOSED ? args.stride : 1, kinds = stride ** 2;
+  const { N, H, W, OH, OW, C, O } = args, channels = args.TRANSPOSED ? C : O, stride = args.TRANSPOSED ? args.stride : 1, kinds = stride ** 2, STRIDED = stride - 1;
   const rows = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW;
   if (variant === 'subgroup_matrix') {
     const TILE = tile ?? convTile(engine, kinds * rows, channels);
-    return engine.run(k.conv2d_subgroup_matrix, grid(kinds * tiles(rows, channels, TILE, TILE)), { ...args, TILE });
+    return engine.run(k.conv2d_subgroup_matrix, grid(kinds * tiles(rows, channels, TILE, TILE)), { ...args, STRIDED, TILE });
   }
-  if (variant !== 'tiled3x3') return engine.run(TILED[variant], grid(kinds * tiles(rows, channels, 128, 64)), args);
+  if (variant !== 'tiled3x3') return engine.run(TILED[variant], grid(kinds * tiles(rows, channels, 128, 64)), { ...args, STRIDED });
   // Parts that no binding holds are one: a batch so large has workgroups enough.
   const size = rows * channels, splits = 4 * args.splits * size > engine.device.limits.maxStorageBufferBindingSize ? 1 : args.splits, parts = splits > 1 ? termsRoom(engine, 4 * splits * size) : null;
   engine.run(k.conv2d_3x3_tiled, grid(splits * tiles(N * Math.ceil(H / 4) * W, channels, 32, 64)), { ...args, splits, ...(parts && { y: parts, accumulate: 0 }) });

@@ -205,7 +205,7 @@ halves('tensor cores: forward and backward of convolutions and attention are com
     });
     await plan.compile();
     const names = plan.commands.flatMap((c) => (c.kind === 'dispatch' ? [c.pipeline.label] : []));
-    for (const label of ['conv2d_subgroup_matrix(TILE=64, TRANSPOSED=0, TWO=1)', 'conv2d_subgroup_matrix(TILE=64, TRANSPOSED=1, TWO=0)', 'conv2d_backward_weight_subgroup_matrix(TILE=64)', 'matmul_subgroup_matrix(TILE=64, TRANS_A=1, TRANS_B=0)']) assert.ok(names.includes(label), `${label} in ${names.join(', ')}`);
+    for (const label of ['conv2d_subgroup_matrix(TILE=64, TRANSPOSED=0, STRIDED=0, TWO=1)', 'conv2d_subgroup_matrix(TILE=64, TRANSPOSED=1, STRIDED=0, TWO=0)', 'conv2d_backward_weight_subgroup_matrix(TILE=64)', 'matmul_subgroup_matrix(TILE=64, TRANS_A=1, TRANS_B=0)']) assert.ok(names.includes(label), `${label} in ${names.join(', ')}`);
     assert.equal(names.filter((name) => /^(conv2d|matmul)/.test(name) && !name.includes('subgroup_matrix')), []);
   }));
 
