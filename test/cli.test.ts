@@ -1,4 +1,5 @@
 // The command line: flags, config files, help, presets, progress and the run folder, mostly with input that is wrong.
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -424,6 +425,14 @@ runs('a run whose config.json a crash left empty is called that, with where its 
     }
   }));
 
+runs('what the system refuses, such as a folder that is a file or another user\'s, is a line and no stack', () =>
+  inFolder(async (out) => {
+    const run = await RunFolder.create(out, 'a', files), checkpoints = run.file('checkpoints');
+    writeFileSync(checkpoints, '');
+    const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', join('src', 'cli', 'info.ts'), run.path], { cwd: join(import.meta.dirname, '..'), encoding: 'utf8' });
+    assert.equal([status, stderr], [1, `E-FILE ${checkpoints}: a part of the path is a file, not a folder\n`]);
+  }));
+
 runs('metrics are lines of JSON; going on drops what comes after the checkpoint, and half a line', () =>
   inFolder(async (out) => {
     const run = await RunFolder.create(out, 'a', files);
@@ -542,7 +551,7 @@ runs('--resume finds the newest run, a run, one by name, a checkpoint', () =>
     await refuses('E-FILE', () => RunFolder.resume('latest', join(out, 'file')), 'cannot read the folder', 'a part of the path is a file');
     const a = await RunFolder.create(out, 'a', files), b = await RunFolder.create(out, 'b', files);
     await refuses('E-FILE', () => RunFolder.resume('latest', out), 'no run with a checkpoint');
-    await refuses('E-FILE', () => RunFolder.resume(b.path, out), 'no checkpoint to go on from');
+    await refuses('E-FILE', () => RunFolder.resume(b.path, out), 'no checkpoint yet');
     await save(a, 10);
     const { path } = await save(a, 20);
     await save(b, 5);

@@ -2,7 +2,7 @@
 
 import type { SampleStep, Sampler } from '../diffusion/sampler.ts';
 import { DdpmError } from '../errors.ts';
-import { notWritten } from '../io/files.ts';
+import { notWritten, reason } from '../io/files.ts';
 import { imageGrid, type Picture, toBytes } from '../io/picture.ts';
 import type { OpenedEngine } from '../node.ts';
 
@@ -36,7 +36,8 @@ export async function runCommand(command: () => Promise<number>): Promise<void> 
     if (error instanceof DdpmError) {
       process.stderr.write(`${error.code} ${error.message}\n`);
       code = error.exitCode;
-    } else process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+    } else if (error instanceof Error && 'syscall' in error && 'path' in error) process.stderr.write(`E-FILE ${error.path}: ${reason(error)}\n`); // such as a folder that is another user's
+    else process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
   }
   // Native handles would keep the process alive; the empty write waits for what a pipe has not taken yet.
   process.stdout.write('', () => setImmediate(() => {

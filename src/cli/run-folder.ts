@@ -83,10 +83,10 @@ export class RunFolder {
     const run = new RunFolder(path);
     if (isRun(path)) return run;
     if (wasRun(path)) {
-      const last = run.latest()!.path, size = statSync(run.file('config.json'), { throwIfNoEntry: false })?.size;
+      const last = run.latest()!.path, config = run.file('config.json'), text = existsSync(config) ? readFileSync(config, 'utf8') : null;
       throw new DdpmError(
         'E-FILE',
-        `${run.file('config.json')} is ${size === undefined ? 'missing' : size === 0 ? 'empty, as after a crash' : 'damaged'}, so the settings of the run are not known. ` +
+        `${config} is ${text === null ? 'missing' : text === '' ? 'empty, as after a crash' : 'damaged'}, so the settings of the run are not known. ` +
           `To go on with it, write there what ${join(last, 'state.json')} has as "settings", with "${MARK}": 1 as the first of them. To draw with it, name the checkpoint: ${typedAs('sample')} ${quoted(last)}`,
       );
     }
@@ -122,7 +122,7 @@ export class RunFolder {
     run.#restore();
     const checkpoint = run.latest();
     if (!checkpoint) {
-      throw new DdpmError('E-FILE', `${path} has no checkpoint to go on from: it stopped before the first was saved. Start it again with --overwrite.`);
+      throw new DdpmError('E-FILE', `${path} has no checkpoint yet, to go on from or to draw with: the first is saved after --save-every steps, or when the run ends. One that stopped before is started again with --overwrite.`);
     }
     return { run, checkpoint };
   }

@@ -147,7 +147,7 @@ async function trainOn(opened: OpenedEngine, asked: TrainSettings, { given, beta
     state = await intact(resumed, () => loadCheckpoint(resumed.checkpoint.path, { parameters, training }));
     if (state.step >= steps) {
       const more = `${typedAs('train')} --resume ${quoted(resumed.run.path)} --steps ${2 * state.step}`;
-      throw new DdpmError('E-USAGE', `${resumed.run.path} has done its ${steps} steps. To go on with it, give more: ${more}`);
+      throw new DdpmError('E-USAGE', `${resumed.run.path} has done its ${state.step} steps. To go on with it, give more: ${more}`);
     }
   }
   const environment = { ...describeEnvironment(adapterFacts(opened)), memory };

@@ -82,7 +82,7 @@ export class DiffusionLoss {
     if (!LOSSES.includes(name)) refuse(`there is no loss "${String(name)}"; the losses are ${LOSSES.join(', ')}.`);
     if (learned && name !== 'hybrid' && name !== 'vlb') refuse(`the loss ${name} teaches the network no variance, and ${variance} asks it for one: use the loss hybrid or vlb, or a fixed variance.`);
     if (!learned && name === 'hybrid') refuse(`the hybrid loss teaches the network its variance, and ${variance} is fixed: use the variance learned_range, or the loss mse.`);
-    if (snrGamma !== null && name !== 'mse' && name !== 'hybrid') refuse(`min-SNR weights are those of squared errors; the loss ${name} has its own. Leave the gamma out, or use the loss mse or hybrid.`);
+    if (snrGamma !== null && name !== 'mse' && name !== 'hybrid') refuse(`min-SNR weights are those of squared errors; the loss ${name} has its own. Leave the gamma out (--snr-gamma 0), or use the loss mse or hybrid.`);
     if (snrGamma !== null && !(snrGamma > 0)) refuse(`the gamma of min-SNR weights is ${snrGamma}; it must be positive, and 5 is the usual choice.`);
     if (!(huberDelta > 0)) refuse(`the Huber loss needs a positive delta, not ${huberDelta}; use the loss l1 for 0.`);
     this.diffusion = diffusion;
