@@ -37,9 +37,9 @@ interface Node {
 const active = new WeakMap<Engine, Tape>();
 
 /**
- * Puts an op on the active tape. `backward` gets dy and, for each input, where its gradient goes, or null where none is wanted.
- * `saved` are slices that backward reads and that die with the node; they and y must come from engine.allocate. `parts` are tensors over ranges of y, for ops of
- * several results: their gradients are ranges of dy.
+ * Puts an op on the active tape and returns y. Without a tape, or if no input needs a gradient, nothing is recorded. `saved` are slices that backward reads, freed after
+ * it; they and y must come from engine.allocate. `passes` is the number of an input whose gradient is dy itself, which backward need not write. `parts` are tensors over
+ * ranges of y, for ops with several results: their gradients are ranges of dy.
  */
 export function record(y: Tensor, inputs: readonly (Tensor | null)[], backward: Backward, { saved = [], passes = -1, parts = [] }: { saved?: Slice[]; passes?: number; parts?: readonly Tensor[] } = {}): Tensor {
   const tape = active.get(y.engine);
@@ -75,14 +75,14 @@ export const pointwise = (values: number) => grid(Math.ceil(values / 256));
 export const threads = (count: number) => grid(Math.ceil(count / 64));
 
 /**
- * Reverse-mode differentiation: ops called inside `record` are noted with how to go back, and `backward(loss)` runs that in reverse, from a loss of shape (1)
- * (E-SHAPE otherwise). Gradients of parameters go to their own places, those of other inputs are read with `gradient`.
+ * Reverse-mode differentiation: ops called inside `record` are noted with their backward functions, which `backward(loss)` calls in reverse, from a loss of shape (1)
+ * (E-SHAPE otherwise). The gradients of parameters go to their places in the flat buffer; those of other inputs are read with `gradient`.
  */
 export class Tape {
   readonly engine: Engine;
   /** What was recorded, in order. */
   nodes: (Node | Segment)[] = [];
-  /** Of a result that is a part of a whole: the whole. */
+  /** The whole of each result that is a part of another tensor. */
   readonly wholes = new Map<Slice, Slice>();
   readonly #leaves = new Map<Slice, Slice>();
   #scope: Scope | null = null;
@@ -219,7 +219,7 @@ export class Tape {
 /** What a part of `whole` is in another slice of its size. */
 const rangeOf = (part: Slice, whole: Slice, other: Slice): Slice => ({ ...part, buffer: other.buffer, offset: other.offset + part.offset - whole.offset });
 
-/** Runs fn with nothing recorded, and frees what it made but its result: no gradient flows through that. */
+/** Runs fn without recording, and frees all that it made but its result, through which no gradient flows. */
 export function noGrad<T>(engine: Engine, fn: () => T): T {
   return untaped(engine, fn);
 }

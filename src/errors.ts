@@ -20,8 +20,8 @@ export type ErrorCode =
 const EXIT: Partial<Record<ErrorCode, number>> = { 'E-USAGE': 2, 'E-NO-ADAPTER': 3, 'E-DEVICE-LOST': 4, 'E-NONFINITE': 5 };
 
 /**
- * What everything here throws where a caller can do something about it: `code` is stable, the message says what happened, why, and what to do; `exitCode` is
- * the command line's.
+ * The error that this library throws where the caller can do something about it. `code` is stable; the message says what happened, why, and what to do; `exitCode` is the
+ * command line's.
  */
 export class DdpmError extends Error {
   override readonly name = 'DdpmError';

@@ -24,6 +24,7 @@ export interface OpenOptions {
   readonly without?: readonly GPUFeatureName[];
   /** Ask for WebGPU's default limits only. */
   readonly defaultLimits?: boolean;
+  /** Ask for timestamp-query, with which `engine.profile` measures. */
   readonly timestamps?: boolean;
   /** What products take their factors in; `f16` is turned on after its self-test (`usePrecision`), whose warnings are in the result. */
   readonly precision?: Precision;

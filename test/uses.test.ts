@@ -130,6 +130,7 @@ uses('the path of RePaint', async () => {
   // As its get_schedule_jump has it for 10 steps, jumps of 3, twice each: 9 8 7 6 | 9 8 7 6 5 4 3 | 6 5 4 3 2 1 0 | 3 2 1 0 -1, a row for every fall.
   const levels = [9, 8, 7, 6, 9, 8, 7, 6, 5, 4, 3, 6, 5, 4, 3, 2, 1, 0, 3, 2, 1, 0, -1];
   assert.equal(repaintPath(10, 3, 2), levels.slice(0, -1).filter((l, i) => levels[i + 1]! < l).map((l) => 9 - l));
+  assert.equal(repaintPath(4, undefined, 2), repaintPath(4, 3, 2), 'a short chain by default jumps as far as it is');
   for (const [steps, jump, times] of [[50, 10, 10], [250, 10, 3], [7, 3, 4], [20, 1, 2]] as const) {
     const path = repaintPath(steps, jump, times);
     path.forEach((row, i) => i > 0 && assert.ok(row === path[i - 1]! + 1 || row === path[i - 1]! + 1 - jump, `${row} after ${path[i - 1]}`));
@@ -184,7 +185,7 @@ uses('what is painted agrees with what is known, and the more so the more often 
   // The regression's standard error is sqrt((1 - rho^2) / n) = 0.014.
   assert.ok(Math.abs(often.slope - RHO) < 4.5 * Math.sqrt((1 - RHO ** 2) / n) + 0.02 && often.slope - once.slope > 0.02, `${once.slope}, ${often.slope}`);
   assert.ok(Math.abs(often.variance - 1) < 4.5 * Math.sqrt(2 / n) + 0.05);
-  await assertError(() => paint({ method: 'heun', steps: 5 }), 'E-USAGE', /those of heun hang together/);
+  await assertError(() => paint({ method: 'heun', steps: 5 }), 'E-USAGE', /those of heun need the steps before/);
   await assertError(() => inpaint(model, diffusion, images, mask.subarray(1), shape, { method: 'ddpm', seed: 0 }), 'E-SHAPE', /one a pixel/);
 });
 

@@ -16,8 +16,8 @@ import { type Schedule, TABLE_NAMES } from './schedule.ts';
 import { isLearned, logVarianceTable, type Variance } from './variance.ts';
 
 /**
- * The network: x (N, H, W, C), t (N) uint32 -> (N, H, W, C), or (N, H, W, 2 C) where the variance is learned: the mean's channels, then v.
- * `start` is the x_0 that was predicted before, (N, H, W, C), for a network that is conditioned on itself.
+ * The network: x (N, H, W, C), t (N) uint32 -> (N, H, W, C), or (N, H, W, 2 C) where the variance is learned: the mean's channels, then v. `start` is the x_0 that was
+ * predicted before, (N, H, W, C), for a self-conditioned network.
  */
 export type DiffusionModel = (x: Tensor, t: Tensor, start?: Tensor | null) => Tensor;
 
@@ -214,7 +214,7 @@ export class GaussianDiffusion {
     return mse(model(xt, t), target);
   }
 
-  /** What a network that is conditioned on itself is given in training: the x_0 that its output says, clipped as a sampler clips it, for half of the images, and zeros for the others. */
+  /** What a self-conditioned network is given in training: for half of the images the x_0 that its output predicts, clipped as a sampler clips it, and zeros for the others. */
   selfCondition(output: Tensor, xt: Tensor, t: Tensor, clock: Clock, { clipDenoised = true }: { clipDenoised?: Clip } = {}): Tensor {
     const { engine } = this, N = xt.shape[0]!, C = xt.shape.at(-1)!, M = this.checkOutput(xt, output);
     requireTimes(xt, t);

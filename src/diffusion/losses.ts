@@ -58,11 +58,11 @@ export function uploadColumns(diffusion: GaussianDiffusion, columns: readonly Fl
 
 const SIMPLE_FACTOR = 7, VLB_FACTOR = 8;
 
-/** The training loss for one prediction, variance and weighting: of every image and the batch's mean. */
+/** The training loss for one prediction, variance and weighting: each image's, and the batch's mean. */
 export class DiffusionLoss {
   readonly diffusion: GaussianDiffusion;
   readonly name: LossName;
-  /** The factor of the loss at each t, but for the bound's part of `hybrid`, (T). */
+  /** The factor of the loss at each t, (T). It does not apply to the bound in `hybrid`. */
   readonly weights: Float64Array;
   readonly #delta: number;
   readonly #table: Tensor;

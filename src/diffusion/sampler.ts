@@ -21,7 +21,7 @@ export interface SamplerOptions extends TableOptions {
   readonly meanOnly?: boolean;
 }
 
-/** What a step left on the device; use them at once, the next step writes over them. What is written into x the next step starts from. */
+/** A step's results on the device. Use them at once: the next step starts from x, and writes over both. */
 export interface SampleStep {
   /** Steps done, of `steps`: evaluations of the network. */
   readonly done: number;
@@ -42,7 +42,7 @@ export interface Draw {
   readonly firstId?: number;
   /** (N, H, W, C), in place of the drawn x_T. */
   readonly noise?: Float32Array;
-  /** The rows to take, in order, in place of each once; one that comes again draws other noise (RePaint goes back and forth). */
+  /** The rows to take, in order, instead of each once (RePaint goes back and forth). A row that is repeated draws new noise. */
   readonly path?: readonly number[];
   /** Stops between two steps with E-ABORTED; the sampler can draw again. */
   readonly signal?: AbortSignal;

@@ -11,7 +11,7 @@ import { Tensor } from '../tensor.ts';
 /**
  * How t is drawn in training. The gradient's expectation is the same in all three.
  * - `uniform`: as in Ho et al. (2020).
- * - `weighted`: in proportion to the factor of its loss (min-SNR weights; all alike without), one t from each of as many equally likely parts as the batch has images.
+ * - `weighted`: in proportion to the factor of its loss (min-SNR weights; equal without), one t from each of N equally likely parts for a batch of N.
  * - `importance`: in proportion to the root of its mean squared loss (Nichol & Dhariwal, 2021, section 3.3).
  */
 export const TIME_SAMPLINGS = ['uniform', 'weighted', 'importance'] as const;

@@ -39,7 +39,7 @@ export interface TrainingOptions extends AdamWOptions, LossOptions {
   readonly timeSampling?: TimeSampling;
   /** For a model with classes: the share of images whose label is the last row of its table instead, which stands for no class (0.1). */
   readonly labelDropout?: number;
-  /** For a network that is conditioned on itself: how samplers will clip the x_0 that it is given, and training does (true). */
+  /** For a self-conditioned network: how training clips the x_0 that it is given, as samplers should (true). */
   readonly clipSample?: Clip;
 }
 

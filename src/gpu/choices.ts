@@ -1,6 +1,6 @@
 // Which variant of a kernel computes a shape: told from outside, as `npm run tune` measured it, or what the op takes by itself. Every choice made is remembered.
 
-/** A variant, and the numbers that its launch is free in, such as the splits of a sum. Names and numbers only: it goes into files. */
+/** A variant and the numbers that its launch may choose, such as how often a sum is split. Names and numbers only, since it is saved in files. */
 export type Choice = Readonly<Record<string, string | number>>;
 
 /** Choices by op and shape: `conv2d_forward H=28 W=28 …`. */
@@ -12,10 +12,10 @@ export interface Made {
   readonly key: string;
   readonly op: string;
   readonly shape: Readonly<Record<string, number>>;
-  /** At which sizes it was asked for, of those that the choice must not depend on. */
+  /** The sizes that it was made at, of those that it must not depend on. */
   readonly at: ReadonlyMap<string, Readonly<Record<string, number>>>;
   readonly choice: Choice;
-  /** Told from outside, not the op's own. */
+  /** Whether it was given, and is not the op's own. */
   readonly given: boolean;
 }
 
@@ -23,7 +23,7 @@ type Sizes = Readonly<Record<string, number>>;
 
 const keyOf = (op: string, shape: Sizes): string => [op, ...Object.entries(shape).map(([name, value]) => `${name}=${value}`)].join(' ');
 
-/** The choices of one engine. They are a function of the shape and of what was given, never of a measurement while something runs: a resumed run adds in the same order. */
+/** One engine's choices. They follow from the shape and from what was given, never from a measurement during a run, so that a resumed run adds in the same order. */
 export class Choices {
   readonly #given: ReadonlyMap<string, Choice>;
   readonly #made = new Map<string, Made & { readonly at: Map<string, Sizes> }>();
@@ -34,8 +34,8 @@ export class Choices {
   }
 
   /**
-   * How to compute this shape: what was given where `takes` says that it can be done here, else `usual()`. `at` are the sizes that are left out of the shape, since the
-   * choice must not depend on them: an image is the same bits whatever the batch that it is drawn in.
+   * How to compute this shape: as given, if `takes` accepts that on this device, else `usual()`. `at` has the sizes that the choice must not depend on, such as the
+   * batch: an image has the same bits in every batch.
    */
   of<C extends object>(op: string, shape: Sizes, at: Sizes, usual: () => C, takes: (choice: Choice) => boolean): C {
     const key = keyOf(op, shape), where = Object.values(at).join();
@@ -50,23 +50,23 @@ export class Choices {
     return made.choice as unknown as C;
   }
 
-  /** From now on this shape is computed so: for measuring. Plans that were captured before stay as they are. */
+  /** Computes this shape this way from now on, for measuring. Plans that were captured before stay as they are. */
   force(op: string, shape: Sizes, choice: Choice): void {
     const key = keyOf(op, shape);
     this.#made.set(key, { key, op, shape, at: new Map(), choice, given: true });
   }
 
-  /** What was asked for so far. */
+  /** Every choice made so far. */
   get made(): ReadonlyMap<string, Made> {
     return this.#made;
   }
 
-  /** What was given and cannot be done on this device, or is no choice of this version. */
+  /** Given choices that this device or this version cannot take. */
   get refused(): ReadonlyMap<string, Choice> {
     return this.#refused;
   }
 
-  /** All that was given or made, to be given again. */
+  /** All choices, given or made, as the constructor takes them. */
   table(): ChoiceTable {
     return Object.fromEntries([...this.#given, ...[...this.#made].map(([key, { choice }]) => [key, choice] as const)]);
   }

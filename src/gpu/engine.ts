@@ -28,21 +28,21 @@ type Given = Readonly<Record<string, number | Slice | undefined>>;
 const EAGER_BATCH = 256;
 
 /**
- * Runs typed WGSL kernels on a borrowed GPUDevice, eagerly (`run`, in batches, submitted when something is read) or captured into plans (`capture`) that are
- * replayed. What it allocates is float32, 32-bit integers, or float16 where it stores activations so; freed by scope or by hand.
+ * Runs typed WGSL kernels on a borrowed GPUDevice: eagerly (`run`; dispatches are submitted in batches, or when something is read), or captured into a plan (`capture`)
+ * that is replayed. It allocates float32, 32-bit integers, or float16 for stored activations; memory is freed by scope or by hand.
  */
 export class Engine {
   readonly device: GPUDevice;
   readonly pipelines: Pipelines;
   /** Lanes of a subgroup where the device has exactly one width and the feature is on; otherwise 0. */
   readonly subgroupWidth: number;
-  /** What kind of device it is: the choice of kernels follows from it where nothing else was given. */
+  /** The kind of device, which decides the choice of kernels where none was given. */
   readonly deviceClass: DeviceClass;
   /** How ops compute their shapes. */
   readonly choices: Choices;
-  /** Kernels that make factors float16 and were seen to be right on this device: none until `usePrecision(engine, 'f16')`. */
+  /** The kernels for float16 factors that passed their self-test on this device: none until `usePrecision(engine, 'f16')`. */
   readonly half = new Set<string>();
-  /** What networks store their activations as; `f16` after `usePrecision(engine, 'f16')` on a GPU whose kernels for it were seen to be right. */
+  /** How networks store their activations: `f16` after `usePrecision(engine, 'f16')` on a GPU whose kernels for it passed their self-test. */
   storage: ElementType = 'f32';
   readonly #pool: Pool;
   readonly #plans = new Set<Plan>();
@@ -78,7 +78,7 @@ export class Engine {
     this.#bindGroups = new BindGroups((pipeline, resources) => this.#queue.guard(() => makeBindGroup(device, pipeline, resources)));
   }
 
-  /** What products take their factors in; sums are float32. */
+  /** The precision of products' factors; sums are float32. */
   get precision(): 'f32' | 'f16' {
     return this.half.size ? 'f16' : 'f32';
   }
@@ -120,20 +120,20 @@ export class Engine {
     return borrow(this, buffer, shape, options);
   }
 
-  /** Whether the slice lies in memory of this engine's that was not freed. */
+  /** Whether the slice is in memory of this engine that was not freed. */
   owns(slice: Slice): boolean {
     const { buffer } = slice;
     if (isRetired(slice)) return false;
     return this.#pool.isLive(buffer) || !!this.#capture?.pool.isLive(buffer) || [...this.#plans].some((plan) => plan.pool.isLive(buffer));
   }
 
-  /** The buffer that a slice lies in: of what a capture made there is none before its end. E-ENGINE where the slice was freed, or its plan destroyed. */
+  /** The buffer that holds a slice. What a capture allocates has none until the capture ends. E-ENGINE if the slice was freed, or its plan destroyed. */
   bufferOf(slice: Slice): GPUBuffer {
     this.#requireUsable(slice, 'a tensor');
     return this.#bufferOf(slice);
   }
 
-  /** Gives memory back, for the next allocation of its size. E-ENGINE where it was freed before, is borrowed, or is from outside of the capture that is open. Of a destroyed engine there is nothing left to free. */
+  /** Gives memory back, for the next allocation of its size. E-ENGINE if it was freed before, is borrowed, or is from outside the open capture. After `destroy` it does nothing. */
   free(slice: Slice): void {
     if (this.#queue.closed) return;
     if (isRetired(slice)) throw new DdpmError('E-ENGINE', 'a buffer was freed twice');
@@ -149,12 +149,12 @@ export class Engine {
     if (!this.#poison) this.#capture?.pool.trim(slice.buffer, bytes);
   }
 
-  /** From here on allocations belong to this scope, until closeScope; `scope` is both around a function. */
+  /** Opens a scope, to which allocations belong until closeScope. `scope` does both around a function. */
   openScope(holds: boolean): Scope {
     return this.#scopes.open(holds);
   }
 
-  /** Closes the innermost scope: frees what it allocated except `keep`, which passes to the scope around it. E-ENGINE where others are still open inside it; these are closed then. */
+  /** Closes the innermost scope: frees what it allocated except `keep`, which passes to the scope around it. E-ENGINE if others are still open inside it, which closes them too. */
   closeScope(scope: Scope, keep: ReadonlySet<GPUBuffer> = new Set()): void {
     this.#scopes.close(scope, keep);
   }
@@ -167,7 +167,7 @@ export class Engine {
     return this.#scopes.holds ? fn() : this.enclose(fn);
   }
 
-  /** As `scope`, inside a tape as well. */
+  /** Like `scope`, but frees inside a tape too. */
   enclose<T>(fn: () => T): T {
     return this.#scopes.enclose(fn);
   }
@@ -223,7 +223,7 @@ export class Engine {
     this.#record(() => ({ kind: 'clear', slice: this.#placed(slice) }));
   }
 
-  /** Bytes from the host to the start of a slice, with zeros up to a whole word of four, in the order of the calls. E-SHAPE where they are more than it holds, E-ENGINE inside a capture. */
+  /** Copies bytes from the host to the start of a slice, padded with zeros to a whole word, in the order of the calls. E-SHAPE if it holds fewer, E-ENGINE inside a capture. */
   write(to: Slice, data: Float32Array | Uint32Array | Int32Array | Uint16Array | Uint8Array): void {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'write() inside capture(): a plan holds commands only. Write before or after, into a buffer that the plan reads.');
     if (!ArrayBuffer.isView(data)) throw new DdpmError('E-USAGE', 'write() takes a typed array, such as a Float32Array, and was given something else.');
@@ -245,7 +245,7 @@ export class Engine {
     return from.type === 'f16' ? widenHalf(new Uint16Array(bytes)) : new Float32Array(bytes);
   }
 
-  /** As `read`, for what is not float32. */
+  /** Like `read`, but gives the bytes as they are. */
   async readBytes(from: Slice): Promise<ArrayBuffer> {
     if (this.#capture) throw new DdpmError('E-ENGINE', 'read() inside capture(): read the plan\'s result after run().');
     this.flush();

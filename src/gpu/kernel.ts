@@ -15,15 +15,22 @@ export interface Slice {
   readonly type?: ElementType;
 }
 
-/** One WGSL file: `overrides` specialise the pipeline, `dims` are numbers in a small uniform buffer, so that shapes share pipelines. */
+/**
+ * WGSL and its interface, with the WGSL's own names. For kernels/*.wgsl, kernels/build.ts reads the interface out of the file; a kernel written by hand lists it, as
+ * test/examples/custom-op.ts does. It is E-KERNEL to list bindings or dims in another order than the WGSL.
+ */
 export interface Kernel {
   readonly name: string;
   readonly wgsl: string;
   /** Features that the device must have been opened with. */
   readonly features: readonly string[];
+  /** The storage buffers, in the order of their @binding, from 0. */
   readonly bindings: { readonly [name: string]: 'read' | 'read_write' };
+  /** Overrides without a default, by type: they specialise the pipeline. */
   readonly overrides: { readonly [name: string]: string };
+  /** Overrides with a default. */
   readonly optional: { readonly [name: string]: string };
+  /** The fields of `struct Dims`, a uniform that is bound last: `u32`, `i32` or `f32`. Shapes that differ in them share a pipeline. */
   readonly dims: { readonly [name: string]: string };
   /** The bindings that hold float16; all others hold 32-bit numbers. */
   readonly f16?: readonly string[];

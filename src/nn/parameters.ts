@@ -92,8 +92,8 @@ export class Parameters {
   }
 
   /**
-   * Runs fn with the model reading other weights, such as the averaged ones, until fn returns: for what captures the network, as `new Sampler`, pSampleLoop, `edit` and
-   * the other uses of a model do before they wait for anything. Of an async function of your own only what comes before its first await reads them.
+   * Runs fn with the model reading other weights, such as the averaged ones, until fn returns. `new Sampler`, pSampleLoop, `edit` and the other uses of a model capture
+   * the network before they wait for anything, so they can be called in fn. In an async function of your own only what comes before its first await reads these weights.
    */
   use<T>(weights: 'values' | 'ema', fn: () => T): T {
     const before = this.#bound;

@@ -7,7 +7,7 @@ import { withTensor, Tensor } from '../tensor.ts';
 export interface DynamicThreshold {
   /** Which quantile, 0.995 as a rule (diffusers' `dynamic_thresholding_ratio`). */
   readonly ratio: number;
-  /** The most that it counts as (`sample_max_value`); 1 is the same as clipping to [-1, 1]. */
+  /** Upper limit of that quantile (`sample_max_value`); 1 is the same as clipping to [-1, 1]. */
   readonly max: number;
 }
 

@@ -11,7 +11,7 @@ import { coreTiles, HALF } from './half.ts';
 import { type ProductTrial, productTrials, type Variant } from './half_trials.ts';
 import { storageFailure } from './storage.ts';
 
-/** What the products of a model take their factors in, and on GPUs what its activations are stored as. Arithmetic, sums, weights and their gradients are float32 in any case. */
+/** The precision of the factors of a model's products and, on GPUs, of its stored activations. Sums, other arithmetic, weights and their gradients are always float32. */
 export const PRECISIONS = ['f32', 'f16'] as const;
 /** One of PRECISIONS. */
 export type Precision = (typeof PRECISIONS)[number];
@@ -40,10 +40,10 @@ function candidates(engine: Engine): readonly Candidate[] {
 }
 
 /**
- * Sets what products take their factors in, from here on; what was captured before stays as it was. For `f16` every kernel is tried on this device first, against
- * the float32 one; one that is wrong is not used, and the result says which and by how much: tensor cores give way to plain float16, that to float32. Conv2d, linear layers and attention
- * round their factors to float16; sums, norms, softmax, losses, weights and moments are float32. On a GPU whose kernels for it are all right, networks also store their activations
- * and the gradients of these as float16 (`engine.storage`). Train with it under AdamW's loss scaling, as Training does.
+ * Sets the precision of products from here on; plans that were captured before keep theirs. For `f16` every kernel is first compared with the float32 one on this device.
+ * One that is wrong is not used, and the result says which and by how much: tensor cores give way to plain float16, that to float32. Conv2d, linear layers and attention
+ * round their factors to float16; sums, norms, softmax, losses, weights and moments are float32. On a GPU whose kernels for it are all right, networks also store their
+ * activations and the gradients of these as float16 (`engine.storage`). Train with it under AdamW's loss scaling, as Training does.
  *
  * @throws DdpmError E-LIMIT where the device was opened without the feature shader-f16
  */

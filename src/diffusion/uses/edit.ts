@@ -6,7 +6,7 @@ import { type Batch, type BatchOptions, batchShape, checkImages, diffuse, drawNo
 
 /** How far edit() goes back up the chain, and with which sampler it comes down. */
 export interface EditOptions extends SamplerOptions, UseOptions, BatchOptions {
-  /** Share of the timesteps that are taken back: 1 leaves nothing of the image but its place in the batch (0.6). */
+  /** Share of the chain that is done again: 1 keeps nothing of the image (0.6). */
   readonly strength?: number;
   readonly onStep?: Draw['onStep'];
 }

@@ -16,11 +16,11 @@ export interface UseOptions {
   readonly firstId?: number;
 }
 
-/** How a use of a model is cut up where its images do not all fit into memory. */
+/** How images are split into batches where they do not all fit into memory. */
 export interface BatchOptions {
-  /** Images at a time: the model is asked about just so many, if need be with some that nobody wants. All of them unless given; what comes out does not depend on it. */
+  /** Images at a time, all by default. The last batch is filled up with others, and no result depends on it. */
   readonly batchSize?: number;
-  /** Called before each batch with the place of its first image, from 0: for models that are told more than x and t. */
+  /** Called before each batch with the index of its first image, for models that need more than x and t. */
   readonly onBatch?: (first: number) => void;
 }
 

@@ -12,9 +12,9 @@ import { type Batch, type BatchOptions, batchShape, checkImages, inBatches, type
 
 /** RePaint's resampling (Lugmayr et al., 2022), and the sampler. */
 export interface InpaintOptions extends SamplerOptions, UseOptions, BatchOptions {
-  /** Steps that a jump goes back up (10). */
+  /** Steps that a jump goes back up (10, or all but one of fewer). */
   readonly jumpLength?: number;
-  /** How often each stretch of the chain is gone down (10); 1 never jumps. What is painted comes to fit what is known only by going over it again. */
+  /** How often each stretch of the chain is sampled (10); 1 never jumps. Only the repetition makes what is painted fit what is known. */
   readonly resamples?: number;
   readonly onStep?: (step: SampleStep) => void | Promise<void>;
 }
@@ -25,7 +25,7 @@ export interface InpaintOptions extends SamplerOptions, UseOptions, BatchOptions
  *
  * @throws DdpmError E-USAGE for jumps that do not fit the chain
  */
-export function repaintPath(steps: number, jumpLength = 10, resamples = 10): number[] {
+export function repaintPath(steps: number, jumpLength = Math.min(10, Math.max(1, steps - 1)), resamples = 10): number[] {
   if (!(Number.isInteger(resamples) && resamples >= 1)) throw new DdpmError('E-USAGE', `${resamples} resamplings: it must be a whole number, at least 1, which never goes back.`);
   if (resamples > 1 && !(Number.isInteger(jumpLength) && jumpLength >= 1 && jumpLength < steps))
     throw new DdpmError('E-USAGE', `a jump of ${jumpLength} steps does not go with ${steps} steps: it must be a whole number from 1 to ${steps - 1}.`);
@@ -48,13 +48,13 @@ export function repaintPath(steps: number, jumpLength = 10, resamples = 10): num
  * Paints the parts of images that a mask leaves open. `images` (N, H, W, C) in [-1, 1]; `mask` (N, H, W), 1 where to paint and 0 where the image is known
  * and stays as it is. Best with the ddpm sampler: its noise is what lets the parts agree.
  *
- * @throws DdpmError E-SHAPE for images or a mask that do not fill the shape; E-USAGE for jumps that do not fit, or a sampler whose steps hang together
+ * @throws DdpmError E-SHAPE for images or a mask that do not fill the shape; E-USAGE for jumps that do not fit, or a sampler whose steps need those before
  */
 export async function inpaint(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, mask: Float32Array, shape: Shape, options: InpaintOptions): Promise<Float32Array<ArrayBuffer>> {
-  const { seed, firstId = 0, jumpLength = 10, resamples = 10, onStep, batchSize: _, onBatch: __, ...sampling } = options, { engine } = diffusion, [N, H, W, C] = shape, batch = batchShape(shape, options);
+  const { seed, firstId = 0, jumpLength, resamples, onStep, batchSize: _, onBatch: __, ...sampling } = options, { engine } = diffusion, [N, H, W, C] = shape, batch = batchShape(shape, options);
   checkImages(images, shape);
   if (mask.length !== N * H * W) throw new DdpmError('E-SHAPE', `a mask of ${mask.length} values for images of shape (${shape.join(', ')}); it needs ${N * H * W}, one a pixel.`);
-  if (!['ddpm', 'ddim', 'dpm++1'].includes(sampling.method)) throw new DdpmError('E-USAGE', `inpainting changes x between steps, and those of ${sampling.method} hang together. Take ddpm, ddim or dpm++1.`);
+  if (!['ddpm', 'ddim', 'dpm++1'].includes(sampling.method)) throw new DdpmError('E-USAGE', `inpainting changes x between steps, and those of ${sampling.method} need the steps before. Take ddpm, ddim or dpm++1.`);
   const sampler = new Sampler(model, diffusion, batch, sampling), { rows } = sampler;
   const held: Tensor[] = [];
   const clock = new Clock(engine);

@@ -15,8 +15,8 @@ export interface InterpolateOptions extends SamplerOptions, UseOptions, BatchOpt
 }
 
 /**
- * `shape[0]` images from a to b, both included, each (H, W, C) in [-1, 1]. Both are diffused to one timestep with one noise, mixed there in even
- * parts, and sampled from there down. The ends are a and b as the model redraws them from there.
+ * `shape[0]` images from a to b, both included, each (H, W, C) in [-1, 1]. Both are diffused to one timestep with one noise, mixed there in equal steps, and sampled down
+ * from there. The ends are a and b as the model redraws them from there.
  *
  * @throws DdpmError E-USAGE for fewer than two images, or a strength that leaves no step; E-SHAPE for images that do not fill the shape
  */
@@ -49,8 +49,8 @@ export async function interpolateLatents(model: DiffusionModel, diffusion: Gauss
 }
 
 /**
- * Spherical interpolation (Shoemake, 1985). Even parts of two independent normals would have half their variance, which the network never saw.
- * Vectors that point the same way, or opposite ways, are mixed evenly.
+ * Spherical interpolation (Shoemake, 1985). A straight mean of two independent normals would have half their variance, which the network never saw. Vectors that point
+ * the same way, or opposite ways, are mixed linearly.
  */
 export function slerp(a: Float32Array, b: Float32Array, share: number): Float32Array {
   let aa = 0, bb = 0, ab = 0;

@@ -18,7 +18,7 @@ export interface Inverted {
   readonly errors: readonly number[];
 }
 
-/** Goes up the probability flow from the images; nothing is clipped, or the way could not be gone back. (N, H, W, C). */
+/** Follows the probability flow from images up to noise. Nothing is clipped, since that could not be undone. (N, H, W, C). */
 export async function encodeDdim(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, shape: Shape, options: InvertOptions): Promise<Float32Array<ArrayBuffer>> {
   checkImages(images, shape);
   return walk(model, diffusion, images, shape, options, true);
