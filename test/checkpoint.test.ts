@@ -197,6 +197,7 @@ test('files that are missing, cut off or of something else', (engine) =>
   inFolder(async (folder) => {
     const { parameters, training, save } = setUp(engine);
     await assertError(() => loadModelFolder(join(folder, 'none')), 'E-FILE', /none is not there/);
+    await assertError(() => loadModelFolder(import.meta.filename), 'E-FILE', /checkpoint\.test\.ts has no config\.json/);
     await assertError(() => loadModelFolder(folder), 'E-FILE', /has no config\.json/);
     await assertError(() => loadCheckpoint(folder, { parameters }), 'E-FILE', /state\.json.*no such file/);
     await save(folder);

@@ -152,7 +152,7 @@ export interface ModelFolder {
 /** The checkpoint that the file `latest` of a run names, or the path itself. */
 function newestOf(path: string): string {
   const latest = join(path, 'latest');
-  return statSync(latest, { throwIfNoEntry: false })?.isFile() ? join(path, readFileSync(latest, 'utf8').trim()) : path;
+  return existsSync(latest) && statSync(latest).isFile() ? join(path, readFileSync(latest, 'utf8').trim()) : path;
 }
 
 /**
