@@ -32,13 +32,17 @@ function shapes(count: number): TrainData {
 
 let site: ReturnType<typeof openWeb> | undefined;
 
-/** A page of the site in a browser without memory, and whatever it did not catch. */
-async function open(hash: string, missing?: string): Promise<{ page: Page; done: () => Promise<void> }> {
+/** A page of the site in a browser without memory, and whatever it did not catch. `before` is put before the worker's script. */
+async function open(hash: string, { missing, before }: { missing?: string; before?: string } = {}): Promise<{ page: Page; done: () => Promise<void> }> {
   const { url } = await (site ??= openWeb(0)), context = await (await browser()).newContext({ viewport: { width: 1280, height: 900 } }), page = await context.newPage();
   const errors: string[] = [];
   page.on('pageerror', (error) => errors.push(String(error)));
   page.setDefaultTimeout(PATIENCE);
   if (missing) await page.route(`**/${missing}`, (route) => route.abort());
+  if (before) await page.route('**/worker.js', async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `${before};${await response.text()}` });
+  });
   await page.goto(`${url}#${hash}`);
   return {
     page,
@@ -200,6 +204,63 @@ pages('a run that is stopped is kept, gives way to a new one or goes on; its wei
   await done();
 });
 
+pages('a run trains, is saved and goes on where the browser keeps nothing, the device refuses something or is lost, or another run cannot be placed', async () => {
+  const { page, done } = await open('train', { before: `
+    IDBObjectStore.prototype.put = () => { throw new DOMException('the disk is full', 'QuotaExceededError'); };
+    const make = GPUDevice.prototype.createBuffer;
+    let bad = 1;
+    GPUDevice.prototype.createBuffer = function (of) { return make.call(this, of.size > 4096 && bad-- > 0 ? { ...of, usage: 0 } : of); }` });
+  await page.selectOption('#size', '16');
+  await page.selectOption('#model', 'mini');
+  for (const [id, value] of [['steps', '30'], ['batch', '1']] as const) await page.fill(`#${id}`, value);
+  await page.click('#start');
+  await until(page, '/E-ENGINE/.test(document.body.innerText) && !document.querySelector("#start").disabled');
+  await page.click('#start');
+  await until(page, `${step} >= 12`);
+  assert.match(await said(page), /does not keep the run \(the disk is full\): save it as a file/);
+  assert.is(await page.innerText('#numbers dd >> nth=4'), '–', 'saved at');
+  await page.evaluate('document.querySelector("#lose").click()');
+  await until(page, '/the GPU device was lost; the run goes on from step \\d+/.test(document.body.innerText)');
+  await until(page, `${step} === 30 && !document.querySelector("#save").disabled`);
+  assert.match(await page.innerText('#status'), /^shapes, [\d,]+ parameters$/, 'no kernels are compiled any more');
+
+  const idx = new Uint8Array(16 + 2 * 900);
+  idx.set([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 30, 0, 0, 0, 30]);
+  writeFileSync(join(folder, 'odd-images-idx3-ubyte'), idx);
+  await page.selectOption('#source', 'fashion-mnist');
+  await page.setInputFiles('#idx-files', join(folder, 'odd-images-idx3-ubyte'));
+  await until(page, 'document.querySelector("#data-about").textContent === "2 images of 30 × 30"');
+  await page.click('#start');
+  await until(page, '/E-MODEL/.test(document.body.innerText) && !document.querySelector("#save").disabled');
+  assert.match(await said(page), /multiples of 4, and these are 30 × 30\. Choose others/);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
+  assert.is(decodeRun(readFileSync(await download.path()), 'the saved run').step, 30);
+  await done();
+});
+
+pages('the run that the browser keeps is of one tab at a time; a device that is lost in a pause is no end', async () => {
+  const { page, done } = await open('train'), other = await page.context().newPage();
+  other.setDefaultTimeout(PATIENCE);
+  await page.selectOption('#size', '16');
+  await page.selectOption('#model', 'mini');
+  for (const [id, value] of [['steps', '5000'], ['batch', '1']] as const) await page.fill(`#${id}`, value);
+  await page.click('#start');
+  await until(page, `${step} >= 2`);
+  await page.click('#pause');
+  await until(page, 'document.querySelector("#start").textContent === "Go on" && !document.querySelector("#start").disabled');
+  const at = Number(await page.evaluate(step));
+  await other.goto(page.url());
+  await other.click('#resume');
+  await until(other, '/E-USAGE.*another tab/.test(document.body.innerText)');
+  await page.evaluate('((lose) => { lose.disabled = false; lose.click(); })(document.querySelector("#lose"))');
+  await page.click('#start');
+  await until(page, `${step} > ${at}`);
+  await page.close();
+  await other.click('#resume');
+  await until(other, `${step} > ${at}`);
+  await done();
+});
+
 pages('weights, config and schedule that are dropped in give the samples of Node', async () => {
   const golden = readFileSync(new URL('golden/unet-dev-gray28.safetensors', import.meta.url)), { weights, config, scheduler } = goldenFiles(golden);
   const files = { 'diffusion_pytorch_model.safetensors': weights, 'config.json': config, 'scheduler_config.json': scheduler };
@@ -358,7 +419,7 @@ pages('without WebGPU the page says so, and what to do', async () => {
 });
 
 pages('a worker that is not there is said to whoever asks, then and later', async () => {
-  const { page, done } = await open('train', 'worker.js');
+  const { page, done } = await open('train', { missing: 'worker.js' });
   await until(page, 'document.querySelector("#device").textContent === "computes nothing"');
   assert.match(await said(page), /worker\.js, could not be loaded/);
   await page.click('#start');

@@ -63,7 +63,7 @@ async function trained(): Promise<Trained> {
   };
   await call('start', { data: shapes(), settings: SETTINGS });
   await call('train', null);
-  const { losses } = decodeRun(await call('save', null), 'the run');
+  const { losses } = decodeRun((await call('save', null)).bytes, 'the run');
   worker.terminate();
   return { losses, notes };
 }

@@ -28,6 +28,8 @@ export interface RunFacts {
   readonly classes: number;
   readonly losses: readonly number[];
   readonly parameters: number;
+  /** Whether the browser keeps it; a later save may fail. */
+  readonly kept: boolean;
 }
 
 export interface ModelFacts {
@@ -68,7 +70,7 @@ export interface DrawRequest {
 /** Calls: what is sent and what comes back. */
 export interface Calls {
   device: { in: null; out: DeviceFacts };
-  /** Places a run: a new one, one from a file, or the one that the browser kept. */
+  /** Places a run: a new one, one from a file, or the last one, which the browser may have kept. */
   start: { in: { data: TrainData; settings: RunSettings } | { file: Uint8Array; name: string; data: TrainData | null } | 'kept'; out: RunFacts };
   train: { in: null; out: { step: number; done: boolean } };
   pause: { in: null; out: null };
@@ -77,7 +79,7 @@ export interface Calls {
   sampling: { in: Sampling; out: null };
   /** Draws samples now; for a run that is not training. */
   samples: { in: null; out: null };
-  save: { in: null; out: Uint8Array };
+  save: { in: null; out: { step: number; bytes: Uint8Array } };
   /** The averaged weights in diffusers' layout. */
   export: { in: null; out: { weights: Uint8Array; config: string; scheduler: string } };
   lose: { in: null; out: null };

@@ -1,5 +1,6 @@
 // The models that the page offers: the networks of two presets of the command line, and one that trains within a minute wherever WebGPU runs.
 import { modelConfig } from '../../cli/presets.ts';
+import { DdpmError } from '../../errors.ts';
 import type { UNetFields } from '../../nn/config.ts';
 
 export const MODELS = {
@@ -18,9 +19,11 @@ export interface ImageSize {
 /**
  * The config.json of a model for images of this size; of so many classes and none, where it is to know any.
  *
- * @throws DdpmError E-MODEL where the model halves the sides more often than they divide
+ * @throws DdpmError E-MODEL where the sides of the images do not halve as often as the model does it
  */
 export function configOf(name: ModelName, image: ImageSize, classes = 0): UNetFields {
+  const { height, width } = image;
+  if (height % 4 || width % 4) throw new DdpmError('E-MODEL', `the model halves the sides of images twice, so they must be multiples of 4, and these are ${height} × ${width}. Choose others.`);
   if (name !== 'mini') return modelConfig(name, image, { classes }) as unknown as UNetFields;
   // The levels of tiny without its last one; an image that suits tiny suits it.
   const tiny = modelConfig('tiny', image, { classes });

@@ -14,6 +14,7 @@ import { DeviceImages } from '../../ops/random.ts';
 import { normal4, philox4x32, STREAM } from '../../philox.ts';
 import { Tensor } from '../../tensor.ts';
 import { configOf } from './models.ts';
+import { wholly } from './placing.ts';
 import { classesIn, encodeRun, type RunSettings, type SavedRun, type TrainData } from './run-file.ts';
 
 /** How many samples the page shows, and how they are drawn. */
@@ -89,7 +90,7 @@ export class Run {
 
   /** Places the model and compiles its kernels. @throws DdpmError E-MODEL where the images do not suit the model */
   static async open(engine: Engine, data: TrainData, settings: RunSettings, { saved = null as SavedRun | null, progress = (_done: number, _total: number): void => {} } = {}): Promise<Run> {
-    const run = new Run(engine, data, settings, saved);
+    const run = wholly(engine, () => new Run(engine, data, settings, saved));
     await run.#training.plan.compile(progress);
     return run;
   }

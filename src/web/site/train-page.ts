@@ -88,6 +88,8 @@ export function trainPage(client: Client): { element: HTMLElement } {
     showNumbers();
   }
 
+  const tellRun = (): void => say(status, run ? `${run.data.name}, ${short(run.parameters)} parameters${run.classes ? `, ${run.classes - 1} classes` : ''}` : '');
+
   /** Takes over a run that the worker has placed. */
   function adopt(facts_: RunFacts): void {
     run = facts_;
@@ -97,7 +99,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
       y.push(value);
     });
     last = {};
-    savedAt = facts_.step;
+    savedAt = facts_.kept ? facts_.step : null;
     rate.value = String(facts_.lr);
     model.value = facts_.settings.model;
     for (const [control, value] of [[steps, facts_.settings.steps], [batch, facts_.settings.batchSize], [lr, facts_.settings.lr], [T, facts_.settings.timesteps], [seed, facts_.settings.seed], [preview, facts_.settings.previewEvery]] as const) control.value = String(value);
@@ -108,7 +110,9 @@ export function trainPage(client: Client): { element: HTMLElement } {
     fill(drawn, ...classOptions(facts_.classes, facts_.data.classes));
     guidance.value = '1';
     drawnOf.textContent = '';
-    say(status, `${facts_.data.name}, ${short(facts_.parameters)} parameters${facts_.classes ? `, ${facts_.classes - 1} classes` : ''}`);
+    // What another run drew goes with it.
+    for (const picture of [samples, seen, predicted]) picture.width = picture.height = 1;
+    tellRun();
     resume.hidden = true;
     draw();
   }
@@ -135,29 +139,29 @@ export function trainPage(client: Client): { element: HTMLElement } {
     }
   }
 
-  /** Whether another run may take the place of the one that the browser keeps; who trained that for long, and has no file of it, is asked. */
+  /** Whether another run may take the place of the one that is here or that the browser keeps; who trained that for long, and has no file of it, is asked. */
   async function mayReplace(): Promise<boolean> {
-    const done = inFile ? 0 : await kept('run').then((bytes) => (bytes ? decodeRun(bytes, 'the kept run').step : 0)).catch(() => 0); // of one that cannot be read there is nothing to lose
-    return done < LONG || confirm(`The browser keeps one run, and this replaces the one of ${short(done)} steps that is there. To have that one too, cancel, go on with it, and save it as a file. Replace it?`);
+    const done = inFile ? 0 : run ? (x.at(-1) ?? 0) : await kept('run').then((bytes) => (bytes ? decodeRun(bytes, 'the kept run').step : 0)).catch(() => 0); // of one that cannot be read there is nothing to lose
+    return done < LONG || confirm(`There is room for one run, and this replaces the one of ${short(done)} steps that is there. To have that one too, cancel, go on with it, and save it as a file. Replace it?`);
   }
 
   /** Places a run and takes it over. */
-  const place = async (what: Calls['start']['in']): Promise<void> => adopt(await client.call('start', what));
+  const place = async (what: Calls['start']['in']): Promise<void> => adopt(await client.call('start', what).finally(tellRun));
 
   async function train(): Promise<void> {
     working = false;
-    [phase, stopping] = ['training', false];
+    [phase, stopping, inFile] = ['training', false, false];
     began = { step: x.at(-1) ?? 0, time: performance.now() };
     buttons();
+    let done = false;
     try {
-      const { done } = await client.call('train', null);
+      ({ done } = await client.call('train', null));
       phase = done || stopping ? 'done' : 'paused';
     } catch (error) {
-      phase = 'empty';
-      run = null;
+      phase = 'done';
       throw error;
     } finally {
-      resume.hidden = phase === 'paused' || (phase === 'done' && !stopping) || !(await kept('run').catch(() => undefined));
+      resume.hidden = phase === 'paused' || done;
       buttons();
       draw();
     }
@@ -192,9 +196,10 @@ export function trainPage(client: Client): { element: HTMLElement } {
       drawnOf.textContent = 'from the next samples on';
     }).then(buttons));
   drawNow.addEventListener('click', () => void alone(async () => void (await client.call('samples', null))));
-  lose.addEventListener('click', () => void client.call('lose', null));
+  lose.addEventListener('click', () => client.call('lose', null).catch((error) => message.error(error)));
   saveFile.addEventListener('click', () => void alone(async () => {
-    download(`run-step-${x.at(-1) ?? 0}.safetensors`, (await client.call('save', null)) as Uint8Array<ArrayBuffer>);
+    const { step, bytes } = await client.call('save', null);
+    download(`run-step-${step}.safetensors`, bytes as Uint8Array<ArrayBuffer>);
     inFile = true;
   }));
   toDiffusers.addEventListener('click', () => void alone(async () => {
@@ -236,7 +241,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
     showNumbers();
   });
   client.on('note', (text) => message.note(text));
-  client.on('kernels', ({ done, total }) => say(status, `compiling kernels, ${done} of ${total}`, { counting: true }));
+  client.on('kernels', ({ done, total }) => (done < total ? say(status, `compiling kernels, ${done} of ${total}`, { counting: true }) : tellRun()));
   client.on('samples', ({ samples: values }) => {
     if (!run) return;
     const size = run.data.height * run.data.width * run.data.channels, names = [...drawn.options].slice(1, -1).map(({ text }) => text);

@@ -1,4 +1,4 @@
-// The worker: owns the device, trains, samples and checks, so that the page stays quick. After a lost device it opens another and goes on from the last save.
+// The worker: owns the device, trains, samples and checks, so that the page stays quick. After a lost device it opens another and goes on from the last save, which it has itself.
 import { classRows } from '../../cli/network.ts';
 import { DdpmError } from '../../errors.ts';
 import { schedulerConfig } from '../../io/scheduler.ts';
@@ -11,13 +11,18 @@ import type { Calls, Events, RunFacts, ToWorker } from './messages.ts';
 import { Model } from './model.ts';
 import { Run, type Sampling } from './run.ts';
 import { decodeRun, type TrainData } from './run-file.ts';
-import { keep, kept } from './store.ts';
+import { hold, keep, kept } from './store.ts';
 
 /** Times that a run is taken up again after a lost device before it is left to the user. */
 const RETRIES = 3;
 
 let opened: Promise<Opened> | null = null;
-let run: Run | null = null;
+/** The run on the device, or on its way there. */
+let run: Promise<Run> | null = null;
+/** What the run was when it was last saved: it is placed from here where the device was lost, or another could not be placed. */
+let last: { readonly bytes: Uint8Array; readonly data: TrainData } | null = null;
+/** The images that the browser keeps. */
+let keptData: TrainData | null = null;
 let model: Model | null = null;
 let stop = { requested: false };
 let training = false, drawing = false, cancelled = false;
@@ -41,35 +46,66 @@ function device(): Promise<Opened> {
   return opening;
 }
 
+/** Lets go of a device that has refused something: its engine does nothing any more, and what comes next is done on another. */
+async function renew(): Promise<void> {
+  const it = await opened?.catch(() => null);
+  try {
+    it?.engine.check();
+  } catch {
+    it!.device.destroy();
+    await it!.device.lost;
+  }
+}
+
 const facts = (of: Run): RunFacts => {
   const { pixels: _, labels: __, ...data } = of.data;
-  return { step: of.step, settings: of.settings, lr: of.lr, data, losses: of.losses, parameters: of.parameters.count, classes: classRows(of.unet) };
+  return { step: of.step, settings: of.settings, lr: of.lr, data, losses: of.losses, parameters: of.parameters.count, classes: classRows(of.unet), kept: of.data === keptData };
 };
 
-async function place(data: TrainData, settings: Run['settings'], saved: ReturnType<typeof decodeRun> | null): Promise<Run> {
-  const { engine } = await device(), old = run;
+function place(data: TrainData, settings: Run['settings'], saved: ReturnType<typeof decodeRun> | null): Promise<Run> {
+  const leaving = leave();
+  const placing = (async () => {
+    await leaving;
+    return Run.open((await device()).engine, data, settings, { saved, progress: (done, total) => tell('kernels', { done, total }) });
+  })();
+  placing.catch(() => run === placing && (run = null));
+  return (run = placing);
+}
+
+/** Frees what the run holds. */
+async function leave(): Promise<void> {
+  const old = run;
   run = null;
-  await old?.destroy().catch(() => {}); // of a device that was lost there is nothing to free
-  run = await Run.open(engine, data, settings, { saved, progress: (done, total) => tell('kernels', { done, total }) });
-  run.sampling = sampling;
-  return run;
+  await old?.then((it) => it.destroy()).catch(() => {}); // of a device that was lost there is nothing to free
 }
 
-async function save(bytes: Uint8Array, step: number): Promise<void> {
-  await keep('run', bytes);
-  tell('saved', { step });
+/** Without the browser's memory a run goes on as well, and can be saved as a file. */
+async function save({ step, data }: Run, bytes: Uint8Array): Promise<void> {
+  last = { bytes, data };
+  try {
+    await keep({ run: bytes, ...(data !== keptData && { data }) });
+    keptData = data;
+    tell('saved', { step });
+  } catch (error) {
+    tell('note', (error as Error).message);
+  }
 }
 
-function needRun(): Run {
-  if (!run) throw new DdpmError('E-USAGE', 'there is no run yet: choose data and press Train, or load a run.');
-  return run;
+async function there(): Promise<Run> {
+  if (run) return run;
+  if (!last) throw new DdpmError('E-USAGE', 'there is no run yet: choose data and press Train, or load a run.');
+  const saved = decodeRun(last.bytes, 'the last save'), again = await place(last.data, saved.settings, saved);
+  again.sampling = sampling;
+  return again;
 }
 
-async function restore(): Promise<Run> {
+/** The run that the browser has kept, from an earlier visit. */
+async function recall(): Promise<void> {
   const bytes = await kept('run'), data = await kept('data');
   if (!bytes || !data) throw new DdpmError('E-FILE', 'the browser has kept no run.');
-  const saved = decodeRun(bytes, 'the kept run');
-  return place({ ...data, labels: saved.labels, classes: saved.data.classes }, saved.settings, saved);
+  const { labels, data: { classes } } = decodeRun(bytes, 'the kept run');
+  keptData = { ...data, labels, classes };
+  last = { bytes, data: keptData };
 }
 
 async function tellSamples(of: Run): Promise<void> {
@@ -81,7 +117,7 @@ async function tellSamples(of: Run): Promise<void> {
 async function train(): Promise<{ step: number; done: boolean }> {
   stop = { requested: false };
   for (let tries = 0; ; tries++) {
-    const current = needRun(), { device: gpu } = await device();
+    const current = await there(), { device: gpu } = await device();
     let lost = false;
     void gpu.lost.then(() => (lost = true));
     try {
@@ -90,10 +126,10 @@ async function train(): Promise<{ step: number; done: boolean }> {
         onMetrics: (line) => tell('metrics', line),
         onPreview: (at, preview) => tell('preview', { step: at, preview }, [preview.xt.buffer, preview.x0.buffer]),
         onSamples: (at, samples) => tell('samples', { step: at, samples }, [samples.buffer]),
-        onSave: save,
+        onSave: (bytes) => save(current, bytes),
         onEvent: (text) => tell('note', text),
       });
-      await save(await current.encode(), step);
+      await save(current, await current.encode());
       if (step > 0) {
         const preview = await current.preview();
         tell('preview', { step, preview }, [preview.xt.buffer, preview.x0.buffer]);
@@ -104,7 +140,7 @@ async function train(): Promise<{ step: number; done: boolean }> {
     } catch (error) {
       await new Promise((done) => setTimeout(done, 50)); // the loss is told a little later than what failed by it
       if (!lost || tries >= RETRIES) throw error;
-      const again = await restore();
+      const again = await there();
       tell('note', `the GPU device was lost; the run goes on from step ${again.step}, its last save`);
     }
   }
@@ -113,27 +149,30 @@ async function train(): Promise<{ step: number; done: boolean }> {
 const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K]['out']> } = {
   device: async () => (await device()).facts,
   start: async (value) => {
-    sampling = EACH;
-    if (value === 'kept') return facts(await restore());
-    if ('settings' in value) {
-      await place(value.data, value.settings, null);
-      await keep('data', value.data);
-    } else {
+    await hold();
+    if (value === 'kept') {
+      if (!last) await recall();
+    } else if ('settings' in value) await place(value.data, value.settings, null);
+    else {
       const saved = decodeRun(value.file, value.name), data = saved.pixels ? { ...saved.data, pixels: saved.pixels, labels: saved.labels } : value.data && { ...value.data, labels: saved.labels, classes: saved.data.classes };
       if (!data) throw new DdpmError('E-DATA', `${value.name} was trained on ${saved.data.count} images of ${saved.data.name}, which are too many for a file: choose them as data first, then load it again.`);
       const { count, height, width, channels } = saved.data;
       if (data.count !== count || data.height !== height || data.width !== width || data.channels !== channels)
         throw new DdpmError('E-DATA', `${value.name} was trained on ${count} images of ${height}×${width}×${channels}, and the data chosen are ${data.count} of ${data.height}×${data.width}×${data.channels}.`);
       await place(data, saved.settings, saved);
-      await keep('data', data);
     }
-    await save(await run!.encode(), run!.step);
-    return facts(run!);
+    const it = await there();
+    it.sampling = sampling = EACH;
+    if (value !== 'kept') await save(it, await it.encode());
+    return facts(it);
   },
   train: async () => {
     training = true;
     try {
       return await train();
+    } catch (error) {
+      await leave(); // what failed may be no good: the last save is
+      throw error;
     } finally {
       training = false;
     }
@@ -143,20 +182,24 @@ const handlers: { [K in keyof Calls]: (value: Calls[K]['in']) => Promise<Calls[K
     return null;
   },
   lr: async (value) => {
-    needRun().lr = value;
+    (await there()).lr = value;
     return null;
   },
   sampling: async (value) => {
-    needRun().sampling = sampling = value;
+    sampling = value;
+    (await there()).sampling = value;
     return null;
   },
   samples: async () => {
-    await tellSamples(needRun());
+    await tellSamples(await there());
     return null;
   },
-  save: async () => needRun().encode(),
+  save: async () => {
+    const it = await there();
+    return { step: it.step, bytes: await it.encode() };
+  },
   export: async () => {
-    const { parameters, unet, data, config, settings } = needRun(), { tensors, metadata } = modelFile(await parameters.read('ema'), unet.conditional ? data.classes : null);
+    const { parameters, unet, data, config, settings } = await there(), { tensors, metadata } = modelFile(await parameters.read('ema'), unet.conditional ? data.classes : null);
     const json = (value: object): string => `${JSON.stringify(value, null, 2)}\n`;
     return { weights: writeSafetensors(tensors, metadata), config: json(config), scheduler: json(schedulerConfig({ name: 'linear', T: settings.timesteps }, { prediction: settings.predict })) };
   },
@@ -199,6 +242,7 @@ onmessage = async ({ data: { id, call, value } }: MessageEvent<ToWorker>) => {
   try {
     postMessage({ id, value: await (handlers[call] as (v: unknown) => Promise<unknown>)(value) });
   } catch (error) {
+    await renew();
     const code = error instanceof DdpmError ? error.code : 'E-ENGINE', message = error instanceof Error ? error.message : String(error);
     postMessage({ id, error: { code, message } });
   }
