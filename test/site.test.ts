@@ -20,6 +20,7 @@ import { Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import type { Tensor } from '../src/tensor.ts';
 import { assertError, gpuSuite, random } from './helpers/gpu.ts';
+import { goldenFiles } from './helpers/golden-draw.ts';
 import { normals } from './ref/random.ts';
 import { STREAM } from '../src/philox.ts';
 
@@ -51,6 +52,9 @@ site('a run comes back from its file, its images only where they are few', async
   assert.equal([settings, older, oldest].map(learnt), [['v', 'weighted'], ['v', 'uniform'], ['eps', 'uniform']]);
   assert.is(decodeRun(encodeRun({ ...content, data: { ...data, count: 5 << 20 }, labels: null, pixels: new Uint8Array(20 << 20) }), 'x').pixels, null);
   await assertError(() => decodeRun(writeSafetensors([]), 'weights.safetensors'), 'E-FILE', /weights\.safetensors is a safetensors file and not a run/);
+  for (const state of ['{', 'null', '{"format":1}', JSON.stringify({ format: 1, step: 2, lr: 1, settings: { ...settings, model: 'toString' }, data }), JSON.stringify({ format: 1, step: 2, lr: 1, settings, data: { ...data, height: 'big' } })])
+    await assertError(() => decodeRun(writeSafetensors([], { 'ddpm.wgsl.run': state }), 'odd'), 'E-FILE', /^odd is damaged/);
+  await assertError(() => decodeRun(writeSafetensors([], { 'ddpm.wgsl.run': JSON.stringify({ format: 2, step: 2, lr: 1, settings, data }) }), 'odd'), 'E-FILE', /has the format 2, and this page reads 1/);
 });
 
 site('folders are classes as in a command: below what was chosen, of the training images where there are any', () => {
@@ -149,6 +153,23 @@ drawing('a model that reads its last prediction is known by its channels, and dr
   await model.destroy();
 });
 
+drawing('files that do not belong together, or are of no images, are refused, and leave nothing behind', async (engine) => {
+  const { weights, config } = goldenFiles(readFileSync(new URL('golden/unet-dev-gray28.safetensors', import.meta.url))), fields = JSON.parse(config) as object, { live } = engine.memory();
+  const open = (more: object) => () => new Model(engine, { name: 'weights', weights, config: JSON.stringify({ ...fields, ...more }), scheduler: null });
+  for (const sample_size of ['big', 0, -4, 2.5, {}, [28, null]]) await assertError(open({ sample_size }), 'E-MODEL', /has the sample_size .*; it must be a whole number such as 32/);
+  for (const more of [{ in_channels: 4, out_channels: 4 }, { in_channels: 3 }, { out_channels: 2 }]) await assertError(open(more), 'E-MODEL', /this page draws images of 1 or 3/);
+  await assertError(open({ layers_per_block: 3 }), 'E-MODEL', /weights is of another model/);
+  const { pixels, ...shapes } = makeShapes({ count: 20, size: 8 }), data = { ...shapes, pixels: new Uint8Array(pixels) };
+  const settings = { model: 'mini', steps: 4, batchSize: 2, lr: 1e-3, timesteps: 50, predict: 'v', timeSampling: 'weighted', seed: 4, flip: false, labelDropout: null, saveEvery: 2, previewEvery: 0, sampleEvery: 0 } as const;
+  const run = await Run.open(engine, data, settings), saved = decodeRun(await run.encode(), 'the save');
+  await run.destroy();
+  const { live: before } = engine.memory();
+  await assertError(() => Run.open(engine, data, { ...settings, model: 'tiny' }, { saved }), 'E-MODEL', /the saved run is of another model/);
+  // The frequencies of t of each network stay, and what tests have around them.
+  assert.ok(before - live <= 1024, `${before - live} bytes are left`);
+  assert.ok(engine.memory().live - before <= 1024, `${engine.memory().live - before} bytes are left`);
+});
+
 drawing('a run is saved, goes on with the same losses, draws the class that is asked for, and leaves nothing behind', async (engine) => {
   const { count, height, width, channels, pixels, labels, classes } = makeShapes({ count: 20, size: 8 }), data = { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes };
   const settings = { model: 'mini', steps: 4, batchSize: 2, lr: 1e-3, timesteps: 50, predict: 'v', timeSampling: 'weighted', seed: 4, flip: false, labelDropout: 0.5, saveEvery: 2, previewEvery: 0, sampleEvery: 0 } as const;
@@ -177,7 +198,7 @@ drawing('a run is saved, goes on with the same losses, draws the class that is a
 drawing('a model with classes draws the one that is asked for, and guidance counts', async (engine) => {
   const { tensors, metadata } = readSafetensors(readFileSync(new URL('golden/unet-dev-classes.safetensors', import.meta.url)), 'golden');
   const weights = writeSafetensors([...tensors].flatMap(([name, tensor]) => (name.startsWith('weights.') ? [[name.slice(8), tensor] as const] : [])));
-  const model = new Model(engine, { name: 'golden', weights, config: JSON.stringify({ ...(JSON.parse(metadata['config']!) as object), sample_size: 16 }), scheduler: null }), { classes } = model.facts;
+  const model = new Model(engine, { name: 'golden', weights, config: JSON.stringify({ ...(JSON.parse(metadata['config']!) as object), sample_size: 16 }), scheduler: '{"variance_type":"learned_range"}' }), { classes } = model.facts;
   assert.ok(classes > 2);
   assert.is(model.facts.classNames, null);
   // As weights of `train` carry them; of another program's metadata nothing is known.

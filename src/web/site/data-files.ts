@@ -11,7 +11,8 @@ import { dataSet, type TrainData } from './run-file.ts';
 export async function readIdx(bytes: Uint8Array<ArrayBuffer>, file: string): Promise<TrainData | Uint8Array> {
   const { shape, data } = parseIdx(await unpacked(bytes, file), file), [count = 0, height = 0, width = 0, channels = 1] = shape;
   if (shape.length === 1) return new Uint8Array(data);
-  if (shape.length < 3 || count === 0) throw new DdpmError('E-DATA', `${file} has the sizes ${shape.join(' × ')}, and images need count × height × width.`);
+  if (shape.length < 3 || shape.length > 4 || data.length === 0 || (channels !== 1 && channels !== 3))
+    throw new DdpmError('E-DATA', `${file} has the sizes ${shape.join(' × ')}, and images need count × height × width, or those × 3 for colours.`);
   return { name: file.replace(/\.gz$/, ''), count, height, width, channels, pixels: new Uint8Array(data), labels: null, classes: null };
 }
 

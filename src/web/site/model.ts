@@ -14,6 +14,7 @@ import { UNet } from '../../nn/unet.ts';
 import { normal4, philox4x32, STREAM } from '../../philox.ts';
 import type { DrawRequest, Events, Floats, ModelFacts, ModelFiles } from './messages.ts';
 import { configOf } from './models.ts';
+import { wholly } from './placing.ts';
 import { classesIn, decodeRun } from './run-file.ts';
 
 type Chain = Events['chain'];
@@ -31,17 +32,22 @@ export class Model {
     const run = config === null ? runIn(weights, name) : null;
     const tensors: NamedTensors = run ? run.tensors.ema : readModel(weights, name);
     const unet = new UNet(run ? configOf(run.settings.model, run.data, classesIn(run.settings, { labels: run.labels, classes: run.data.classes })) : withOldNorm(parseConfig(config!, 'config.json'), tensors), { dropout: 0 });
-    const { sample_size: size } = unet.config;
+    const { sample_size: size, in_channels: into, out_channels: out } = unet.config;
     if (size === null) throw new DdpmError('E-MODEL', 'config.json has no sample_size, so the size of the images is not known. Add it, such as "sample_size": 32.');
     this.engine = engine;
     this.#unet = unet;
     this.scheduler = readScheduler(run ? schedulerConfig({ name: 'linear', T: run.settings.timesteps }, { prediction: run.settings.predict }) : scheduler === null ? {} : parseConfig(scheduler, 'scheduler_config.json'));
-    const channels = imageChannels(unet, this.scheduler);
+    const channels = imageChannels(unet, this.scheduler), [height = 0, width = height] = [size].flat() as number[];
+    if (![height, width].every((side) => Number.isInteger(side) && side > 0)) throw new DdpmError('E-MODEL', `config.json has the sample_size ${JSON.stringify(size)}; it must be a whole number such as 32, or two, for height and width.`);
+    if ((channels !== 1 && channels !== 3) || (into !== channels && into !== 2 * channels))
+      throw new DdpmError('E-MODEL', `the network takes ${into} channels and gives ${out}, and this page draws images of 1 or 3. With a learned variance, which scheduler_config.json says, a network gives twice as many.`);
     const { schedule } = this.scheduler;
-    this.#parameters = Parameters.place(engine, unet, { training: false, initial: false });
-    this.#parameters.write('values', tensors, name);
-    this.#diffusion = new GaussianDiffusion(engine, schedule, this.scheduler);
-    this.facts = { name, parameters: this.#parameters.count, shape: typeof size === 'number' ? [size, size, channels] : [size[0], size[1], channels], T: schedule.T, classes: classRows(unet), classNames: run ? run.data.classes : readClassNames(weights, name) };
+    [this.#parameters, this.#diffusion] = wholly(engine, () => {
+      const parameters = Parameters.place(engine, unet, { training: false, initial: false });
+      parameters.write('values', tensors, name);
+      return [parameters, new GaussianDiffusion(engine, schedule, this.scheduler)];
+    });
+    this.facts = { name, parameters: this.#parameters.count, shape: [height, width, channels], T: schedule.T, classes: classRows(unet), classNames: run ? run.data.classes : readClassNames(weights, name) };
   }
 
   /** Draws images, (n, H, W, C); `onStep` gets x_t and x_0 after every step and ends the drawing by throwing. */

@@ -5,7 +5,7 @@ import { BUFFERS, type BufferName, type NamedTensors } from '../../nn/parameters
 import { readSafetensors, type TensorToWrite, writeSafetensors } from '../../io/safetensors.ts';
 import type { Prediction } from '../../diffusion/prediction.ts';
 import type { TimeSampling } from '../../diffusion/timestep-sampling.ts';
-import type { ImageSize, ModelName } from './models.ts';
+import { type ImageSize, type ModelName, MODELS } from './models.ts';
 
 export interface TrainData extends ImageSize {
   readonly name: string;
@@ -90,12 +90,25 @@ export function encodeRun({ tensors, optimizer, pixels, labels, losses, ...rest 
   return writeSafetensors(all, { format: 'pt', [KEY]: JSON.stringify({ format: FORMAT, ...rest }) });
 }
 
-/** @throws DdpmError E-FILE where it is no safetensors file or none of a run */
+type State = { readonly format: number } & Omit<SavedRun, 'tensors' | 'optimizer' | 'pixels' | 'labels' | 'losses'>;
+
+/** What a file says of its run, null where that is not whole. */
+function stateIn(text: string): State | null {
+  try {
+    const state = JSON.parse(text) as State, { step, lr, settings: { model, steps, batchSize, timesteps, seed }, data: { count, height, width, channels } } = state;
+    return Object.hasOwn(MODELS, model) && Number.isFinite(lr) && [step, steps, batchSize, timesteps, seed, count, height, width, channels].every(Number.isInteger) ? state : null;
+  } catch {
+    return null;
+  }
+}
+
+/** @throws DdpmError E-FILE where it is no safetensors file, none of a run, or damaged */
 export function decodeRun(bytes: Uint8Array, name: string): SavedRun {
   const { tensors, metadata } = readSafetensors(bytes, name);
   const text = metadata[KEY];
   if (text === undefined) throw new DdpmError('E-FILE', `${name} is a safetensors file and not a run that this page saved: it has no "${KEY}". Weights to sample from belong on the page Sample.`);
-  const state = JSON.parse(text) as { format: number } & Omit<SavedRun, 'tensors' | 'optimizer' | 'pixels' | 'labels' | 'losses'>;
+  const state = stateIn(text);
+  if (!state) throw new DdpmError('E-FILE', `${name} is damaged: what its "${KEY}" says of the run is not whole. Load another save.`);
   if (state.format !== FORMAT) throw new DdpmError('E-FILE', `${name} has the format ${state.format}, and this page reads ${FORMAT}. It was saved by a newer version.`);
   const of = (buffer: SavedBuffer | 'optimizer'): NamedTensors =>
     new Map([...tensors].flatMap(([key, { shape, data }]) => (key.startsWith(`${buffer}.`) ? [[key.slice(buffer.length + 1), { shape, data: data as Float32Array }] as const] : [])));
