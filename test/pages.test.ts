@@ -1,4 +1,5 @@
 // The pages in a browser: what the tab trains and draws is what Node does, whatever happens on the way; and what goes wrong is said.
+import { execFileSync } from 'node:child_process';
 import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -289,6 +290,8 @@ pages('weights, config and schedule that are dropped in give the samples of Node
   await page.click('#inpaint');
   assert.is(await page.evaluate('document.querySelector("#under").width'), 28, 'pixel under pixel');
   await page.fill('#resamples', '1');
+  await page.click('#anew');
+  await until(page, '/E-USAGE.*Nothing is brushed over/.test(document.body.innerText)');
   await page.locator('.over .pad').scrollIntoViewIfNeeded();
   const box = (await page.locator('.over .pad').boundingBox())!, middle = [box.x + box.width / 2, box.y + box.height / 2] as const;
   await page.mouse.move(middle[0] - 20, middle[1]);
@@ -343,20 +346,42 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   await page.setInputFiles('#idx-files', join(folder, 'cut-images-idx3-ubyte'));
   await until(page, '/E-DATA.*cut off/s.test(document.body.innerText)');
 
+  idx[3] = 4; // with a fourth size that is none: seven channels
+  writeFileSync(join(folder, 'odd-images-idx4-ubyte'), Uint8Array.from([...idx.subarray(0, 16), 0, 0, 0, 7, ...new Uint8Array(2 * 64 * 7)]));
+  await page.setInputFiles('#idx-files', join(folder, 'odd-images-idx4-ubyte'));
+  await until(page, '/E-DATA.*2 × 8 × 8 × 7, and images need/s.test(document.body.innerText)');
+  assert.is(await page.innerText('#data-about'), '2 images of 8 × 8, 4 classes', 'what was there stays');
+
   await page.selectOption('#source', 'cifar');
   writeFileSync(join(folder, 'data_batch_1.bin'), Uint8Array.from({ length: 2 * 3073 }, (_, i) => (i % 3073 ? i & 255 : 7)));
   await page.setInputFiles('#cifar-files', join(folder, 'data_batch_1.bin'));
   await until(page, 'document.querySelector("#data-about").textContent === "2 images of 32 × 32, colour, 10 classes"');
+  execFileSync('tar', ['czf', join(folder, 'cifar-10-binary.tar.gz'), '-C', folder, 'data_batch_1.bin']);
+  await page.selectOption('#source', 'images');
+  await page.selectOption('#source', 'cifar');
+  await page.setInputFiles('#cifar-files', join(folder, 'cifar-10-binary.tar.gz'));
+  await until(page, 'document.querySelector("#data-about").textContent === "2 images of 32 × 32, colour, 10 classes"');
+  // What is still read when other data are wanted is not shown as these.
+  await page.setInputFiles('#cifar-files', join(folder, 'cifar-10-binary.tar.gz'));
+  await page.evaluate('((source) => { source.value = "shapes"; source.dispatchEvent(new Event("change")); })(document.querySelector("#source"))');
+  await page.waitForTimeout(500);
+  assert.match(await page.innerText('#data-about'), /^2,000 images/);
+  await page.selectOption('#source', 'cifar');
   writeFileSync(join(folder, 'data_batch_2.bin'), new Uint8Array(3000));
   await page.setInputFiles('#cifar-files', join(folder, 'data_batch_2.bin'));
   await until(page, '/E-DATA.*data_batch_2.bin has 3000 bytes/s.test(document.body.innerText)');
 
   await page.selectOption('#source', 'images');
   await page.selectOption('#size', '16');
-  writeFileSync(join(folder, 'broken.png'), 'no picture');
-  await page.setInputFiles('#image-files', [new URL('../bench/results/tiny-fashion-mnist.png', import.meta.url).pathname, join(folder, 'broken.png')]);
+  for (const name of ['broken.png', 'torn.png']) writeFileSync(join(folder, name), 'no picture');
+  writeFileSync(join(folder, 'clear.png'), Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAYAAACp8Z5+AAAADElEQVR4nGNgoBwAAABEAAHX40j9AAAAAElFTkSuQmCC', 'base64')); // 4 × 4, transparent
+  await page.setViewportSize({ width: 390, height: 500 });
+  await page.setInputFiles('#image-files', [join(folder, 'clear.png'), join(folder, 'broken.png'), join(folder, 'torn.png')]);
   await until(page, 'document.querySelector("#data-about").textContent === "1 image of 16 × 16"');
-  assert.match(await said(page), /E-DATA.*broken\.png is no image/);
+  assert.match(await said(page), /E-DATA.*broken\.png is no image.* It and 1 more were left out/);
+  assert.ok(await page.evaluate('((box) => box.top >= 0 && box.bottom <= innerHeight)([...document.querySelectorAll("[role=alert]")].find((e) => e.checkVisibility()).getBoundingClientRect())'), 'what went wrong is in sight');
+  await page.setViewportSize({ width: 1280, height: 900 });
+  assert.equal(await page.evaluate('[...document.querySelector("canvas").getContext("2d").getImageData(8, 8, 1, 1).data]'), [255, 255, 255, 255], 'transparent is white, as in a command');
   const picture = readFileSync(new URL('../bench/results/tiny-fashion-mnist.png', import.meta.url));
   for (const path of ['train/cat/1.png', 'train/dog/1.png', 'train/dog/2.png', 'test/cat/9.png']) {
     mkdirSync(join(folder, 'animals', path, '..'), { recursive: true });
@@ -367,6 +392,8 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
 
   await page.selectOption('#source', 'drawings');
   assert.ok(await page.isDisabled('#start'), 'nothing to train on');
+  await page.click('#add-drawing');
+  assert.match(await said(page), /E-DATA.*nothing is drawn on the pad/);
   const box = (await page.locator('.pad').boundingBox())!;
   await page.mouse.move(box.x + 40, box.y + 40);
   await page.mouse.down();
@@ -376,6 +403,9 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   await page.click('#add-drawing');
   await page.fill('#drawing-class', 'dot');
   await page.focus('.pad');
+  const pen = 'getComputedStyle(document.querySelector(".pad")).backgroundPosition', before = await page.evaluate(pen);
+  await page.keyboard.press('Shift+ArrowRight');
+  assert.not.equal(await page.evaluate(pen), before, 'the pen is seen to move');
   for (const key of ['ArrowRight', 'ArrowRight', 'ArrowDown', ' ']) await page.keyboard.press(key);
   await page.click('#add-drawing');
   assert.is(await page.innerText('#data-about'), '2 images of 16 × 16, 2 classes');

@@ -1,7 +1,8 @@
 // Files as data sets: IDX images with their labels, batches of CIFAR, and folders of images whose subfolders are classes.
-import { cifarKind, parseCifar } from '../../data/cifar.ts';
+import { type CifarFile, cifarKind, parseCifar } from '../../data/cifar.ts';
 import { parseIdx } from '../../data/idx.ts';
 import { folderOf, namesFor, trainingPaths } from '../../data/images.ts';
+import { tarMembers } from '../../data/tar.ts';
 import { DdpmError } from '../../errors.ts';
 import { decodeImage, unpacked } from './pictures.ts';
 import type { ImageSize } from './models.ts';
@@ -26,13 +27,22 @@ export function labelled(set: TrainData, labels: Uint8Array, file: string): Trai
   return { ...set, name, labels, classes: namesFor(name, labels) };
 }
 
+/** A file of a CIFAR, or those that are wanted of its archive. */
+async function cifarFilesIn(file: File): Promise<CifarFile[]> {
+  const bytes = await unpacked(new Uint8Array(await file.arrayBuffer()), file.name), found: CifarFile[] = [];
+  if (!/\.(tar\.gz|tgz|tar)$/i.test(file.name)) return [{ name: file.name, bytes }];
+  for await (const member of tarMembers((async function* () { yield bytes; })(), file.name, (path) => /\b(data_batch_\d|train)\.bin$|\.txt$/.test(path)))
+    found.push({ name: member.path.replace(/^.*\//, ''), bytes: member.bytes });
+  return found;
+}
+
 /** Batches of either CIFAR, by name: the order that Node reads them in. A file of names may be among them. */
 export async function cifarImages(dropped: readonly File[]): Promise<TrainData> {
-  const texts = dropped.filter((file) => file.name.endsWith('.txt')), batches = dropped.filter((file) => !texts.includes(file));
-  const files = await Promise.all(batches.sort((a, b) => (a.name < b.name ? -1 : 1)).map(async (file) => ({ name: file.name, bytes: new Uint8Array(await file.arrayBuffer()) })));
-  if (files.length === 0) throw new DdpmError('E-DATA', 'the batches are missing: data_batch_1.bin to data_batch_5.bin of CIFAR-10, or train.bin of CIFAR-100.');
-  const kind = cifarKind(files[0]!.bytes), names = texts.find((file) => !file.name.startsWith('coarse'));
-  const { count, height, width, channels, pixels, labels, classes } = parseCifar(files, kind, { names: (await names?.text()) ?? null });
+  const all = (await Promise.all(dropped.map(cifarFilesIn))).flat(), texts = all.filter(({ name }) => name.endsWith('.txt'));
+  const files = all.filter((file) => !texts.includes(file)).sort((a, b) => (a.name < b.name ? -1 : 1));
+  if (files.length === 0) throw new DdpmError('E-DATA', 'the batches are missing: data_batch_1.bin to data_batch_5.bin of CIFAR-10, or train.bin of CIFAR-100, which their binary versions have.');
+  const kind = cifarKind(files[0]!.bytes), names = texts.find(({ name }) => /^(batches\.meta|fine_label_names)/.test(name));
+  const { count, height, width, channels, pixels, labels, classes } = parseCifar(files, kind, { names: names ? new TextDecoder().decode(names.bytes) : null });
   return { name: kind, count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes };
 }
 
@@ -40,7 +50,7 @@ export async function cifarImages(dropped: readonly File[]): Promise<TrainData> 
 export type Located = { readonly file: File; readonly path: string };
 
 /** Images scaled to one size; the first-level folders that they lie in are their classes. `failed` gets those that do not decode, which are left out. */
-export async function folderImages(found: readonly Located[], size: ImageSize, failed: (error: unknown) => void): Promise<TrainData | null> {
+export async function folderImages(found: readonly Located[], size: ImageSize, failed: (error: Error) => void): Promise<TrainData | null> {
   // Of a folder the files that are no images are passed over; one that was chosen by itself is meant.
   const seen = found.filter(({ file, path }) => !path.split('/').some((part) => part.startsWith('.') || part === '__MACOSX') && (path === file.name || file.type.startsWith('image/')));
   const below = trainingPaths(seen.map(({ path }) => path)), sorted = seen.flatMap(({ file }, i) => (below[i] === null ? [] : [{ file, path: below[i]! }])).sort((a, b) => (a.path < b.path ? -1 : 1));
@@ -50,7 +60,7 @@ export async function folderImages(found: readonly Located[], size: ImageSize, f
       images.push(await decodeImage(file, path, size));
       folders.push(folderOf(path));
     } catch (error) {
-      failed(error);
+      failed(error as Error);
     }
   }
   return images.length === 0 ? null : dataSet('images', size, images, folders);

@@ -6,7 +6,7 @@ import { fill, h, short } from '../dom.ts';
 import { imageGrid } from '../../io/picture.ts';
 import { cifarImages, folderImages, labelled, type Located, readIdx } from './data-files.ts';
 import { Pad, pixelsOf } from './pad.ts';
-import { dropZone, field, type Message, select } from './parts.ts';
+import { dropZone, field, Message, select } from './parts.ts';
 import { show } from './pictures.ts';
 import { dataSet, type TrainData } from './run-file.ts';
 
@@ -19,34 +19,36 @@ const FASHION = 'train-images-idx3-ubyte', FASHION_LABELS = 'train-labels-idx1-u
 
 export class DataPanel {
   readonly element: HTMLElement;
-  readonly #message: Message;
+  readonly #message = new Message();
   readonly #source = select(SOURCES, 'shapes', 'source');
   readonly #size = select<string>({ 16: '16 × 16', 28: '28 × 28', 32: '32 × 32', 64: '64 × 64' }, '28', 'size');
   readonly #channels = select<string>({ 1: 'grey', 3: 'colour' }, '1', 'channels');
   readonly #body = h('div');
   readonly #shown = h('canvas', { className: 'pixels', hidden: true, width: 1, height: 1, role: 'img', aria: { label: 'some of the images' } });
   readonly #about = h('p', { className: 'soft', id: 'data-about', role: 'status' });
+  readonly #class = h('input', { id: 'drawing-class', placeholder: 'none', autocomplete: 'off' });
   /** What was dropped or drawn, by source. */
   readonly #files = new Map<Source, TrainData>();
   #drawings: { readonly drawing: OffscreenCanvas; readonly of: string }[] = [];
   /** The files that the images came from: another size is made from them. */
   #located: readonly Located[] = [];
+  /** Counts what was asked for: what an earlier wish gives is not wanted any more. */
+  #asked = 0;
   readonly #onData: (data: TrainData | null) => void;
   data: TrainData | null = null;
 
-  constructor(message: Message, onData: (data: TrainData | null) => void) {
-    this.#message = message;
+  constructor(onData: (data: TrainData | null) => void) {
     this.#onData = onData;
-    this.element = h('section', { className: 'card' }, h('h2', {}, 'Data'), field('Images', this.#source), this.#body, this.#about, this.#shown);
+    this.element = h('section', { className: 'card' }, h('h2', {}, 'Data'), field('Images', this.#source), this.#body, this.#message.element, this.#about, this.#shown);
     for (const control of [this.#source, this.#size, this.#channels])
       control.addEventListener('change', () => {
         if (control !== this.#source) {
           this.#files.delete('images');
           this.#files.delete('drawings');
         }
-        this.#show();
+        this.#open();
       });
-    queueMicrotask(() => this.#show()); // its owner is not ready before it has been made
+    queueMicrotask(() => this.#open()); // its owner is not ready before it has been made
   }
 
   get #image() {
@@ -54,15 +56,9 @@ export class DataPanel {
     return { height: side, width: side, channels: Number(this.#channels.value) };
   }
 
-  #show(): void {
-    this.#open().catch((error) => {
-      this.#about.textContent = '';
-      this.#message.error(error);
-    });
-  }
-
-  async #open(): Promise<void> {
+  #open(): void {
     const source = this.#source.value as Source;
+    this.#asked++;
     this.#message.clear();
     const sizes = [field('Size', this.#size), field('Colours', this.#channels)];
     this.#set(this.#files.get(source) ?? null);
@@ -72,13 +68,13 @@ export class DataPanel {
       const { name, count, height, width, pixels, labels, classes } = makeShapes({ count: 2000, size, channels: channels as 1 | 3 });
       this.#set({ name, count, height, width, channels, pixels: new Uint8Array(pixels), labels, classes });
     } else if (source === 'fashion-mnist') {
-      fill(this.#body, dropZone('idx-files', 'Drop its training images and labels here (.gz), or other images and labels in IDX files', '.gz,.idx,*', (files) => void this.#take(files, [])));
-      if (!this.data) await this.#fetchFashion();
+      fill(this.#body, dropZone('idx-files', 'Drop its training images and labels here (.gz), or other images and labels in IDX files', '.gz,.idx,*', (files) => void this.#take(source, 'reading', () => this.#readIdx(files))));
+      if (!this.data) void this.#take(source, 'looking for it on this server', () => this.#fetchFashion(), 'This server does not have it. Drop its files in.');
     } else if (source === 'cifar') {
-      fill(this.#body, dropZone('cifar-files', 'Drop data_batch_1.bin to data_batch_5.bin here (or some of them), or train.bin of CIFAR-100 and fine_label_names.txt', '.bin,.txt,*', (files) => void this.#take(files, [])));
+      fill(this.#body, dropZone('cifar-files', 'Drop cifar-10-binary.tar.gz or cifar-100-binary.tar.gz here, or some of its files', '.gz,.bin,.txt,*', (files) => void this.#take(source, 'reading', () => cifarImages(files))));
     } else if (source === 'images') {
-      fill(this.#body, ...sizes, dropZone('image-files', 'Drop images or a folder here: the middle of each image is cut out and scaled, and folders in the folder are classes', 'image/*', (files, located) => void this.#take(files, located), true));
-      if (!this.data && this.#located.length > 0) await this.#takeImages(this.#located);
+      fill(this.#body, ...sizes, dropZone('image-files', 'Drop images or a folder here: the middle of each image is cut out and scaled, and folders in the folder are classes', 'image/*', (_, located) => void this.#takeImages(located), true));
+      if (!this.data && this.#located.length > 0) void this.#takeImages(this.#located);
     } else {
       fill(this.#body, ...sizes, this.#makePad());
       this.#drawn();
@@ -87,10 +83,12 @@ export class DataPanel {
 
   #makePad(): HTMLElement {
     const pad = new Pad(this.#image.height, 'drawing pad');
-    const of = h('input', { id: 'drawing-class', placeholder: 'none', autocomplete: 'off' });
     const add = h('button', { type: 'button', className: 'primary', id: 'add-drawing' }, 'Add'), clear = h('button', { type: 'button' }, 'Clear'), undo = h('button', { type: 'button' }, 'Take the last back');
     add.addEventListener('click', () => {
-      this.#drawings.push({ drawing: pad.drawing(), of: of.value.trim() });
+      const drawing = pad.drawing();
+      this.#message.clear();
+      if (pixelsOf(drawing, this.#image.height, 1).every((v) => v === 0)) return this.#message.error(new DdpmError('E-DATA', 'nothing is drawn on the pad. Draw with the mouse, a finger or the arrow keys, then add it.'));
+      this.#drawings.push({ drawing, of: this.#class.value.trim() });
       pad.clear();
       this.#drawn();
     });
@@ -99,7 +97,7 @@ export class DataPanel {
       this.#drawings.pop();
       this.#drawn();
     });
-    return h('div', { className: 'stack', style: 'gap: .5rem' }, pad.element, field('Its class', of), h('div', { className: 'row' }, add, clear, undo),
+    return h('div', { className: 'stack', style: 'gap: .5rem' }, pad.element, field('Its class', this.#class), h('div', { className: 'row' }, add, clear, undo),
       h('p', { className: 'faint' }, 'Draw one thing some ten times, each a little different. Of several things give every drawing its class, and the model learns which is which.'));
   }
 
@@ -111,68 +109,48 @@ export class DataPanel {
     this.#set(data);
   }
 
-  async #fetchFashion(): Promise<void> {
-    this.#about.textContent = 'looking for it on this server …';
-    const [answer, labels] = await Promise.all([FASHION, FASHION_LABELS].map((file) => fetch(`data/${file}.gz`).catch(() => null)));
-    if (this.#source.value !== 'fashion-mnist') return;
-    if (!answer?.ok) {
-      this.#about.textContent = 'This server does not have it. Drop its files in.';
-      return;
-    }
-    let set = { ...((await readIdx(new Uint8Array(await answer.arrayBuffer()), FASHION)) as TrainData), name: 'fashion-mnist' };
-    if (labels?.ok) set = labelled(set, (await readIdx(new Uint8Array(await labels.arrayBuffer()), FASHION_LABELS)) as Uint8Array, FASHION_LABELS);
-    // What was dropped in meanwhile is what is wanted.
-    if (this.#source.value === 'fashion-mnist' && !this.#files.has('fashion-mnist')) this.#keep('fashion-mnist', set);
-  }
-
-  #keep(source: Source, set: TrainData): void {
-    this.#files.set(source, set);
-    this.#set(set);
-  }
-
-  /** Files that were dropped or chosen: what the source is of, and IDX by its name anywhere. */
-  async #take(files: readonly File[], located: readonly Located[]): Promise<void> {
+  /** Shows data of a source once they are read, unless something else was asked for meanwhile; then it is false. */
+  async #take(source: Source, doing: string, read: () => Promise<TrainData | null>, missing = ''): Promise<boolean> {
+    const asked = ++this.#asked;
     this.#message.clear();
-    try {
-      const named = (f: File): boolean => /idx\d-ubyte|\.idx$|\.gz$/.test(f.name), idx = files.filter(named);
-      if (idx.length > 0 || this.#source.value === 'fashion-mnist') {
-        await this.#takeIdx(idx.length > 0 ? idx : files);
-        return;
-      }
-      if (this.#source.value === 'cifar') {
-        this.#keep('cifar', await cifarImages(files));
-        return;
-      }
-      await this.#takeImages(located);
-    } catch (error) {
-      this.#message.error(error);
-    }
+    this.#about.textContent = `${doing} …`;
+    const set = await read().catch((error: unknown) => {
+      if (asked === this.#asked) this.#message.error(error);
+    });
+    if (asked !== this.#asked) return false;
+    if (set) this.#files.set(source, set);
+    this.#set(set ?? this.data);
+    if (set === null) this.#about.textContent = missing;
+    return !!set;
+  }
+
+  async #fetchFashion(): Promise<TrainData | null> {
+    const [answer, labels] = await Promise.all([FASHION, FASHION_LABELS].map((file) => fetch(`data/${file}.gz`).catch(() => null)));
+    if (!answer?.ok) return null;
+    const set = { ...((await readIdx(new Uint8Array(await answer.arrayBuffer()), FASHION)) as TrainData), name: 'fashion-mnist' };
+    return labels?.ok ? labelled(set, (await readIdx(new Uint8Array(await labels.arrayBuffer()), FASHION_LABELS)) as Uint8Array, FASHION_LABELS) : set;
   }
 
   async #takeImages(located: readonly Located[]): Promise<void> {
-    const before = this.#about.textContent, size = this.#image;
-    let failure: unknown = null;
-    this.#about.textContent = `reading ${short(located.length)} ${located.length === 1 ? 'file' : 'files'} …`;
-    const set = await folderImages(located, size, (error) => (failure ??= error)), now = this.#image;
-    // What was chosen meanwhile is what is wanted.
-    if (this.#source.value !== 'images' || now.height !== size.height || now.channels !== size.channels) return;
-    this.#about.textContent = before;
-    if (failure) this.#message.error(failure);
-    else if (!set) throw new DdpmError('E-DATA', `there are no images among the ${located.length} files that were chosen.`);
-    if (!set) return;
+    const size = this.#image, bad: Error[] = [];
+    const taken = await this.#take('images', `reading ${short(located.length)} ${located.length === 1 ? 'file' : 'files'}`, async () => {
+      const set = await folderImages(located, size, (error) => bad.push(error));
+      if (!set) throw bad[0] ?? new DdpmError('E-DATA', `there are no images among the ${located.length} files that were chosen.`);
+      return set;
+    });
+    if (!taken) return;
     this.#located = located;
-    this.#keep('images', set);
+    if (bad[0]) this.#message.error(new DdpmError('E-DATA', `${bad[0].message} ${bad.length === 1 ? 'It was' : `It and ${bad.length - 1} more were`} left out.`));
   }
 
   /** Images, their labels or both; labels alone are of the images that are there. */
-  async #takeIdx(files: readonly File[]): Promise<void> {
+  async #readIdx(files: readonly File[]): Promise<TrainData> {
     const read = await Promise.all(files.map(async (file) => ({ name: file.name, found: await readIdx(new Uint8Array(await file.arrayBuffer()), file.name) })));
     const images = read.find(({ name, found }) => !(found instanceof Uint8Array) && !name.startsWith('t10k')) ?? read.find(({ found }) => !(found instanceof Uint8Array));
     const labels = read.find(({ name, found }) => found instanceof Uint8Array && (!images || name.startsWith('t10k') === images.name.startsWith('t10k')));
     const set = (images?.found as TrainData | undefined) ?? this.#files.get('fashion-mnist');
     if (!set) throw new DdpmError('E-DATA', `${read[0]?.name} holds labels, and the images that they are of are not there yet: choose both files.`);
-    if (!labels) return this.#keep('fashion-mnist', set);
-    this.#keep('fashion-mnist', labelled(set, labels.found as Uint8Array, labels.name));
+    return labels ? labelled(set, labels.found as Uint8Array, labels.name) : set;
   }
 
   #set(data: TrainData | null): void {

@@ -9,16 +9,12 @@ export class Pad {
   readonly element: HTMLCanvasElement;
   readonly #ctx: CanvasRenderingContext2D;
   readonly #size: number;
-  readonly #background: string | null;
   #cursor = { x: 0.5, y: 0.5 };
 
-  /** `background` is painted first; null is transparent, for a mask. */
-  constructor(size: number, label: string, { width = 2.2, colour = '#fff', background = '#000' as string | null } = {}) {
+  constructor(size: number, label: string, { width = 2.2, colour = '#fff' } = {}) {
     this.#size = size;
     this.element = h('canvas', { width: size * FINER, height: size * FINER, tabIndex: 0, className: 'pad', role: 'img', aria: { label: `${label}; arrow keys draw, with shift they move the pen alone, and space draws a point` } });
     this.#ctx = this.element.getContext('2d', { willReadFrequently: true })!;
-    this.#background = background;
-    this.clear();
     Object.assign(this.#ctx, { lineWidth: width * FINER, lineCap: 'round', lineJoin: 'round', strokeStyle: colour });
     let from: { x: number; y: number } | null = null;
     const at = (event: PointerEvent) => {
@@ -48,6 +44,7 @@ export class Pad {
     event.preventDefault();
     const before = this.#cursor, clamp = (v: number): number => Math.min(1, Math.max(0, v));
     this.#cursor = { x: clamp(before.x + move[0]! / this.#size), y: clamp(before.y + move[1]! / this.#size) };
+    for (const [name, value] of Object.entries(this.#cursor)) this.element.style.setProperty(`--${name}`, `${100 * value}%`);
     // With shift the pen is lifted.
     if (!event.shiftKey) this.#line(before, this.#cursor);
   }
@@ -62,9 +59,6 @@ export class Pad {
 
   clear(): void {
     this.#ctx.clearRect(0, 0, this.element.width, this.element.height);
-    if (this.#background === null) return;
-    this.#ctx.fillStyle = this.#background;
-    this.#ctx.fillRect(0, 0, this.element.width, this.element.height);
   }
 
   /** A copy of what is drawn, as fine as the lines are. */
@@ -76,18 +70,19 @@ export class Pad {
 
   /** How much of each pixel is covered, (size, size), in [0, 1]. */
   cover(): Float32Array<ArrayBuffer> {
-    const rgba = scaled(this.element, this.#size);
+    const rgba = scaled(this.element, this.#size, false);
     return Float32Array.from({ length: rgba.length / 4 }, (_, i) => rgba[4 * i + 3]! / 255);
   }
 }
 
-/** A square drawing at another size, (size, size, 4). */
-function scaled(drawing: CanvasImageSource, size: number): Uint8ClampedArray {
+/** A square drawing at another size, (size, size, 4), on black or on nothing. */
+function scaled(drawing: CanvasImageSource, size: number, black: boolean): Uint8ClampedArray {
   const ctx = new OffscreenCanvas(size, size).getContext('2d')!;
+  if (black) ctx.fillRect(0, 0, size, size);
   ctx.imageSmoothingQuality = 'high';
   ctx.drawImage(drawing, 0, 0, size, size);
   return ctx.getImageData(0, 0, size, size).data;
 }
 
 /** A square drawing as an image, (size, size, channels). */
-export const pixelsOf = (drawing: CanvasImageSource, size: number, channels: number): Uint8Array => fromRgba(scaled(drawing, size), channels);
+export const pixelsOf = (drawing: CanvasImageSource, size: number, channels: number): Uint8Array => fromRgba(scaled(drawing, size, true), channels);

@@ -7,10 +7,12 @@ import type { Located } from './data-files.ts';
 export class Message {
   readonly element = h('div', { role: 'alert', hidden: true });
 
+  /** On a narrow screen it may be far from what was done. */
   error(error: unknown): void {
     // The browser's own errors have numbers as codes, which say nothing.
     const { code, message } = error as { code?: unknown; message?: string };
     this.#say('message', `${typeof code === 'string' ? `${code}  ` : ''}${message ?? String(error)}`);
+    this.element.scrollIntoView({ block: 'nearest' });
   }
 
   note(text: string): void {
@@ -77,18 +79,20 @@ export function dropZone(id: string, text: string, accept: string, take: (files:
     });
     return [button, input];
   };
-  const zone = h('div', { className: 'drop' }, h('p', { style: 'margin: 0 auto .5rem' }, text), h('div', { className: 'row', style: 'justify-content: center' },
+  const zone = h('div', { className: 'drop', role: 'group', aria: { label: text } }, h('p', { style: 'margin: 0 auto .5rem' }, text), h('div', { className: 'row', style: 'justify-content: center' },
     ...chooser({ id, accept }, 'Choose files'), ...(folders ? chooser({ id: `${id}-folder`, webkitdirectory: true }, 'Choose a folder') : [])));
   zone.addEventListener('dragover', (event) => {
+    if (!event.dataTransfer?.types.includes('Files')) return;
     event.preventDefault();
     zone.classList.add('over');
   });
   zone.addEventListener('dragleave', () => zone.classList.remove('over'));
   zone.addEventListener('drop', (event) => {
+    if (!event.dataTransfer?.files.length) return;
     event.preventDefault();
     zone.classList.remove('over');
     // Entries are there during the event alone, and files can be read later.
-    const entries = [...(event.dataTransfer?.items ?? [])].flatMap((item) => item.webkitGetAsEntry() ?? []), files = [...(event.dataTransfer?.files ?? [])];
+    const entries = [...event.dataTransfer.items].flatMap((item) => item.webkitGetAsEntry() ?? []), files = [...event.dataTransfer.files];
     if (!folders || entries.every((entry) => entry.isFile)) take(files, files.map((file) => ({ file, path: file.name })));
     else void Promise.all(entries.map(filesBelow)).then((found) => take(found.flat().map(({ file }) => file), found.flat()));
   });

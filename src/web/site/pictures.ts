@@ -25,17 +25,19 @@ function imageData({ width, height, channels, data }: Picture): ImageData {
   return image;
 }
 
-/** Cuts the middle square out of an image file and scales it. Grey weighs the colours as Rec. 601 does. @throws DdpmError E-DATA where it does not decode */
+/** Cuts the middle square out of an image file and scales it, over white where it is transparent. Grey weighs the colours as Rec. 601 does. @throws DdpmError E-DATA where it does not decode */
 export async function decodeImage(file: Blob, name: string, { height, width, channels }: ImageSize): Promise<Uint8Array> {
   let bitmap: ImageBitmap;
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    throw new DdpmError('E-DATA', `${name} is no image that this browser can read. PNG, JPEG, WebP and GIF are; the others were left alone.`);
+    throw new DdpmError('E-DATA', `${name} is no image that this browser can read, as PNG, JPEG, WebP and GIF are.`);
   }
   const side = Math.min(bitmap.width, bitmap.height * (width / height)), tall = side * (height / width);
   const canvas = new OffscreenCanvas(width, height), ctx = canvas.getContext('2d')!;
   ctx.imageSmoothingQuality = 'high';
+  ctx.fillStyle = '#fff';
+  ctx.fillRect(0, 0, width, height);
   ctx.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - tall) / 2, side, tall, 0, 0, width, height);
   bitmap.close();
   return fromRgba(ctx.getImageData(0, 0, width, height).data, channels);

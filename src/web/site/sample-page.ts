@@ -1,5 +1,6 @@
 // Sample in the tab: a model from files, a sampler, the chain of x_t and x_0 to scrub through, interpolation, and a brush to inpaint with.
 import { SAMPLERS, type SamplerName } from '../../diffusion/samplers/table.ts';
+import { DdpmError } from '../../errors.ts';
 import type { Picture } from '../../io/picture.ts';
 import { fill, h, short } from '../dom.ts';
 import type { Client } from './client.ts';
@@ -24,7 +25,7 @@ interface Link {
 
 export function samplePage(client: Client): { element: HTMLElement } {
   const message = new Message(), button = (id: string, text: string, className = ''): HTMLButtonElement => h('button', { type: 'button', id, className }, text);
-  const [draw, cancel, useKept] = [button('draw', 'Draw', 'primary'), button('cancel', 'Stop'), button('use-kept', 'The run of this tab')];
+  const [draw, cancel, useKept] = [button('draw', 'Draw', 'primary'), button('cancel', 'Stop'), button('use-kept', 'The run that is kept')];
   const [png, apng, raw] = [button('png', 'PNG'), button('apng', 'Animated PNG'), button('raw', 'Numbers')];
   const method = select(Object.fromEntries(SAMPLERS.map((s) => [s, NAMES[s]])) as Record<SamplerName, string>, 'ddim', 'sampler');
   const steps = number('sample-steps', 50, { min: 1 }), eta = number('eta', 0, { min: 0, max: 1, step: 0.1 }), seed = number('sample-seed', 0, { min: 0, max: 0xffffffff }), n = number('count', 16, { min: 1, max: 64 });
@@ -82,14 +83,14 @@ export function samplePage(client: Client): { element: HTMLElement } {
     void busy(draw, message, async () => {
       const file = (pattern: RegExp): File | undefined => files.find((f) => pattern.test(f.name));
       const weights = file(/\.safetensors$/) ?? files.find((f) => !f.name.endsWith('.json'));
-      if (!weights) throw Object.assign(new Error('Weights are missing: give the .safetensors file together with config.json.'), { code: 'E-FILE' });
+      if (!weights) throw new DdpmError('E-FILE', 'Weights are missing: give the .safetensors file together with config.json.');
       const config = files.find((f) => f.name.endsWith('.json') && !f.name.includes('scheduler')), scheduler = file(/scheduler.*\.json$/);
       await load(weights.name, new Uint8Array(await weights.arrayBuffer()), (await config?.text()) ?? null, (await scheduler?.text()) ?? null);
     }).then(buttons));
   useKept.addEventListener('click', () => void busy(useKept, message, async () => {
     const run = await kept('run');
-    if (!run) throw Object.assign(new Error('The browser has kept no run: train one first.'), { code: 'E-FILE' });
-    await load('the run of this tab', run, null, null);
+    if (!run) throw new DdpmError('E-FILE', 'The browser has kept no run: train one first.');
+    await load('the kept run', run, null, null);
   }).then(buttons));
 
   async function drawNow(): Promise<void> {
@@ -99,7 +100,9 @@ export function samplePage(client: Client): { element: HTMLElement } {
       label: model!.classes ? label.value : null, guidance: model!.classes ? Number(guidance.value) : 1,
       inpaint: brush && { known: brush.known, mask: brush.pad.cover().map((v) => (v > 0.3 ? 1 : 0)), resamples: Number(resamples.value) },
     };
+    if (request.inpaint && !request.inpaint.mask.includes(1)) throw new DdpmError('E-USAGE', 'Nothing is brushed over, so there is nothing to draw anew. Brush over a part of the image, or leave it.');
     [drawing, chain, result] = [true, [], null];
+    [scrub.max, scrub.disabled, at.textContent] = ['0', true, ''];
     columns = request.interpolate ? Math.min(8, request.n) : Math.ceil(Math.sqrt(request.n));
     progress.hidden = false;
     progress.value = 0;
@@ -116,7 +119,6 @@ export function samplePage(client: Client): { element: HTMLElement } {
     } finally {
       drawing = false;
       progress.hidden = true;
-      scrub.disabled = chain.length < 2;
       Object.assign(globalThis, { ddpm: { samples: result, shape: result && [request.n, ...model!.shape] } }); // for the console
     }
   }
@@ -128,7 +130,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
   }
 
   pick.addEventListener('click', () => {
-    const [height, width, channels] = model!.shape, pad = new Pad(height, 'mask over the image', { width: 4, colour: 'rgba(255, 90, 60, 0.85)', background: null });
+    const [height, width, channels] = model!.shape, pad = new Pad(height, 'mask over the image', { width: 4, colour: 'rgba(255, 90, 60, 0.85)' });
     brush = { known: result!.slice(0, height * width * channels), pad };
     const under = canvas('under', 'the image to keep'), off = button('leave', 'Leave'), anew = button('anew', 'Draw anew', 'primary'), clear = button('clear-brush', 'Clear the brush');
     show(under, grid(brush.known, size(), 1, 0)); // without a frame: the brush lies over it pixel by pixel
@@ -158,6 +160,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
     chain.push({ done, t, x, x0 });
     length = of;
     scrub.max = String(chain.length - 1);
+    scrub.disabled = chain.length < 2;
     if (follow) scrub.value = scrub.max;
     look();
   });

@@ -53,7 +53,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
   const x: number[] = [], y: number[] = [];
   let last: Readonly<Metrics> = {}, savedAt: number | null = null, inFile = false, began = { step: 0, time: 0 };
 
-  const data = new DataPanel(message, () => buttons());
+  const data = new DataPanel(() => buttons());
 
   /** Whether the next run, or the one that is there, is of data with labels. */
   const labels = (): boolean => (phase === 'empty' || phase === 'done' ? !!data.data?.labels : run!.classes > 0);
