@@ -439,6 +439,18 @@ pages('kernels are checked on the GPU of the browser, beside their twins', async
   await done();
 });
 
+pages('a kernel that does not compile ends the test of the doctor, which says so', async () => {
+  const { page, done } = await open('doctor', { before: `
+    const make = GPUDevice.prototype.createShaderModule;
+    let left = 3;
+    GPUDevice.prototype.createShaderModule = function (of) { return make.call(this, left-- > 0 ? of : { ...of, code: 'no WGSL' }); }` });
+  await page.click('#self-test');
+  await until(page, '/the test ended/.test(document.querySelector("#tested").textContent)');
+  assert.match(await page.innerText('#tested'), /^\d kernels agree with their float64 twins; .*the test ended at \w+: .*WGSL/);
+  assert.is(await page.getAttribute('#tested', 'class'), 'bad');
+  await done();
+});
+
 pages('without WebGPU the page says so, and what to do', async () => {
   const { url } = await (site ??= openWeb(0)), other = await browserWithoutWebGpu(), page = await other.newPage();
   page.setDefaultTimeout(PATIENCE);
@@ -480,6 +492,7 @@ pages('the view of a run grows with it; runs lie over one another, live and as a
   mkdirSync(run);
   writeFileSync(join(run, 'config.json'), JSON.stringify({ 'ddpm.wgsl': 1, steps: 50, batch_size: 4 }));
   writeFileSync(join(run, 'metrics.jsonl'), line(1) + line(2));
+  writeFileSync(join(run, 'env.json'), JSON.stringify({ memory: { weights: 2 ** 20, odd: '1; background: url(http://127.0.0.1:9/)' } }));
   const { url, close } = await openView(run, 0), page = await (await browser()).newPage();
   page.setDefaultTimeout(PATIENCE);
   // A server that does not answer at first is asked again.
@@ -487,6 +500,7 @@ pages('the view of a run grows with it; runs lie over one another, live and as a
   await page.goto(url);
   await until(page, 'document.querySelector("main").innerText.includes("does not answer")');
   await until(page, 'document.querySelector(".numbers dd")?.textContent === "2 / 50"');
+  assert.equal([await page.innerText('.legend span >> nth=0'), await page.locator('.stacked span').count()], ['memory 1.0 MiB', 1], 'what is no number is left out');
   appendFileSync(join(run, 'metrics.jsonl'), line(3) + '{"step":4');
   await until(page, 'document.querySelector(".numbers dd").textContent === "3 / 50"');
   // Something is drawn in the colour of the line.

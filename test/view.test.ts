@@ -69,6 +69,8 @@ view('only whole lines are sent, each once', () => {
   appendFileSync(file, '{"step":4,"lo{"step":5,"loss":0.4}\n{"step":6,"loss":0.3}\n');
   const { lines, next } = wholeLines(file, first.next);
   assert.equal([lines, wholeLines(file, next).lines], [['{"step":3,"loss":0.5}', '{"step":6,"loss":0.3}'], []], 'a damaged one is passed over');
+  appendFileSync(file, 'null\n[7]\n8\n{"step":9}\n');
+  assert.equal(wholeLines(file, next).lines, ['{"step":9}'], 'and what is JSON but no line of metrics');
   assert.equal(wholeLines(join(root, 'none'), 0), { lines: [], next: 0 });
 });
 
@@ -125,9 +127,12 @@ view('the server gives what belongs to runs and nothing else', async () => {
 view('a report carries the numbers, thinned out, and the pictures; its text cannot end its script', async () => {
   const path = makeRun('report', 5000);
   symlinkSync(join(root, 'gone.png'), join(path, 'samples', 'dangling.png'));
+  writeFileSync(join(path, 'env.json'), 'null');
+  appendFileSync(join(path, 'metrics.jsonl'), 'null\n');
   const html = await makeReport([path]);
   const json = /<script id="report" type="application\/json">(.*?)<\/script>/s.exec(html)![1]!;
   const [run] = JSON.parse(json) as [RunReport];
+  assert.equal(run.env, {});
   assert.is(run.config['note'], '</script><!--');
   assert.ok(run.lines.length <= 2000 && run.lines.length > 1000);
   assert.is(run.lines.at(-1)!['step'], 5000);

@@ -35,13 +35,7 @@ const idOf = (path: string): string => basename(resolve(path));
 
 /** What is shown of a run besides its metrics. `url` says where a sample grid is found. */
 export function describeRun(path: string, id: string, url: (name: string) => string): Run {
-  const json = (file: string): Record<string, unknown> => {
-    try {
-      return JSON.parse(readFileSync(join(path, file), 'utf8')) as Record<string, unknown>;
-    } catch {
-      return {};
-    }
-  };
+  const json = (file: string): Record<string, unknown> => (existsSync(join(path, file)) ? objectIn(readFileSync(join(path, file), 'utf8')) : null) ?? {};
   return { id, name: basename(resolve(path)), config: json('config.json'), env: json('env.json'), samples: sampleGrids(path, url) };
 }
 
@@ -71,12 +65,13 @@ function piece(file: string, from: number, bytes: number): Buffer {
   }
 }
 
-function isJson(line: string): boolean {
+/** The JSON object that a text is, null where it is none. */
+function objectIn(text: string): Record<string, unknown> | null {
   try {
-    JSON.parse(line);
-    return true;
+    const value = JSON.parse(text) as unknown;
+    return typeof value === 'object' && !Array.isArray(value) ? (value as Record<string, unknown>) : null;
   } catch {
-    return false;
+    return null;
   }
 }
 
@@ -84,7 +79,7 @@ function isJson(line: string): boolean {
 export function wholeLines(file: string, offset: number): { lines: string[]; next: number } {
   if (!existsSync(file) || statSync(file).size <= offset) return { lines: [], next: offset };
   const bytes = piece(file, offset, PIECE), end = bytes.lastIndexOf(0x0a) + 1;
-  return { lines: bytes.toString('utf8', 0, end).split('\n').filter(isJson), next: offset + end };
+  return { lines: bytes.toString('utf8', 0, end).split('\n').filter(objectIn), next: offset + end };
 }
 
 /** The report of runs: one HTML file that opens from a disk, with their numbers thinned out and their pictures inside. */

@@ -8,6 +8,8 @@ import { busy, Message, say } from './parts.ts';
 export function doctorPage(client: Client): { element: HTMLElement } {
   const message = new Message(), table = h('tbody'), tested = h('p', { id: 'tested', role: 'status' }), measured = h('tbody', { id: 'measured' });
   const test = h('button', { type: 'button', id: 'self-test', className: 'primary' }, 'Test the kernels'), bench = h('button', { type: 'button', id: 'bench' }, 'Measure the speed'), copy = h('button', { type: 'button', id: 'copy' }, 'Copy the report');
+  /** Where the test ended early, and why. */
+  let ended = '';
   let device: DeviceFacts | null = null, results: CheckResult[] = [], lines: readonly BenchLine[] = [];
 
   const rows = (): [string, string][] => device === null ? [] : [
@@ -16,7 +18,8 @@ export function doctorPage(client: Client): { element: HTMLElement } {
     ['features', device.features.join(', ')], ...Object.entries(device.limits).map(([name, value]): [string, string] => [name, value >= 2 ** 20 ? `${short(value / 2 ** 20)} Mi` : short(value)]),
   ];
   const bad = (): string[] => results.filter(({ ok, skipped }) => !ok && !skipped).map(({ kernel }) => kernel);
-  const verdict = (): string => (results.length === 0 ? '' : bad().length === 0 ? `${results.filter(({ skipped }) => !skipped).length} kernels agree with their float64 twins${results.some(({ skipped }) => skipped) ? `; ${results.filter(({ skipped }) => skipped).length} need what this device was opened without` : ''}` : `${bad().join(', ')} differ from their float64 twins: do not trust this device`);
+  const outcome = (): string => (results.length === 0 ? '' : bad().length === 0 ? `${results.filter(({ skipped }) => !skipped).length} kernels agree with their float64 twins${results.some(({ skipped }) => skipped) ? `; ${results.filter(({ skipped }) => skipped).length} need what this device was opened without` : ''}` : `${bad().join(', ')} differ from their float64 twins: do not trust this device`);
+  const verdict = (): string => [outcome(), ended && `the test ended at ${ended}`].filter(Boolean).join('; ');
   const report = (): string => ['ddpm.wgsl doctor', new Date().toISOString().slice(0, 10), '', ...rows().map(([a, b]) => `${a}: ${b}`), '', verdict(), ...lines.map(({ name, ms, rate }) => `${name}: ${short(Number(ms.toPrecision(3)))} ms, ${rate}`)].join('\n');
 
   /** One at a time: a test beside it would be in what is measured. */
@@ -26,13 +29,21 @@ export function doctorPage(client: Client): { element: HTMLElement } {
     bench.disabled = false;
   };
   test.addEventListener('click', () => void alone(async () => {
-    results = [];
-    for (const name of Object.keys(CHECKS)) {
-      results.push(await client.call('check', name));
-      say(tested, `${results.length} of ${Object.keys(CHECKS).length}`, { counting: true });
+    [results, ended] = [[], ''];
+    try {
+      for (const name of Object.keys(CHECKS)) {
+        ended = name;
+        results.push(await client.call('check', name));
+        say(tested, `${results.length} of ${Object.keys(CHECKS).length}`, { counting: true });
+      }
+      ended = '';
+    } catch (error) {
+      ended += `: ${(error as Error).message}`;
+      throw error;
+    } finally {
+      say(tested, verdict());
+      tested.className = ended || bad().length ? 'bad' : 'good';
     }
-    say(tested, verdict());
-    tested.className = bad().length ? 'bad' : 'good';
   }));
   bench.addEventListener('click', () => void alone(async () => {
     lines = await client.call('bench', null);

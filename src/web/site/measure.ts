@@ -56,8 +56,11 @@ export async function measure(engine: Engine): Promise<BenchLine[]> {
   const data = { name: 'shapes', count, height, width, channels, pixels: new Uint8Array(pixels), labels: null, classes: null };
   const run = await Run.open(engine, data, { model: 'tiny', steps, batchSize, lr: 1e-3, timesteps: 1000, predict: 'v', timeSampling: 'weighted', seed: 0, flip: false, labelDropout: null, saveEvery: 0, previewEvery: 0, sampleEvery: 0 });
   const times: number[] = [];
-  await run.train({ stop: { requested: false }, onMetrics: ({ ms }) => times.push(ms as number), onPreview: () => {}, onSamples: () => {}, onSave: async () => {}, onEvent: () => {} });
-  await run.destroy();
+  try {
+    await run.train({ stop: { requested: false }, onMetrics: ({ ms }) => times.push(ms as number), onPreview: () => {}, onSamples: () => {}, onSave: async () => {}, onEvent: () => {} });
+  } finally {
+    await run.destroy();
+  }
   const ms = times.slice(3).sort((a, b) => a - b)[Math.floor((times.length - 3) / 2)]!;
   return [...lines, { name: `training step of tiny, batch ${batchSize}`, ms, rate: `${Number(((1000 * batchSize) / ms).toPrecision(3))} images/s` }];
 }

@@ -91,7 +91,7 @@ function summary({ run, history, colour, heard }: Shown): HTMLElement {
 function memoryBar({ env }: Run): HTMLElement | null {
   const memory = env['memory'];
   if (typeof memory !== 'object' || memory === null) return null;
-  const parts = Object.entries(memory as Record<string, number>), total = parts.reduce((sum, [, bytes]) => sum + bytes, 0);
+  const parts = Object.entries(memory).filter((part): part is [string, number] => typeof part[1] === 'number'), total = parts.reduce((sum, [, bytes]) => sum + bytes, 0);
   const MiB = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`;
   return h(
     'div', { className: 'stack', style: 'gap: .35rem' },
