@@ -234,6 +234,9 @@ pages('a run trains, is saved and goes on where the browser keeps nothing, the d
   await page.click('#start');
   await until(page, '/E-MODEL/.test(document.body.innerText) && !document.querySelector("#save").disabled');
   assert.match(await said(page), /multiples of 4, and these are 30 × 30\. Choose others/);
+  const [question] = await Promise.all([page.waitForEvent('dialog'), page.close({ runBeforeUnload: true })]);
+  assert.is(question.type(), 'beforeunload');
+  await question.dismiss();
   const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
   assert.is(decodeRun(readFileSync(await download.path()), 'the saved run').step, 30);
   await done();
@@ -443,7 +446,9 @@ pages('a kernel that does not compile ends the test of the doctor, which says so
   const { page, done } = await open('doctor', { before: `
     const make = GPUDevice.prototype.createShaderModule;
     let left = 3;
+    Object.defineProperty(GPUAdapter.prototype, 'info', { value: undefined });
     GPUDevice.prototype.createShaderModule = function (of) { return make.call(this, left-- > 0 ? of : { ...of, code: 'no WGSL' }); }` });
+  await until(page, 'document.querySelector("#device").textContent === "unnamed GPU"'); // a browser that says nothing of it
   await page.click('#self-test');
   await until(page, '/the test ended/.test(document.querySelector("#tested").textContent)');
   assert.match(await page.innerText('#tested'), /^\d kernels agree with their float64 twins; .*the test ended at \w+: .*WGSL/);
@@ -521,7 +526,7 @@ pages('the view of a run grows with it; runs lie over one another, live and as a
   for (const [i, path] of two.entries()) {
     mkdirSync(path, { recursive: true });
     writeFileSync(join(path, 'config.json'), JSON.stringify({ 'ddpm.wgsl': 1, steps: 50, batch_size: 4 + i, timesteps: 100 }));
-    writeFileSync(join(path, 'metrics.jsonl'), [1, 2].map((step) => `${JSON.stringify({ step, loss: (1 + i) / step, loss_by_t: [0.5, 0.1 + i] })}\n`).join(''));
+    writeFileSync(join(path, 'metrics.jsonl'), [1, 3000].map((step) => `${JSON.stringify({ step, loss: (1 + i) / step, loss_by_t: [0.5, 0.1 + i] })}\n`).join(''));
   }
   const both = await openView(join(folder, 'runs'), 0);
   writeFileSync(join(folder, 'report.html'), await makeReport(two));
@@ -533,6 +538,7 @@ pages('the view of a run grows with it; runs lie over one another, live and as a
     // Lines of two colours, neither of which is of text: blue and orange pixels.
     const colours = 'new Set([...document.querySelector("canvas").getContext("2d").getImageData(0, 0, 900, 400).data.reduce((all, v, i, d) => (i % 4 === 0 && d[i + 3] === 255 && Math.abs(v - d[i + 2]) > 60 ? all.add(v > d[i + 2] ? "orange" : "blue") : all), new Set())]).size';
     await until(page, `${colours} === 2`);
+    assert.ok(await page.evaluate('(({ width, height }, ctx) => ctx.getImageData(width - 1, 0, 1, height).data.every((v) => v === 0))(document.querySelector("canvas"), document.querySelector("canvas").getContext("2d"))'), 'the last number of the axis is not cut off');
     await page.locator('label', { hasText: 'one' }).locator('input[type=checkbox]').uncheck();
     await until(page, 'document.querySelector("#title").textContent === "two"');
     assert.ok((await charts.count()) >= 2);

@@ -132,7 +132,8 @@ export class Chart {
     }
     ctx.textAlign = 'center';
     ctx.textBaseline = 'top';
-    for (const x of ticks(x0, x1, Math.max(2, Math.floor(width / 110)))) ctx.fillText(tickText(x), px(x), height - PAD.bottom + 6);
+    // The last one may stand at the edge.
+    for (const [x, text] of ticks(x0, x1, Math.max(2, Math.floor(width / 110))).map((v) => [px(v), tickText(v)] as const)) ctx.fillText(text, Math.min(x, width - ctx.measureText(text).width / 2 - 1), height - PAD.bottom + 6);
 
     ctx.save();
     ctx.beginPath();

@@ -25,7 +25,7 @@ export async function openDevice(): Promise<Opened> {
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
   if (!adapter) throw new DdpmError('E-NO-ADAPTER', 'The browser has WebGPU and found no GPU that it uses. Look at chrome://gpu; a driver on its list of bad ones can be tried with chrome://flags/#enable-unsafe-webgpu. In Firefox, about:support lists it, and gfx.webgpu.ignore-blocklist in about:config tries it.');
   const device = await adapter.requestDevice(engineRequirements(adapter));
-  const { info } = adapter, software = isSoftware(info);
+  const info: Partial<GPUAdapterInfo> = adapter.info ?? {}, software = isSoftware(info); // Chrome has it from version 127
   const name = [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(' ') || (software ? 'fallback adapter' : 'unnamed GPU');
   const limits = Object.fromEntries(LIMITS.map((limit) => [limit, device.limits[limit]]));
   return {

@@ -240,6 +240,8 @@ export function trainPage(client: Client): { element: HTMLElement } {
     [savedAt, inFile] = [step, false];
     showNumbers();
   });
+  // What neither the browser nor a file keeps is asked about before the tab is closed.
+  addEventListener('beforeunload', (event) => run && savedAt === null && !inFile && event.preventDefault());
   client.on('note', (text) => message.note(text));
   client.on('kernels', ({ done, total }) => (done < total ? say(status, `compiling kernels, ${done} of ${total}`, { counting: true }) : tellRun()));
   client.on('samples', ({ samples: values }) => {
