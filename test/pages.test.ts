@@ -292,6 +292,7 @@ pages('weights, config and schedule that are dropped in give the samples of Node
 
   await page.click('#inpaint');
   assert.is(await page.evaluate('document.querySelector("#under").width'), 28, 'pixel under pixel');
+  assert.equal(await page.locator('.over .pad').boundingBox(), await page.locator('#under').boundingBox());
   await page.fill('#resamples', '1');
   await page.click('#anew');
   await until(page, '/E-USAGE.*Nothing is brushed over/.test(document.body.innerText)');
