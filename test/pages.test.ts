@@ -154,9 +154,10 @@ pages('a run from a file goes on in the tab, and its learning rate is changed wh
   await page.click('#pause');
   await until(page, '!document.querySelector("#save").disabled');
   const at = await page.innerText('#numbers dd >> nth=0');
-  const [question] = await Promise.all([page.waitForEvent('dialog'), page.setInputFiles('#run-file', join(folder, 'run.safetensors'))]);
-  assert.match(question.message(), new RegExp(`the one of ${at.split(' ')[0]} steps`));
+  const asked = page.waitForEvent('dialog'), given = page.setInputFiles('#run-file', join(folder, 'run.safetensors')), question = await asked;
   await question.dismiss();
+  await given;
+  assert.match(question.message(), new RegExp(`the one of ${at.split(' ')[0]} steps`));
   await until(page, '!document.querySelector("#start").disabled');
   assert.is(await page.innerText('#numbers dd >> nth=0'), at);
   // Neither does a number that a field does not take.
