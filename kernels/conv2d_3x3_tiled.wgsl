@@ -3,16 +3,18 @@
 // Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four rows of y
 // from six of x take six products instead of twelve, for twice the rounding errors. Each point is a GEMM over k = (kw, channel), 8 k a turn, with tiles in workgroup memory as in conv2d_tiled:
 // 64 of the invocations bring x to the points and 128 the weight, while all multiply what came before. On an H100 48 TFLOP/s of the convolution that it stands for, 46 TRANSPOSED;
-// conv2d_tiled 36 and 32. Where an image has too few groups to fill a GPU, the turns are shared by `splits` workgroups, which leave y in as many parts, (splits, N, H, W, O), to be folded; what is
-// added to the sums is in the first.
+// conv2d_tiled 36 and 32. SPLIT, for images with too few groups to fill a GPU, `splits` workgroups share the turns of a tile and leave y in as many parts, (splits, N, H, W, O), to be folded; what is added
+// to the sums is in the first.
 // For GPUs with 19,968 bytes of workgroup memory, and float32 alone. TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 #import index
 #import conv2d
 #import conv2d_gemm
+#import conv2d_share
 #import winograd
 override TRANSPOSED: bool = false;
 // Forward only: x and x2 are read as one tensor of WC channels, C of them in x.
 override TWO: bool = false;
+override SPLIT: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> x2: array<vec4f>;        // (N, H, W, WC - C); anything where TWO is not set
 @group(0) @binding(2) var<storage, read> w: array<vec4f>;         // (3, 3, WC, O)
@@ -128,12 +130,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let bands = (dims.H + 3u) / 4u;
   let groups = dims.N * bands * dims.W;
   let column_tiles = (to4 + BN4 - 1u) / BN4;
-  let row_tiles = (groups + BM - 1u) / BM;
   let tile = workgroup_index(workgroup, count);
-  let row = tile / column_tiles % row_tiles * BM;
+  let share = share_of(tile / column_tiles, (groups + BM - 1u) / BM, 3u * ((from4 + BK4 - 1u) / BK4));
+  let row = share.tile * BM;
   let column = tile % column_tiles * BN4;
-  let split = tile / (column_tiles * row_tiles);
-  let part = split * dims.N * dims.H * dims.W * to4;
 
   // What an invocation brings: one of two vec4s of k of a group, or of the weight.
   let brings_x = li < BM * BK4;
@@ -142,13 +142,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let wi = li - BM * BK4;
   let j = row + xm;
   let g = Group(j / dims.W / bands * dims.H * dims.W, i32(j / dims.W % bands * 4u), i32(j % dims.W), j < groups);
-  // The split's turns, and where they begin; one that has none brings something all the same.
-  let of_tap = (from4 + BK4 - 1u) / BK4;
-  let turns = (3u * of_tap + dims.splits - 1u) / dims.splits;
-  let begin = split * turns;
-  let end = min(begin + turns, 3u * of_tap);
-  var kw = min(begin / of_tap, 2u);
-  var c = begin % of_tap * BK4;
+  var kw = share.begin / ((from4 + BK4 - 1u) / BK4);
+  var c = share.begin % ((from4 + BK4 - 1u) / BK4) * BK4;
   var f0 = vec4f(0.0); var f1 = f0; var f2 = f0; var f3 = f0; var f4 = f0; var f5 = f0;
   if (brings_x) {
     f0 = source(g, 0, kw, c + xk, from4);
@@ -169,7 +164,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let ly = li / 8u % 4u;
   var s0 = vec4f(0.0); var s1 = s0; var s2 = s0; var s3 = s0; var s4 = s0; var s5 = s0; var s6 = s0; var s7 = s0;
   var t0 = vec4f(0.0); var t1 = t0; var t2 = t0; var t3 = t0; var t4 = t0; var t5 = t0; var t6 = t0; var t7 = t0;
-  for (var turn = begin; turn < end; turn++) {
+  for (var turn = share.begin; turn < share.end; turn++) {
     if (brings_x) {
       let p = four_rows(array<vec4f, 6>(f0, f1, f2, f3, f4, f5));
       let i = xk * XS + xm;
@@ -195,7 +190,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       c = 0u;
       kw++;
     }
-    if (turn + 1u < end) {
+    if (turn + 1u < share.end) {
       if (brings_x) {
         f0 = source(g, 0, kw, c + xk, from4);
         f1 = source(g, 1, kw, c + xk, from4);
@@ -241,6 +236,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     workgroupBarrier();
   }
 
+  let part = share.split * dims.N * dims.H * dims.W * to4;
   // The products of a group lie with six invocations of six subgroups: they meet in workgroup memory, eight groups at a time.
   settle(e, ly, lx, s0, t0, s1, t1);
   workgroupBarrier();

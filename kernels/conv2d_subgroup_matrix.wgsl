@@ -2,7 +2,8 @@
 // One workgroup of four subgroups computes TILE pixels x TILE channels, a subgroup a quarter in matrices of 16 x 16: an implicit GEMM over k = (kh, kw, channel) whose factors
 // lie in padded workgroup memory, 32 k a turn; the next turn's are fetched while the present turn is multiplied. Sums are named one by one: an array of matrices in a loop lies
 // in memory on an H100. There 190 TFLOP/s of 3 x 3 convolutions, 180 TRANSPOSED, and 25 by such an array; a loop of nothing but products does 621.
-// TILE is 128, or 64 where that leaves most of the device idle; every sum is added in the same order.
+// TILE is 128, or 64 where that leaves most of the device idle; every sum is added in the same order. SPLIT, for images too small to fill one, `splits` workgroups share the turns of a tile and leave
+// their sums in `part`, to be folded; what is added to them is in the first.
 // For GPUs with tensor cores and subgroups of 32; channel counts are multiples of 4. Names are the GEMM's, as in conv2d_tiled.
 enable f16;
 enable subgroups;
@@ -12,20 +13,24 @@ enable chromium_experimental_subgroup_matrix;
 #import conv2d
 #import conv2d_gemm
 #import conv2d_kinds
+#import conv2d_share
 // 128 needs more workgroup memory than WebGPU's default.
 override TILE: u32 = 64u;
 override TRANSPOSED: bool = false;
 // TRANSPOSED with a stride of 2, and only then.
 override STRIDED: bool = false;
 override TWO: bool = false;
-@group(0) @binding(0) var<storage, read> x: array<Stored4>;        // pixels x CIN
-@group(0) @binding(1) var<storage, read> x2: array<Stored4>;       // pixels x (WC - C); anything where TWO is not set
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;          // (KH, KW, WC, O)
-@group(0) @binding(3) var<storage, read> bias: array<vec4f>;       // (COUT)
-@group(0) @binding(4) var<storage, read> per_image: array<vec4f>;  // (N, COUT)
-@group(0) @binding(5) var<storage, read> residual: array<Stored4>; // pixels x COUT
-@group(0) @binding(6) var<storage, read_write> y: array<Stored4>;  // pixels x COUT
-@group(0) @binding(7) var<uniform> dims: Dims;
+// Not with STRIDED.
+override SPLIT: bool = false;
+@group(0) @binding(0) var<storage, read> x: array<Stored4>;           // pixels x CIN
+@group(0) @binding(1) var<storage, read> x2: array<Stored4>;          // pixels x (WC - C); anything where TWO is not set
+@group(0) @binding(2) var<storage, read> w: array<vec4f>;             // (KH, KW, WC, O)
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;          // (COUT)
+@group(0) @binding(4) var<storage, read> per_image: array<vec4f>;     // (N, COUT)
+@group(0) @binding(5) var<storage, read> residual: array<Stored4>;    // pixels x COUT
+@group(0) @binding(6) var<storage, read_write> y: array<Stored4>;     // pixels x COUT
+@group(0) @binding(7) var<storage, read_write> part: array<vec4f>;    // SPLIT (splits, pixels, COUT); else anything
+@group(0) @binding(8) var<uniform> dims: Dims;
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
@@ -81,23 +86,27 @@ fn right_factor(k: u32, column: u32) -> Right {
 }
 
 // A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
-fn settle(m: Sums, kind: Kind, row: u32, column: u32, subgroup: u32, lane: u32) {
+struct Place { kind: Kind, split: u32 }
+fn settle(m: Sums, to: Place, row: u32, column: u32, subgroup: u32, lane: u32) {
   subgroupMatrixStore<row_major>(&out, subgroup * 64u, m, 4u);
   workgroupBarrier();
-  put(gemm_place(row + lane / 4u, kind), column + lane % 4u, out[subgroup * 64u + lane]);
-  put(gemm_place(row + lane / 4u + 8u, kind), column + lane % 4u, out[subgroup * 64u + lane + 32u]);
+  put(gemm_place(row + lane / 4u, to.kind), to.split, column + lane % 4u, out[subgroup * 64u + lane]);
+  put(gemm_place(row + lane / 4u + 8u, to.kind), to.split, column + lane % 4u, out[subgroup * 64u + lane + 32u]);
   workgroupBarrier();
 }
-fn put(p: u32, c: u32, value: vec4f) {
+fn put(p: u32, split: u32, c: u32, value: vec4f) {
   let cout4 = gemm_cout4();
   let area = select(dims.OH * dims.OW, dims.H * dims.W, TRANSPOSED);
   if (p >= dims.N * area || c >= cout4) { return; }
+  let i = p * cout4 + c;
   var sum = value;
-  if (dims.has_bias != 0u) { sum += bias[c]; }
-  if (dims.has_per_image != 0u) { sum += per_image[p / area * cout4 + c]; }
-  if (dims.has_residual != 0u) { sum += vec4f(residual[p * cout4 + c]); }
-  if (dims.accumulate != 0u) { sum += vec4f(y[p * cout4 + c]); }
-  y[p * cout4 + c] = Stored4(sum);
+  if (split == 0u) {
+    if (dims.has_bias != 0u) { sum += bias[c]; }
+    if (dims.has_per_image != 0u) { sum += per_image[p / area * cout4 + c]; }
+    if (dims.has_residual != 0u) { sum += vec4f(residual[i]); }
+    if (dims.accumulate != 0u) { sum += vec4f(y[i]); }
+  }
+  if (SPLIT) { part[split * dims.N * area * cout4 + i] = sum; } else { y[i] = Stored4(sum); }
 }
 
 @compute @workgroup_size(128)
@@ -106,7 +115,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let cout4 = gemm_cout4();
   let column_tiles = (cout4 + TILE / 4u - 1u) / (TILE / 4u);
   let tile = workgroup_index(workgroup, count);
-  let kind = gemm_kind(tile / column_tiles, TILE);
+  let of_tap = (cin4 + 7u) / 8u;
+  let area = select(dims.OH * dims.OW, dims.H * dims.W, TRANSPOSED);
+  let share = share_of(tile / column_tiles, (dims.N * area + TILE - 1u) / TILE, dims.KH * dims.KW * of_tap);
+  let kind = gemm_kind(share.tile, TILE);
   let row = kind.row;
   let column = tile % column_tiles * (TILE / 4u);
   let top = subgroup % 2u * (TILE / 2u);
@@ -132,25 +144,25 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   }
 
   let last = dims.KH * dims.KW * dims.WC * dims.O / 4u - 1u;
-  let steps = kind.taps * ((cin4 + 7u) / 8u);
-  var tap = gemm_tap(kind);
-  var c = 0u;
+  let end = select(kind.taps * of_tap, share.end, SPLIT);
+  var tap = gemm_tap(kind) + share.begin / of_tap;
+  var c = share.begin % of_tap * 8u;
   var pa = met(qa, tap);
   var pb = met(qb, tap);
-  var at_w = (tap * dims.WC + dims.C0) * select(cout4, cin4, TRANSPOSED);
-  var xa = fetch_x(pa, k4, cin4);
+  var at_w = select((tap * dims.WC + dims.C0 + c * 4u) * cout4, (tap * dims.WC + dims.C0) * cin4 + c, TRANSPOSED);
+  var xa = fetch_x(pa, c + k4, cin4);
   var xb = mat4x4<f16>();
   var va = fetch_w(at_w + wa, last);
   var vb = mat4x4<f16>();
   if (TILE > 64u) {
-    xb = fetch_x(pb, k4, cin4);
+    xb = fetch_x(pb, c + k4, cin4);
     vb = fetch_w(at_w + wb, last);
   }
   var s00: Sums; var s01: Sums; var s02: Sums; var s03: Sums;
   var s10: Sums; var s11: Sums; var s12: Sums; var s13: Sums;
   var s20: Sums; var s21: Sums; var s22: Sums; var s23: Sums;
   var s30: Sums; var s31: Sums; var s32: Sums; var s33: Sums;
-  for (var step = 0u; step < steps; step++) {
+  for (var step = share.begin; step < end; step++) {
     keep_x(m * XS + k4, xa);
     keep_w(keep, step_w, va);
     if (TILE > 64u) {
@@ -205,24 +217,25 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     workgroupBarrier();
   }
 
+  let to = Place(kind, share.split);
   let p = row + top;
   let o = column + left / 4u;
-  settle(s00, kind, p, o, subgroup, lane);
-  settle(s01, kind, p, o + 4u, subgroup, lane);
-  settle(s10, kind, p + 16u, o, subgroup, lane);
-  settle(s11, kind, p + 16u, o + 4u, subgroup, lane);
+  settle(s00, to, p, o, subgroup, lane);
+  settle(s01, to, p, o + 4u, subgroup, lane);
+  settle(s10, to, p + 16u, o, subgroup, lane);
+  settle(s11, to, p + 16u, o + 4u, subgroup, lane);
   if (TILE > 64u) {
-    settle(s02, kind, p, o + 8u, subgroup, lane);
-    settle(s03, kind, p, o + 12u, subgroup, lane);
-    settle(s12, kind, p + 16u, o + 8u, subgroup, lane);
-    settle(s13, kind, p + 16u, o + 12u, subgroup, lane);
-    settle(s20, kind, p + 32u, o, subgroup, lane);
-    settle(s21, kind, p + 32u, o + 4u, subgroup, lane);
-    settle(s22, kind, p + 32u, o + 8u, subgroup, lane);
-    settle(s23, kind, p + 32u, o + 12u, subgroup, lane);
-    settle(s30, kind, p + 48u, o, subgroup, lane);
-    settle(s31, kind, p + 48u, o + 4u, subgroup, lane);
-    settle(s32, kind, p + 48u, o + 8u, subgroup, lane);
-    settle(s33, kind, p + 48u, o + 12u, subgroup, lane);
+    settle(s02, to, p, o + 8u, subgroup, lane);
+    settle(s03, to, p, o + 12u, subgroup, lane);
+    settle(s12, to, p + 16u, o + 8u, subgroup, lane);
+    settle(s13, to, p + 16u, o + 12u, subgroup, lane);
+    settle(s20, to, p + 32u, o, subgroup, lane);
+    settle(s21, to, p + 32u, o + 4u, subgroup, lane);
+    settle(s22, to, p + 32u, o + 8u, subgroup, lane);
+    settle(s23, to, p + 32u, o + 12u, subgroup, lane);
+    settle(s30, to, p + 48u, o, subgroup, lane);
+    settle(s31, to, p + 48u, o + 4u, subgroup, lane);
+    settle(s32, to, p + 48u, o + 8u, subgroup, lane);
+    settle(s33, to, p + 48u, o + 12u, subgroup, lane);
   }
 }

@@ -1,6 +1,6 @@
 // Sums whose terms a kernel left in memory: folded at once, or, where nobody reads them before the end of backward, many in one dispatch.
 import type { Engine } from './gpu/engine.ts';
-import { grid, type Slice } from './gpu/kernel.ts';
+import { BYTES, grid, type Slice } from './gpu/kernel.ts';
 import * as k from './gpu/kernels.gen.ts';
 import { DEFAULTS } from './variants.ts';
 
@@ -112,14 +112,15 @@ export function move(engine: Engine, y: Slice, moves: readonly Move[]): void {
   }
 }
 
-/** One dispatch for sums whose results lie in one buffer. */
+/** One dispatch for sums whose results lie in one buffer and are of one type. */
 function launch(engine: Engine, part: Slice, sums: readonly (Sum & { readonly base: number })[]): void {
+  const { buffer, type = 'f32' } = sums[0]!.y;
   const offset = Math.min(...sums.map(({ y }) => y.offset)), end = Math.max(...sums.map(({ y }) => y.offset + y.bytes));
   let groups = 0;
   const table = sums.flatMap(({ y, base, from, terms, step, size, row = size, pitch = row, stride = row, to = 0, accumulate }) => {
     const first = groups;
     groups += Math.ceil(size / 256);
-    return [first, base + from, terms, step, size, row, pitch, stride, (y.offset - offset) / 4 + to, accumulate];
+    return [first, base + from, terms, step, size, row, pitch, stride, (y.offset - offset) / BYTES[type] + to, accumulate];
   });
-  engine.run(k.fold, grid(groups), { WG: DEFAULTS[engine.deviceClass].folding, table: engine.constants(Uint32Array.from(table)), part, y: { buffer: sums[0]!.y.buffer, offset, bytes: end - offset }, sums: sums.length });
+  engine.run(k.fold, grid(groups), { WG: DEFAULTS[engine.deviceClass].folding, table: engine.constants(Uint32Array.from(table)), part, y: { buffer, offset, bytes: end - offset, type }, sums: sums.length });
 }

@@ -74,6 +74,17 @@ tests('on GPUs the sums of small images are left in parts, by the image and its 
   for (const choice of [{ variant: 'tiled3x3', splits: 0 }, { variant: 'tiled3x3', splits: 65 }, { variant: 'tiled', splits: 2 }]) assert.equal(of(given(choice), {}), { variant: 'tiled3x3', splits: 6 });
 });
 
+tests('tensor cores leave the sums of small images in parts as well, of convolutions that keep the size', () => {
+  const engine = on(32), small = { ...dims, H: 4, W: 4, OH: 4, OW: 4, C: 256, O: 512, WC: 256 };
+  for (const kernel of ['conv2d_subgroup_matrix', 'conv2d_backward_weight_subgroup_matrix']) engine.half.add(kernel);
+  for (const N of [1, 128]) {
+    assert.equal((['forward', 'input'] as const).map((direction) => convChoice(engine, { ...small, N }, direction)), [4, 8].map((splits) => ({ variant: 'subgroup_matrix', splits })));
+    const rest = [{ H: 8, W: 8, OH: 8, OW: 8 }, { KH: 1, KW: 1, pad_top: 0, pad_left: 0 }, { N: 1, H: N, W: 1, OH: N, OW: 1, KH: 1, KW: 1, pad_top: 0, pad_left: 0 }];
+    assert.equal(rest.map((changes) => convChoice(engine, { ...small, N, ...changes }, 'forward')), rest.map(() => ({ variant: 'subgroup_matrix', splits: 1 })));
+  }
+  assert.equal(convChoice(engine, small, 'weight'), { variant: 'subgroup_matrix' });
+});
+
 tests('nothing is kept of a choice that another shape asked for', () => {
   const choices = new Choices({ 'op N=1': { variant: 'a' } });
   const ask = (N: number) => choices.of('op', { N }, {}, () => ({ variant: 'b' }), () => true).variant;

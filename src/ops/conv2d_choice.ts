@@ -53,20 +53,21 @@ export function weightSplits(variant: Split, dims: ConvDims): number {
 }
 
 /**
- * Parts in which `tiled3x3` leaves its sums on a GPU, by the image alone: a batch must not change what is added first. A small image fills few multiprocessors, even many of them: on an H100 64 workgroups,
- * of 128 images of 4 x 4, took 166 microseconds, and 256, of 8 x 8, 198 for the same 96 turns each. A part has at least as many turns, of eight k, as the image has pixels.
+ * Parts in which the filtered GEMM and that of tensor cores leave their sums on a GPU, by the image alone: a batch must not change what is added first. Small images leave a device half empty, even many of
+ * them, and its workgroups take one turn after another: on an H100, in float32, 64 workgroups, of 128 images of 4 x 4, took 166 microseconds, and 256, of 8 x 8, 198 for the same 96 turns. A part has at
+ * least as many turns as the image has pixels; a turn is a column of three taps and eight channels, or one tap and 32.
  */
-export function convSplits(engine: Engine, { H, W, C, O }: ConvDims, direction: ConvDirection): number {
-  if (engine.deviceClass !== 'gpu') return 1;
-  const turns = 3 * Math.ceil((direction === 'input' ? O : C) / 8);
-  return Math.max(1, Math.min(8, Math.floor(turns / (H * W))));
+export function convSplits(engine: Engine, variant: 'tiled3x3' | 'subgroup_matrix', dims: ConvDims, direction: ConvDirection): number {
+  if (engine.deviceClass !== 'gpu' || !keepsSize3x3(dims)) return 1;
+  const channels = direction === 'input' ? dims.O : dims.C, turns = variant === 'tiled3x3' ? 3 * Math.ceil(channels / 8) : 9 * Math.ceil(channels / 32);
+  return Math.max(1, Math.min(8, Math.floor(turns / (dims.H * dims.W))));
 }
 
 /** A variant with its numbers, all said. */
 function whole(engine: Engine, variant: ConvVariant, dims: ConvDims, direction: ConvDirection): FloatChoice {
   if (variant === 'padded') return { variant };
   if (direction === 'weight') return { variant, splits: weightSplits(variant, dims) };
-  if (variant === 'tiled3x3') return { variant, splits: convSplits(engine, dims, direction) };
+  if (variant === 'tiled3x3') return { variant, splits: convSplits(engine, variant, dims, direction) };
   return variant === 'subgroup3x3' ? { variant, rows: tileRows(dims.H) } : { variant };
 }
 
@@ -105,7 +106,7 @@ export function floatChoice(engine: Engine, dims: ConvDims, direction: ConvDirec
 export function convChoice(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvChoice {
   const choice = floatChoice(engine, dims, direction), half = halfVariant(engine, direction === 'weight' ? 'weight' : 'conv');
   if (!half || choice.variant === 'plain' || choice.variant === 'padded') return choice;
-  return { variant: half };
+  return half === 'subgroup_matrix' && direction !== 'weight' ? { variant: half, splits: convSplits(engine, half, dims, direction) } : { variant: half };
 }
 
 /** What is worth measuring for a shape on this device. */

@@ -19,20 +19,22 @@ const WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, tiled3x3: k.conv2d
 
 /**
  * The GEMM over pixels and channels. With a stride of 2 an input's gradient takes pixels of one kind in a tile, of four; `tiled3x3` takes four pixels, one below the other, for
- * a row, and may leave its sums in parts, which are folded here.
+ * a row. Where it leaves its sums in parts, these are folded here.
  */
 function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.conv2d_tiled>, tile?: CoreTile): void {
-  const { N, H, W, OH, OW, C, O } = args, channels = args.TRANSPOSED ? C : O, stride = args.TRANSPOSED ? args.stride : 1, kinds = stride ** 2, STRIDED = stride - 1;
-  const rows = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW;
-  if (variant === 'subgroup_matrix') {
-    const TILE = tile ?? convTile(engine, kinds * rows, channels);
-    return engine.run(k.conv2d_subgroup_matrix, grid(kinds * tiles(rows, channels, TILE, TILE)), { ...args, STRIDED, TILE });
-  }
-  if (variant !== 'tiled3x3') return engine.run(TILED[variant], grid(kinds * tiles(rows, channels, 128, 64)), { ...args, STRIDED });
+  const { N, H, W, OH, OW, C, O, y } = args, channels = args.TRANSPOSED ? C : O, stride = args.TRANSPOSED ? args.stride : 1, kinds = stride ** 2, STRIDED = stride - 1;
+  const rows = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW, size = rows * channels;
+  if (variant !== 'tiled3x3' && variant !== 'subgroup_matrix') return engine.run(TILED[variant], grid(kinds * tiles(rows, channels, 128, 64)), { ...args, STRIDED });
   // Parts that no binding holds are one: a batch so large has workgroups enough.
-  const size = rows * channels, splits = 4 * args.splits * size > engine.device.limits.maxStorageBufferBindingSize ? 1 : args.splits, parts = splits > 1 ? termsRoom(engine, 4 * splits * size) : null;
-  engine.run(k.conv2d_3x3_tiled, grid(splits * tiles(N * Math.ceil(H / 4) * W, channels, 32, 64)), { ...args, splits, ...(parts && { y: parts, accumulate: 0 }) });
-  if (parts) fold(engine, parts, [{ y: args.y, accumulate: args.accumulate ? 1 : 0, from: 0, terms: splits, step: size, size }]);
+  const splits = 4 * args.splits * size > engine.device.limits.maxStorageBufferBindingSize ? 1 : args.splits, SPLIT = Number(splits > 1), parts = termsRoom(engine, SPLIT ? 4 * splits * size : 16);
+  const all = { ...args, splits, SPLIT, accumulate: SPLIT ? 0 : args.accumulate };
+  if (variant === 'tiled3x3') engine.run(k.conv2d_3x3_tiled, grid(splits * tiles(N * Math.ceil(H / 4) * W, channels, 32, 64)), { ...all, y: SPLIT ? parts : y });
+  else {
+    const TILE = tile ?? convTile(engine, kinds * rows, channels);
+    engine.run(k.conv2d_subgroup_matrix, grid(splits * kinds * tiles(rows, channels, TILE, TILE)), { ...all, STRIDED, TILE, part: parts });
+  }
+  if (SPLIT) fold(engine, parts, [{ y, accumulate: args.accumulate ? 1 : 0, from: 0, terms: splits, step: size, size }]);
+  else engine.free(parts);
 }
 
 /**

@@ -5,6 +5,7 @@ import { narrowHalf, widenHalf } from '../../src/gpu/float16.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { attention } from '../../src/ops/attention.ts';
 import { cast } from '../../src/ops/cast.ts';
+import { fold } from '../../src/folds.ts';
 import { conv2d } from '../../src/ops/conv2d.ts';
 import { groupNorm } from '../../src/ops/group_norm.ts';
 import { add, dropout, silu, upsample } from '../../src/ops/pointwise.ts';
@@ -87,9 +88,17 @@ for (const n of [1, 7, 1030])
     assert.is(cast(h, 'f16'), h);
   });
 
+stored('sums of terms that are float32, on top of what is there, are rounded once, as they are written', async (engine) => {
+  const values = random(1000, 0), before = halves(400, 1), y = put(engine, [400], before);
+  fold(engine, upload(engine, [1000], values).slice, [{ y: y.slice, accumulate: 1, from: 10, terms: 3, step: 330, size: 321, to: 64 }]);
+  const mine = (i: number) => i >= 64 && i < 385, sum = (f: (v: number) => number) => Float64Array.from(before, (v, i) => (mine(i) ? [0, 1, 2].reduce((total, s) => total + f(values[10 + s * 330 + i - 64]), f(v)) : f(v)));
+  assertClose(await y.read(), sum((v) => v), { atol: also(bound(4, sum(Math.abs)), sum(Math.abs)).map((v, i) => (mine(i) ? v : 0)), what: 'y' });
+});
+
 for (const [what, N, H, W, C, O, K, { stride = 1, residual = false } = {}] of [
   ['1 to 5 channels, padded', 2, 5, 7, [1], 5, 3], ['12 to 3, padded', 1, 6, 5, [12], 3, 3], ['two inputs of odd channels, one added to the other', 1, 5, 3, [3, 2], 5, 3], ['tiled, ragged', 2, 9, 7, [36], 68, 3],
   ['tiled, stride 2', 2, 9, 8, [8], 12, 3, { stride: 2 }], ['tiled, two inputs', 2, 5, 6, [12, 8], 20, 3, { residual: true }], ['a linear layer, split', 1, 24, 25, [8], 20, 1, { residual: true }],
+  ['small images, whose sums tensor cores leave in parts', 3, 3, 4, [100], 68, 3, { residual: true }],
 ] as const satisfies readonly (readonly [string, number, number, number, readonly number[], number, number, { stride?: number; residual?: boolean }?])[])
   for (const cores of CORES) stored(`conv2d: ${what}${cores ? ', on tensor cores' : ''}`, (engine) => on(cores, engine, async () => {
     const WC = C.reduce((a, b) => a + b, 0), pad = K === 3 && stride === 1 ? 1 : 0, OH = stride === 2 ? Math.floor((H - 2) / 2) + 1 : H, OW = stride === 2 ? Math.floor((W - 2) / 2) + 1 : W, P = OH * OW;
