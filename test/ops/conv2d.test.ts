@@ -219,6 +219,15 @@ families('tiled3x3: sums left in parts, more of them than there are turns, and o
   }
 });
 
+families('tiled3x3: workgroups beyond the last part, as where a dimension holds no more, find nothing to do', async (engine) => {
+  if (!available(engine, 'tiled3x3')) return;
+  const s = shape('', 2, 9, 7, 8, 68, 3), values = inputsOf(s), { x, w, dy } = values, [tx, tw] = [x, w].map((v) => upload(engine, [v.length], v).slice), part = Tensor.empty(engine, [5, dy.length]);
+  engine.run(k.conv2d_3x3_tiled, [8 + 9], { ...dimsOf(s), splits: 2, SPLIT: 1, x: tx, x2: tx, w: tw, bias: tw, per_image: tw, residual: tx, y: part.slice });
+  const got = await part.read(), want = twin.conv2d({ ...s, x, w });
+  assert.ok(got.subarray(2 * dy.length).every(Number.isNaN), 'behind the parts nothing is written');
+  assertClose(want.map((_, i) => got[i] + got[dy.length + i]), want, { atol: filtering(engine, s, values, 'tiled3x3').y(bound(9 * s.C + 2, twin.conv2d({ ...s, x: abs(x), w: abs(w) }))), what: 'y' });
+});
+
 families('tiled3x3: a coefficient that is a ten-thousandth off is seen', async (engine) => {
   if (!available(engine, 'tiled3x3')) return;
   // One row of x at a time, and nothing that cancels: what may be off is then little beside any of the products.
