@@ -165,6 +165,11 @@ pages('a run from a file goes on in the tab, and its learning rate is changed wh
   await page.fill('#batch', '0');
   await page.click('#start');
   await until(page, '/E-USAGE.*Batch size is 0: it must be a whole number from 1 to 512/.test(document.body.innerText)');
+  await page.fill('#batch', '1');
+  await page.click('summary:has-text("More")');
+  await page.fill('#timesteps', '20'); // the schedule of the page takes no fewer than 21
+  await page.click('#start');
+  await until(page, '/E-USAGE.*Noise levels T is 20: it must be a whole number from 21/.test(document.body.innerText)');
   await done();
 });
 
@@ -279,7 +284,9 @@ pages('weights, config and schedule that are dropped in give the samples of Node
   await page.setInputFiles('#model-files', [join(folder, 'diffusion_pytorch_model.safetensors'), join(folder, 'odd.json')]);
   await until(page, '/E-MODEL.*multiple of norm_num_groups/s.test(document.body.innerText)');
 
-  await page.setInputFiles('#model-files', Object.keys(files).map((name) => join(folder, name)));
+  // As they lie in a folder of diffusers, among others.
+  writeFileSync(join(folder, 'a_model_index.json'), '{}');
+  await page.setInputFiles('#model-files', ['a_model_index.json', ...Object.keys(files)].map((name) => join(folder, name)));
   await until(page, '!document.querySelector("#draw").disabled');
   for (const [id, value] of [['sample-steps', '3'], ['count', '1'], ['sample-seed', '7']] as const) await page.fill(`#${id}`, value);
   await page.click('#draw');
@@ -366,6 +373,15 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
   await page.selectOption('#source', 'cifar');
   await page.setInputFiles('#cifar-files', join(folder, 'cifar-10-binary.tar.gz'));
   await until(page, 'document.querySelector("#data-about").textContent === "2 images of 32 × 32, colour, 10 classes"');
+  // A folder may be dropped anywhere.
+  await page.selectOption('#source', 'images');
+  await page.selectOption('#source', 'cifar');
+  await page.evaluate(`((batch) => {
+    const given = { isFile: true, fullPath: '/bin/' + batch.name, file: (done) => done(batch) }, other = { ...given, file: (done) => done(new File(['hello'], 'readme.html')) }, rest = [[given, other], []];
+    const item = { webkitGetAsEntry: () => ({ isFile: false, createReader: () => ({ readEntries: (done) => done(rest.shift()) }) }) };
+    document.querySelector('.drop').dispatchEvent(Object.assign(new Event('drop', { cancelable: true }), { dataTransfer: { types: ['Files'], files: [new File([], 'bin')], items: [item] } }));
+  })(new File([new Uint8Array(3 * 3073)], 'data_batch_1.bin'))`);
+  await until(page, 'document.querySelector("#data-about").textContent === "3 images of 32 × 32, colour, 10 classes"');
   // What is still read when other data are wanted is not shown as these.
   await page.setInputFiles('#cifar-files', join(folder, 'cifar-10-binary.tar.gz'));
   await page.evaluate('((source) => { source.value = "shapes"; source.dispatchEvent(new Event("change")); })(document.querySelector("#source"))');

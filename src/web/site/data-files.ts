@@ -38,7 +38,9 @@ async function cifarFilesIn(file: File): Promise<CifarFile[]> {
 
 /** Batches of either CIFAR, by name: the order that Node reads them in. A file of names may be among them. */
 export async function cifarImages(dropped: readonly File[]): Promise<TrainData> {
-  const all = (await Promise.all(dropped.map(cifarFilesIn))).flat(), texts = all.filter(({ name }) => name.endsWith('.txt'));
+  // Of a folder its batches and names are meant.
+  const known = dropped.filter(({ name }) => /^(data_batch_\d|train)\.bin$|\.txt$/.test(name)), wanted = known.some(({ name }) => name.endsWith('.bin')) ? known : dropped;
+  const all = (await Promise.all(wanted.map(cifarFilesIn))).flat(), texts = all.filter(({ name }) => name.endsWith('.txt'));
   const files = all.filter((file) => !texts.includes(file)).sort((a, b) => (a.name < b.name ? -1 : 1));
   if (files.length === 0) throw new DdpmError('E-DATA', 'the batches are missing: data_batch_1.bin to data_batch_5.bin of CIFAR-10, or train.bin of CIFAR-100, which their binary versions have.');
   const kind = cifarKind(files[0]!.bytes), names = texts.find(({ name }) => /^(batches\.meta|fine_label_names)/.test(name));

@@ -145,7 +145,8 @@ export class DataPanel {
 
   /** Images, their labels or both; labels alone are of the images that are there. */
   async #readIdx(files: readonly File[]): Promise<TrainData> {
-    const read = await Promise.all(files.map(async (file) => ({ name: file.name, found: await readIdx(new Uint8Array(await file.arrayBuffer()), file.name) })));
+    const named = files.filter(({ name }) => /idx\d-ubyte|\.idx$/.test(name)); // in a folder there may be others
+    const read = await Promise.all((named.length ? named : files).map(async (file) => ({ name: file.name, found: await readIdx(new Uint8Array(await file.arrayBuffer()), file.name) })));
     const images = read.find(({ name, found }) => !(found instanceof Uint8Array) && !name.startsWith('t10k')) ?? read.find(({ found }) => !(found instanceof Uint8Array));
     const labels = read.find(({ name, found }) => found instanceof Uint8Array && (!images || name.startsWith('t10k') === images.name.startsWith('t10k')));
     const set = (images?.found as TrainData | undefined) ?? this.#files.get('fashion-mnist');

@@ -67,7 +67,7 @@ export const classOptions = (rows: number, names: readonly string[] | null): HTM
   ...Array.from({ length: rows }, (_, i) => h('option', { value: String(i) }, i === rows - 1 ? 'none' : (names?.[i] ?? String(i)))),
 ];
 
-/** A place to drop files onto, which also opens the file chooser; where `folders` is set, for folders too, whose files come with their paths. */
+/** A place to drop files and folders onto, which also opens the file chooser, where `folders` is set for folders too. Files of a folder come with their paths. */
 export function dropZone(id: string, text: string, accept: string, take: (files: File[], located: Located[]) => void, folders = false): HTMLElement {
   const chooser = (props: { id: string; accept?: string; webkitdirectory?: boolean }, label: string): HTMLElement[] => {
     const input = h('input', { type: 'file', multiple: true, hidden: true, ...props }), button = h('button', { type: 'button' }, label);
@@ -93,7 +93,7 @@ export function dropZone(id: string, text: string, accept: string, take: (files:
     zone.classList.remove('over');
     // Entries are there during the event alone, and files can be read later.
     const entries = [...event.dataTransfer.items].flatMap((item) => item.webkitGetAsEntry() ?? []), files = [...event.dataTransfer.files];
-    if (!folders || entries.every((entry) => entry.isFile)) take(files, files.map((file) => ({ file, path: file.name })));
+    if (entries.every((entry) => entry.isFile)) take(files, files.map((file) => ({ file, path: file.name })));
     else void Promise.all(entries.map(filesBelow)).then((found) => take(found.flat().map(({ file }) => file), found.flat()));
   });
   return zone;

@@ -84,7 +84,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
       const file = (pattern: RegExp): File | undefined => files.find((f) => pattern.test(f.name));
       const weights = file(/\.safetensors$/) ?? files.find((f) => !f.name.endsWith('.json'));
       if (!weights) throw new DdpmError('E-FILE', 'Weights are missing: give the .safetensors file together with config.json.');
-      const config = files.find((f) => f.name.endsWith('.json') && !f.name.includes('scheduler')), scheduler = file(/scheduler.*\.json$/);
+      const config = file(/^config\.json$/) ?? files.find((f) => f.name.endsWith('.json') && !f.name.includes('scheduler')), scheduler = file(/scheduler.*\.json$/);
       await load(weights.name, new Uint8Array(await weights.arrayBuffer()), (await config?.text()) ?? null, (await scheduler?.text()) ?? null);
     }).then(buttons));
   useKept.addEventListener('click', () => void busy(useKept, message, async () => {

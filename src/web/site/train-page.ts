@@ -27,7 +27,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
   const [start, pause, stop, resume] = [button('start', 'Train', 'primary'), button('pause', 'Pause'), button('stop', 'Stop'), button('resume', 'Go on with the last run')];
   const [saveFile, toDiffusers, lose, drawNow] = [button('save', 'Save the run'), button('export', 'Save for diffusers'), button('lose', 'Lose the device'), button('draw-now', 'Draw now')];
   const model = select(MODELS, 'tiny', 'model'), steps = number('steps', 6000, { min: 1 }), batch = number('batch', 4, { min: 1, max: 512 });
-  const lr = number('lr', 2e-3, { min: 0, step: 'any' }), T = number('timesteps', 1000, { min: 2, max: 4000 }), seed = number('seed', 0, { min: 0, max: 0xffffffff });
+  const lr = number('lr', 2e-3, { min: 0, step: 'any' }), T = number('timesteps', 1000, { min: 21, max: 4000 }), seed = number('seed', 0, { min: 0, max: 0xffffffff });
   const preview = number('preview', 25, { min: 0 }), flip = h('input', { type: 'checkbox', id: 'flip' });
   const byClass = h('input', { type: 'checkbox', id: 'by-class' }), labelDropout = number('label-dropout', 0.1, { min: 0, max: 0.99, step: 'any' });
   labelDropout.title = 'The share of images that is shown without its class: the network learns both, and guidance is possible';
