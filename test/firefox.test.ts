@@ -15,7 +15,7 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 const firefox = firefoxSuite('firefox');
 
 /** On two cores that others use as well; a page that takes longer has failed. */
-const PATIENCE = 240;
+const PATIENCE = 600;
 
 let opened: Promise<Visit> | undefined;
 async function part<T>(name: string): Promise<T> {
