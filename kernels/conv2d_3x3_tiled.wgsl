@@ -21,7 +21,7 @@ override SPLIT: bool = false;
 @group(0) @binding(3) var<storage, read> bias: array<vec4f>;      // (O)
 @group(0) @binding(4) var<storage, read> per_image: array<vec4f>; // (N, O)
 @group(0) @binding(5) var<storage, read> residual: array<vec4f>;  // (N, H, W, O)
-@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;   // (splits, N, H, W, O)
+@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;   // (N, H, W, O), SPLIT (splits, N, H, W, O)
 @group(0) @binding(7) var<uniform> dims: Dims;
 
 const BM = 32u;
@@ -131,7 +131,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let groups = dims.N * bands * dims.W;
   let column_tiles = (to4 + BN4 - 1u) / BN4;
   let tile = workgroup_index(workgroup, count);
-  let share = share_of(tile / column_tiles, (groups + BM - 1u) / BM, 3u * ((from4 + BK4 - 1u) / BK4));
+  let of_tap = (from4 + BK4 - 1u) / BK4;
+  let share = share_of(tile / column_tiles, (groups + BM - 1u) / BM, 3u * of_tap);
   let row = share.tile * BM;
   let column = tile % column_tiles * BN4;
 
@@ -142,8 +143,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let wi = li - BM * BK4;
   let j = row + xm;
   let g = Group(j / dims.W / bands * dims.H * dims.W, i32(j / dims.W % bands * 4u), i32(j % dims.W), j < groups);
-  var kw = share.begin / ((from4 + BK4 - 1u) / BK4);
-  var c = share.begin % ((from4 + BK4 - 1u) / BK4) * BK4;
+  var kw = share.begin / of_tap;
+  var c = share.begin % of_tap * BK4;
   var f0 = vec4f(0.0); var f1 = f0; var f2 = f0; var f3 = f0; var f4 = f0; var f5 = f0;
   if (brings_x) {
     f0 = source(g, 0, kw, c + xk, from4);

@@ -85,8 +85,9 @@ fn right_factor(k: u32, column: u32) -> Right {
   return subgroupMatrixLoad<Right, row_major>(&ws, k * ws_row() + column / 4u, ws_row());
 }
 
-// A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
+// What a row's place in memory depends on.
 struct Place { kind: Kind, split: u32 }
+// A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
 fn settle(m: Sums, to: Place, row: u32, column: u32, subgroup: u32, lane: u32) {
   subgroupMatrixStore<row_major>(&out, subgroup * 64u, m, 4u);
   workgroupBarrier();

@@ -5,7 +5,7 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
-import { type ConvChoice, convChoice, convTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits, coreWeightTile } from './conv2d_choice.ts';
+import { type ConvChoice, convChoice, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
 import { sumRows } from './sum.ts';
 
@@ -25,7 +25,7 @@ function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.c
   const { N, H, W, OH, OW, C, O, y } = args, channels = args.TRANSPOSED ? C : O, stride = args.TRANSPOSED ? args.stride : 1, kinds = stride ** 2, STRIDED = stride - 1;
   const rows = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW, size = rows * channels;
   if (variant !== 'tiled3x3' && variant !== 'subgroup_matrix') return engine.run(TILED[variant], grid(kinds * tiles(rows, channels, 128, 64)), { ...args, STRIDED });
-  // Parts that no binding holds are one: a batch so large has workgroups enough.
+  // Parts that no binding holds are one: a batch so large has workgroups enough. Without parts the kernel for tensor cores is given something to bind all the same.
   const splits = 4 * args.splits * size > engine.device.limits.maxStorageBufferBindingSize ? 1 : args.splits, SPLIT = Number(splits > 1), parts = termsRoom(engine, SPLIT ? 4 * splits * size : 16);
   const all = { ...args, splits, SPLIT, accumulate: SPLIT ? 0 : args.accumulate };
   if (variant === 'tiled3x3') engine.run(k.conv2d_3x3_tiled, grid(splits * tiles(N * Math.ceil(H / 4) * W, channels, 32, 64)), { ...all, y: SPLIT ? parts : y });
