@@ -1,9 +1,11 @@
 // C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes if TRANS_A, TRANS_B are set
-// One 8-wide subgroup computes 32 rows x 16 columns of one matrix, four k a turn. A reaches the FMAs by broadcast; a lane holds two columns of B and C.
-// For CPUs, like conv2d_subgroup. Rows of A are read as vec4s, those of B and C as vec2s: lda and A's offsets are multiples of 4, ldb, ldc and theirs of 2.
-// If N is odd, one more column is written, which must be padding.
+// One 8-wide subgroup computes 8 R rows x 4 Q columns of one matrix, four k a turn, lane = R rows. The factors out of B reach the multiply-adds by broadcast.
+// For CPUs, as conv2d_subgroup: loads are what takes time, so that a tile has as many rows for each column, and columns for each row, as registers and first cache hold.
+// Rows of A, B and C are read and written as vec4s: leading dimensions and offsets are multiples of 4. If N is not, up to three more columns are written, which must be padding.
 enable subgroups;
 #import index
+override R: u32 = 8u;
+override Q: u32 = 16u;
 override TRANS_A: bool = false;
 override TRANS_B: bool = false;
 struct Dims {
@@ -11,82 +13,147 @@ struct Dims {
   lda: u32, ldb: u32, ldc: u32, outer_a: u32, outer_b: u32, outer_c: u32, inner_a: u32, inner_b: u32, inner_c: u32,
 }
 @group(0) @binding(0) var<storage, read> a: array<vec4f>;       // (batch, M, K), or (batch, K, M) where TRANS_A
-@group(0) @binding(1) var<storage, read> b: array<vec2f>;       // (batch, K, N), or (batch, N, K) where TRANS_B
-@group(0) @binding(2) var<storage, read_write> c: array<vec2f>; // (batch, M, N)
+@group(0) @binding(1) var<storage, read> b: array<vec4f>;       // (batch, K, N), or (batch, N, K) where TRANS_B
+@group(0) @binding(2) var<storage, read_write> c: array<vec4f>; // (batch, M, N)
 @group(0) @binding(3) var<uniform> dims: Dims;
 
-fn multiply(a: vec4f, b0: vec2f, b1: vec2f, b2: vec2f, b3: vec2f, c: vec2f) -> vec2f {
-  return fma(vec2f(a.x), b0, fma(vec2f(a.y), b1, fma(vec2f(a.z), b2, fma(vec2f(a.w), b3, c))));
+// The sums: of the lane's row r and column j of the tile the one at 64 r + j.
+alias Sums = array<f32, 512>;
+// Four k of the lane's rows.
+alias Rows = array<vec4f, 8>;
+
+// A lane's two loads for 16 columns: along them, lane = (k, four columns); TRANS_B along k, lane = column.
+struct Factors { a: vec4f, b: vec4f }
+fn spread(v: Factors, q: u32, j: u32) -> vec4f {
+  if (!TRANS_B) { return vec4f(subgroupShuffle(v.a[j], q), subgroupShuffle(v.a[j], q + 4u), subgroupShuffle(v.b[j], q), subgroupShuffle(v.b[j], q + 4u)); }
+  var held = v.a;
+  if (q >= 2u) { held = v.b; }
+  return subgroupShuffle(held, q % 2u * 4u + j);
 }
+
+// One column after another, so that its four factors wait in registers for all rows. All is written out, as llvmpipe unrolls no loop as long as this.
+fn meet_column(acc: ptr<function, Sums>, j: u32, s: ptr<function, Rows>, w: vec4f) {
+  (*acc)[j] += dot((*s)[0], w);
+  (*acc)[64u + j] += dot((*s)[1], w);
+  (*acc)[128u + j] += dot((*s)[2], w);
+  (*acc)[192u + j] += dot((*s)[3], w);
+  if (R > 4u) {
+    (*acc)[256u + j] += dot((*s)[4], w);
+    (*acc)[320u + j] += dot((*s)[5], w);
+    (*acc)[384u + j] += dot((*s)[6], w);
+    (*acc)[448u + j] += dot((*s)[7], w);
+  }
+}
+fn meet_four(acc: ptr<function, Sums>, j: u32, s: ptr<function, Rows>, v: Factors, q: u32) {
+  meet_column(acc, j, s, spread(v, q, 0u));
+  meet_column(acc, j + 1u, s, spread(v, q, 1u));
+  meet_column(acc, j + 2u, s, spread(v, q, 2u));
+  meet_column(acc, j + 3u, s, spread(v, q, 3u));
+}
+fn meet(acc: ptr<function, Sums>, j: u32, s: ptr<function, Rows>, v: Factors) {
+  meet_four(acc, j, s, v, 0u);
+  meet_four(acc, j + 4u, s, v, 1u);
+  meet_four(acc, j + 8u, s, v, 2u);
+  meet_four(acc, j + 12u, s, v, 3u);
+}
+
+// Four k of row or column `at`, zeros past the end of k.
+fn along_a(at: u32, k: u32) -> vec4f { return select(vec4f(0.0), a[at + k / 4u], vec4u(k) + vec4u(0u, 1u, 2u, 3u) < vec4u(dims.K)); }
+fn along_b(at: u32, k: u32) -> vec4f { return select(vec4f(0.0), b[at + k / 4u], vec4u(k) + vec4u(0u, 1u, 2u, 3u) < vec4u(dims.K)); }
+
+// Four columns of row k, zeros past the end of k.
+fn across_a(at: u32, k: u32) -> vec4f { return select(vec4f(0.0), a[at + min(k, dims.K - 1u) * (dims.lda / 4u)], vec4<bool>(k < dims.K)); }
+fn across_b(at: u32, k: u32) -> vec4f { return select(vec4f(0.0), b[at + min(k, dims.K - 1u) * (dims.ldb / 4u)], vec4<bool>(k < dims.K)); }
+
+// What the lane brings of 16 columns, from vec4 `column` on.
+fn factors(b0: u32, column: u32, k: u32, lane: u32) -> Factors {
+  let last = (dims.N - 1u) / 4u;
+  if (TRANS_B) {
+    let j = min(vec2u(4u * column + lane) + vec2u(0u, 8u), vec2u(dims.N - 1u)) * (dims.ldb / 4u) + vec2u(b0);
+    return Factors(along_b(j.x, k), along_b(j.y, k));
+  }
+  let j = b0 + min(column + lane % 4u, last);
+  return Factors(across_b(j, k + lane / 4u), across_b(j, k + 2u + lane / 4u));
+}
+
+// Row i of the lane's: eight apart, or, TRANS_A, two times four neighbours.
+fn row_of(lane: u32, i: u32) -> u32 { return select(lane + 8u * i, 4u * lane + i % 4u + i / 4u * 32u, TRANS_A); }
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let column_tiles = (dims.N + 15u) / 16u;
-  let row_tiles = (dims.M + 31u) / 32u;
+  let N4 = (dims.N + 3u) / 4u;
+  let column_tiles = (N4 + Q - 1u) / Q;
+  let row_tiles = (dims.M + 8u * R - 1u) / (8u * R);
   let tile = workgroup_index(workgroup, count);
-  let row = tile / column_tiles % row_tiles * 32u;
-  let column = tile % column_tiles * 16u + 2u * lane;
+  let row = tile / column_tiles % row_tiles * 8u * R;
+  let column = tile % column_tiles * Q;
   let batch = tile / (column_tiles * row_tiles);
   if (batch >= dims.batch) { return; }
   let image = batch / dims.inner;
   let head = batch % dims.inner;
   let a0 = (image * dims.outer_a + head * dims.inner_a) / 4u;
-  let b0 = (image * dims.outer_b + head * dims.inner_b) / 2u;
-  let c0 = (image * dims.outer_c + head * dims.inner_c) / 2u;
+  let b0 = (image * dims.outer_b + head * dims.inner_b) / 4u;
+  let c0 = (image * dims.outer_c + head * dims.inner_c) / 4u;
   let lda = dims.lda / 4u;
-  let ldb = dims.ldb / 2u;
-  let last = dims.K - 1u;
 
-  // Where the lane reads: rows of A eight apart, or four neighbouring rows; two columns of B, or two rows of k.
-  let rows = min(vec4u(row + lane) + vec4u(0u, 8u, 16u, 24u), vec4u(dims.M - 1u)) * lda + vec4u(a0);
-  let side = a0 + min(row / 4u + lane, (dims.M - 1u) / 4u);
-  let pair = b0 + min(column, dims.N - 1u) / 2u;
-  let two = vec2u(b0) + min(vec2u(column, column + 1u), vec2u(dims.N - 1u)) * ldb;
+  // Where the lane's rows begin, or its neighbouring rows; those past the end are the last.
+  let last = dims.M - 1u;
+  let r0 = a0 + min(row + lane, last) * lda;
+  let r1 = a0 + min(row + lane + 8u, last) * lda;
+  let r2 = a0 + min(row + lane + 16u, last) * lda;
+  let r3 = a0 + min(row + lane + 24u, last) * lda;
+  let r4 = a0 + min(row + lane + 32u, last) * lda;
+  let r5 = a0 + min(row + lane + 40u, last) * lda;
+  let r6 = a0 + min(row + lane + 48u, last) * lda;
+  let r7 = a0 + min(row + lane + 56u, last) * lda;
+  let low = a0 + min(row / 4u + lane, last / 4u);
+  let high = a0 + min(row / 4u + lane + 8u, last / 4u);
 
-  var acc: array<vec2f, 32>;
+  var acc: Sums;
   for (var k = 0u; k < dims.K; k += 4u) {
-    let known = vec4u(k) + vec4u(0u, 1u, 2u, 3u) < vec4u(dims.K);
-    let at = min(vec4u(k) + vec4u(0u, 1u, 2u, 3u), vec4u(last));
-    var w: mat4x2f;
-    if (TRANS_B) {
-      let here = k / 2u;
-      let next = min(here + 1u, last / 2u);
-      let u = vec4f(b[two.x + here], b[two.x + next]);
-      let v = vec4f(b[two.y + here], b[two.y + next]);
-      w = mat4x2f(u.x, v.x, u.y, v.y, u.z, v.z, u.w, v.w);
-    } else {
-      w = mat4x2f(b[at.x * ldb + pair], b[at.y * ldb + pair], b[at.z * ldb + pair], b[at.w * ldb + pair]);
-    }
-    // Zeros past the end of k.
-    w = mat4x2f(select(vec2f(0.0), w[0], known.x), select(vec2f(0.0), w[1], known.y), select(vec2f(0.0), w[2], known.z), select(vec2f(0.0), w[3], known.w));
+    var s: Rows;
     if (TRANS_A) {
-      let s0 = a[side + at.x * lda];
-      let s1 = a[side + at.y * lda];
-      let s2 = a[side + at.z * lda];
-      let s3 = a[side + at.w * lda];
-      for (var j = 0u; j < 8u; j++) {
-        let t = transpose(mat4x4f(subgroupShuffle(s0, j), subgroupShuffle(s1, j), subgroupShuffle(s2, j), subgroupShuffle(s3, j)));
-        for (var i = 0u; i < 4u; i++) { acc[4u * j + i] = multiply(t[i], w[0], w[1], w[2], w[3], acc[4u * j + i]); }
-      }
+      let t = transpose(mat4x4f(across_a(low, k), across_a(low, k + 1u), across_a(low, k + 2u), across_a(low, k + 3u)));
+      s[0] = t[0];
+      s[1] = t[1];
+      s[2] = t[2];
+      s[3] = t[3];
     } else {
-      let r0 = select(vec4f(0.0), a[rows.x + k / 4u], known);
-      let r1 = select(vec4f(0.0), a[rows.y + k / 4u], known);
-      let r2 = select(vec4f(0.0), a[rows.z + k / 4u], known);
-      let r3 = select(vec4f(0.0), a[rows.w + k / 4u], known);
-      for (var r = 0u; r < 8u; r++) {
-        acc[r] = multiply(subgroupShuffle(r0, r), w[0], w[1], w[2], w[3], acc[r]);
-        acc[r + 8u] = multiply(subgroupShuffle(r1, r), w[0], w[1], w[2], w[3], acc[r + 8u]);
-        acc[r + 16u] = multiply(subgroupShuffle(r2, r), w[0], w[1], w[2], w[3], acc[r + 16u]);
-        acc[r + 24u] = multiply(subgroupShuffle(r3, r), w[0], w[1], w[2], w[3], acc[r + 24u]);
+      s[0] = along_a(r0, k);
+      s[1] = along_a(r1, k);
+      s[2] = along_a(r2, k);
+      s[3] = along_a(r3, k);
+    }
+    if (R > 4u) {
+      if (TRANS_A) {
+        let t = transpose(mat4x4f(across_a(high, k), across_a(high, k + 1u), across_a(high, k + 2u), across_a(high, k + 3u)));
+        s[4] = t[0];
+        s[5] = t[1];
+        s[6] = t[2];
+        s[7] = t[3];
+      } else {
+        s[4] = along_a(r4, k);
+        s[5] = along_a(r5, k);
+        s[6] = along_a(r6, k);
+        s[7] = along_a(r7, k);
       }
+    }
+    meet(&acc, 0u, &s, factors(b0, column, k, lane));
+    if (Q > 4u) { meet(&acc, 16u, &s, factors(b0, column + 4u, k, lane)); }
+    if (Q > 8u) {
+      meet(&acc, 32u, &s, factors(b0, column + 8u, k, lane));
+      meet(&acc, 48u, &s, factors(b0, column + 12u, k, lane));
     }
   }
 
-  if (column >= dims.N) { return; }
-  for (var r = 0u; r < 32u && row + r < dims.M; r++) {
-    let i = c0 + (row + r) * (dims.ldc / 2u) + column / 2u;
-    var sum = dims.alpha * acc[r];
-    if (dims.accumulate != 0u) { sum += c[i]; }
-    c[i] = sum;
+  for (var i = 0u; i < R * min(Q, N4 - column); i++) {
+    let r = row + row_of(lane, i % R);
+    let at = i % R * 64u + i / R * 4u;
+    if (r < dims.M) {
+      let to = c0 + r * (dims.ldc / 4u) + column + i / R;
+      var sum = dims.alpha * vec4f(acc[at], acc[at + 1u], acc[at + 2u], acc[at + 3u]);
+      if (dims.accumulate != 0u) { sum += c[to]; }
+      c[to] = sum;
+    }
   }
 }

@@ -46,18 +46,36 @@ export function matmul(engine: Engine, M: number, N: number, K: number, a: Opera
     copies.free();
   } else if (variant === 'subgroup_matrix') {
     const TILE = options.tile ?? coreTile(engine, Math.min(M, N) > 64 ? 128 : 64);
-    engine.run(k.matmul_subgroup_matrix, grid(Math.ceil(M / TILE) * Math.ceil(N / TILE) * batch), { ...args, TILE, TRANS_A: transposed[0], TRANS_B: transposed[1] });
+    engine.run(k.matmul_subgroup_matrix, grid(tiles(M, N, TILE, TILE) * batch), { ...args, TILE, TRANS_A: transposed[0], TRANS_B: transposed[1] });
   } else if (variant !== 'subgroup') {
     const { kernel, side } = TILED[variant === 'tiled_f16' && fills64(M, N) && matmulTakes(engine, dims).tiled64 ? 'tiled64_f16' : variant];
-    engine.run(kernel, grid(Math.ceil(M / side) * Math.ceil(N / side) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
-  } else engine.run(k.matmul_subgroup, grid(Math.ceil(M / 32) * Math.ceil(N / 16) * batch), { ...args, TRANS_A: transposed[0], TRANS_B: transposed[1] });
+    engine.run(kernel, grid(tiles(M, N, side, side) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
+  } else {
+    const { R, Q } = subgroupTile(M, N, batch);
+    engine.run(k.matmul_subgroup, grid(tiles(M, N, 8 * R, 4 * Q) * batch), { ...args, R, Q, TRANS_A: transposed[0], TRANS_B: transposed[1] });
+  }
+}
+
+/** Workgroups for tiles of `height` x `width` of C. */
+const tiles = (M: number, N: number, height: number, width: number): number => Math.ceil(M / height) * Math.ceil(N / width);
+
+/**
+ * Tiles of 8 R rows and 4 Q columns of the kernel `matmul_subgroup`, and what a value of C costs in each, the largest being 1: larger ones load less for each product, and leave more of themselves
+ * empty. All add in the same order.
+ */
+export const SUBGROUP_TILES = [{ R: 8, Q: 16, cost: 1 }, { R: 4, Q: 16, cost: 1.12 }, { R: 8, Q: 8, cost: 1.22 }, { R: 4, Q: 8, cost: 1.25 }, { R: 4, Q: 4, cost: 1.35 }] as const;
+
+/** The one that takes the least time, on the two cores at least that a CPU has. */
+function subgroupTile(M: number, N: number, batch: number): { readonly R: number; readonly Q: number } {
+  const time = ({ R, Q, cost }: (typeof SUBGROUP_TILES)[number]): number => Math.ceil((tiles(M, N, 8 * R, 4 * Q) * batch) / 2) * R * Q * cost;
+  return SUBGROUP_TILES.reduce<(typeof SUBGROUP_TILES)[number]>((best, tile) => (time(tile) < time(best) ? tile : best), SUBGROUP_TILES[0]);
 }
 
 /** Which kernels can compute a product of such sizes and strides in float32 here. */
 export function matmulTakes(engine: Pick<Engine, 'subgroupWidth'>, { N, ...strides }: Sizes): Readonly<Record<MatmulVariant, boolean>> {
-  const aligned = (which: 'a' | 'b' | 'c', to: number) => [`ld${which}`, `outer_${which}`, `inner_${which}`].every((name) => strides[name]! % to === 0);
-  const room = N! % 2 === 0 || strides['ldc']! > N!; // an odd last column is written with the one behind it
-  return { tiled: true, tiled64: aligned('a', 4) && aligned('b', 4) && aligned('c', 4), subgroup: engine.subgroupWidth === 8 && aligned('a', 4) && aligned('b', 2) && aligned('c', 2) && room };
+  const aligned = (['a', 'b', 'c'] as const).every((which) => [`ld${which}`, `outer_${which}`, `inner_${which}`].every((name) => strides[name]! % 4 === 0));
+  const room = N! % 4 === 0 || strides['ldc']! > N!; // what a row's last vec4 holds beyond the matrix is written as well
+  return { tiled: true, tiled64: aligned, subgroup: engine.subgroupWidth === 8 && aligned && room };
 }
 
 /** How this engine computes it with float16 factors, or null. On tensor cores in whole vec4s: what a row's last one holds beyond the matrix is written as well. */

@@ -1,8 +1,9 @@
 // Matrix products in all transposes, softmax, and attention made of them, against their float64 twins.
 import * as assert from 'uvu/assert';
 import type { Engine } from '../../src/gpu/engine.ts';
+import { grid } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
-import { attention, matmul } from '../../src/ops/attention.ts';
+import { attention, matmul, SUBGROUP_TILES } from '../../src/ops/attention.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, destination, differentiate, DIVIDE, expUlps, gpuSuite, random, ULP, upload } from '../helpers/gpu.ts';
@@ -53,7 +54,7 @@ products('rows, images and heads with strides of their own; what lies between is
   assertClose(await out.read(), compute((v) => v), { atol: bound(T + 1, compute(abs)).map((v, i) => (outside(i) ? 0 : v)), what: 'two heads' });
 });
 
-// Both sides of the threshold between the kernels: what the subgroup kernel and that of 64 x 64 take is computed by all. Sizes lie on both sides of a tile.
+// Both sides of the threshold between the kernels: what the subgroup kernel, in all its tiles, and that of 64 x 64 take is computed by all. Sizes lie on both sides of a tile.
 for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 17, 12], [65, 67, 33]])
   products(`of aligned rows: (${M}, ${K}) by (${K}, ${N}) in all transposes, by each kernel, against the twin`, async (engine) => {
     const variants = (['tiled', 'tiled64', 'subgroup'] as const).filter((variant) => variant !== 'subgroup' || engine.subgroupWidth === 8);
@@ -72,6 +73,12 @@ for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 
             matmul(engine, M, N, K, operand(ta, lda, strideA, transA), operand(tb, ldb, strideB, transB), operand(out, ldc, strideC), { batch, accumulate, variant });
             return out.read();
           }));
+          const dims = { M, N, K, batch, inner: 1, accumulate, alpha: 1, lda, ldb, ldc, outer_a: strideA, outer_b: strideB, outer_c: strideC, inner_a: 0, inner_b: 0, inner_c: 0, TRANS_A: Number(transA), TRANS_B: Number(transB) };
+          for (const { R, Q } of variants.includes('subgroup') ? SUBGROUP_TILES : []) {
+            const out = upload(engine, [c.length], c);
+            engine.run(k.matmul_subgroup, grid(batch * Math.ceil(M / (8 * R)) * Math.ceil(N / (4 * Q))), { a: ta.slice, b: tb.slice, c: out.slice, ...dims, R, Q });
+            assert.equal((await out.read()).filter((_, i) => i % ldc < N), results[2]!.filter((_, i) => i % ldc < N), `tiles of ${8 * R} x ${4 * Q} have the same bits`);
+          }
           const compute = (f: (v: Floats) => Floats) => matmulTwin({ a: f(a), b: f(b), c: accumulate ? f(c) : undefined, M, N, K, batch, transA, transB, lda, ldb, ldc, strideA, strideB, strideC });
           const used = (values: Floats) => Float64Array.from(values).filter((_, i) => i % ldc < N);
           const want = used(compute((v) => v)), atol = used(bound(K + 1, compute(abs)));

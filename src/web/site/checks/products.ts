@@ -87,7 +87,7 @@ export const PRODUCTS = {
     return { shape: `(${x.length})`, grid: pointwise(x.length), inputs: { x }, numbers: {}, outputs: { y: { want, off: 0 } } };
   } },
   matmul_subgroup_matrix: { twin: ['matmul', 'matmul'], make: (stored) => product([64, 64], stored, half, 68) },
-  matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => product([32, 16]) },
+  matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => product([64, 64], whole, all, 68) },
   conv2d_forward: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(3, 5, (_, O) => threads(pixels * O)[0], stored) },
   conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 20, (_, O) => tiles(pixels, O, 64, 16)) },
   conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => forwardFiltered(8, 20, 7, (_, O) => rows3x3(O)) },
