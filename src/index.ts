@@ -10,7 +10,7 @@ export { type Args, type ElementType, type Grid, grid, type Kernel, type Slice }
 export type { Command, Plan } from './gpu/plan.ts';
 export type { KernelTime } from './gpu/profile.ts';
 export { engineRequirements } from './gpu/requirements.ts';
-/** Every kernel as `engine.run` takes it; `kernels.silu_forward.wgsl` is its source. */
+/** Every kernel as `engine.run` takes it; `kernels.silu_forward.wgsl` is its WGSL. */
 export * as kernels from './gpu/kernels.gen.ts';
 export { type BufferArgs, dispatch } from './gpu/dispatch.ts';
 

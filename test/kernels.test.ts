@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { build, expand, reflect } from '../kernels/build.ts';
+import { build, expand, kernels, reflect } from '../kernels/build.ts';
 import type { Kernel } from '../src/gpu/kernel.ts';
 import * as generated from '../src/gpu/kernels.gen.ts';
 import { type OpenedEngine, openEngine } from '../src/node.ts';
@@ -113,8 +113,29 @@ compilation('src/gpu/kernels.gen.ts is what npm run kernels makes', () => {
   assert.equal(all.map((k) => k.name).sort(), [...once, ...stored.flatMap((name) => [`${name}_stored_f16`, ...(vec4.includes(name) ? [`${name}_vec4_stored_f16`] : [])])].sort());
 });
 
+/** The words and signs of WGSL, each with its line. */
+function tokens(wgsl: string): string[] {
+  const found: string[] = [];
+  let line = 1;
+  for (const [text] of wgsl.matchAll(/\/\/.*|\s+|[\w.]+|[^]/g)) {
+    if (!/^(\/\/|\s)/.test(text)) found.push(`${line} ${text}`);
+    line += text.split('\n').length - 1;
+  }
+  return found;
+}
+
+compilation('src/gpu/kernels.gen.ts has the code of the complete files, line by line, and none of their comments', () => {
+  for (const { name, wgsl } of kernels()) {
+    const { wgsl: code } = all.find((k) => k.name === name)!;
+    assert.ok(wgsl.startsWith('// ') && !/\/\/| $/m.test(code), name);
+    assert.is(code.split('\n').length, wgsl.split('\n').length, name);
+    assert.equal(tokens(code), tokens(wgsl), name);
+  }
+});
+
 compilation('every file of kernels/shared is in a kernel', () => {
-  for (const file of readdirSync(`${root}/kernels/shared`)) assert.ok(all.some(({ wgsl }) => wgsl.includes(read(`kernels/shared/${file}`).split('\n')[0])), `nobody imports ${file}`);
+  const complete = kernels();
+  for (const file of readdirSync(`${root}/kernels/shared`)) assert.ok(complete.some(({ wgsl }) => wgsl.includes(read(`kernels/shared/${file}`).split('\n')[0])), `nobody imports ${file}`);
 });
 
 compilation('every kernel is run by the library or by a test of its own', () => {
@@ -183,6 +204,7 @@ for (const [what, lines, message] of [
   ['Dims that is never bound', without(7), /struct Dims and the uniform dims come together/],
   ['a feature that nobody knows', good.toSpliced(2, 0, 'enable primitive_index;'), /enable primitive_index: say in kernels\/build.ts/],
   ['workgroup memory of a type that nobody knows', good.toSpliced(8, 0, 'var<workgroup> a: array<vec3h, 5>;'), /workgroup memory of type vec3h: say in kernels\/build.ts/],
+  ['a comment within a line', replaced(10, good[10].replace('= ', '= /* y */ ')), /a comment begins with \/\/ and ends with its line/],
   ['dims without a struct', without(4), /struct Dims and the uniform dims come together/],
 ] as const) {
   rules(`refuse ${what}`, () => {

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Page } from 'playwright-core';
 import * as assert from 'uvu/assert';
+import { kernels as complete } from '../kernels/build.ts';
 import { makeReport, openView } from '../src/cli/view-server.ts';
 import { openWeb } from '../src/cli/web.ts';
 import { makeShapes } from '../src/data/shapes.ts';
@@ -442,6 +443,9 @@ pages('images are dropped in and drawn; what does not decode is said, and the re
 pages('kernels are checked on the GPU of the browser, beside their twins', async () => {
   const { page, done } = await open('kernels/conv2d_forward');
   assert.match(await page.innerText('main'), /export function conv2d[\s\S]*@compute @workgroup_size/);
+  const [mathematics, ...lines] = complete().find(({ name }) => name === 'conv2d_forward')!.wgsl.split('\n');
+  assert.is(`// ${await page.innerText('.mathematics')}`, mathematics);
+  assert.is(await page.locator('pre').last().textContent(), lines.join('\n').trim(), 'with its comments');
   await page.click('#run-check');
   await until(page, '/agrees|DIFFERS|E-/.test(document.querySelector("#result").innerText)');
   assert.match(await page.innerText('#result'), /^agrees/);

@@ -12,7 +12,7 @@ export interface Export {
 const ENTRIES: readonly (readonly [title: string, file: string, what: string])[] = [
   ['ddpm.wgsl', 'index.d.ts', 'For any device that has WebGPU: pages, workers and Node. By folder:'],
   ['ddpm.wgsl/node', 'node.d.ts', 'For Node: opens a device, and reads and writes files. By folder:'],
-  ['ddpm.wgsl/kernels', 'kernels.d.ts', 'Every kernel by the name of its file, such as `silu_forward`: a `Kernel`, with its interface and its WGSL. Also `dispatch`, `BufferArgs`, `Grid` and `Kernel`, as above.'],
+  ['ddpm.wgsl/kernels', 'kernels.d.ts', 'Every kernel by the name of its file, such as `silu_forward`: a `Kernel`, with its interface and its WGSL, whose comments are in the files `ddpm.wgsl/kernels/*.wgsl`. Also `dispatch`, `BufferArgs`, `Grid` and `Kernel`, as above.'],
 ];
 
 /** What a declaration file exports, through its re-exports. The kernels themselves are a list of their own. */

@@ -21,6 +21,7 @@ export interface Slice {
  */
 export interface Kernel {
   readonly name: string;
+  /** Without comments, where it is a kernel of this package: `ddpm.wgsl/kernels/NAME.wgsl` has them, in the same lines. */
   readonly wgsl: string;
   /** Features that the device must have been opened with. */
   readonly features: readonly string[];

@@ -2,12 +2,14 @@
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type { Plugin } from 'esbuild';
 import { DdpmError } from '../errors.ts';
 
 const here = import.meta.dirname;
 
 /** One script for browsers, from TypeScript, with all that it imports. */
-async function bundle(entry: string, define: Record<string, string> = {}): Promise<string> {
+async function bundle(entry: string, define: Record<string, string> = {}, plugins: Plugin[] = []): Promise<string> {
   let esbuild: typeof import('esbuild');
   try {
     esbuild = await import('esbuild');
@@ -15,7 +17,7 @@ async function bundle(entry: string, define: Record<string, string> = {}): Promi
     throw new DdpmError('E-FILE', 'the pages are bundled with esbuild, which is not installed. In a clone: npm ci.');
   }
   const { outputFiles } = await esbuild.build({
-    entryPoints: [join(here, entry)], bundle: true, define, write: false, format: 'esm', target: 'es2022', minify: true, charset: 'utf8', legalComments: 'none', logLevel: 'silent',
+    entryPoints: [join(here, entry)], bundle: true, define, plugins, write: false, format: 'esm', target: 'es2022', minify: true, charset: 'utf8', legalComments: 'none', logLevel: 'silent',
   });
   return outputFiles[0]!.text;
 }
@@ -46,9 +48,18 @@ export async function reportPage(runs: readonly object[]): Promise<string> {
 /** The float64 twins of the tests, which the page of a kernel shows and runs. */
 const TWINS = join(here, '..', '..', 'test', 'ref');
 
+/** The kernels with the comments that the library leaves out, for the page that shows them. */
+const withComments: Plugin = {
+  name: 'with-comments',
+  setup: ({ onLoad }) => onLoad({ filter: /kernels\.gen\.ts$/ }, async () => {
+    const { build } = (await import(pathToFileURL(join(here, '..', '..', 'kernels', 'build.ts')).href)) as { build(options: { comments: boolean }): string };
+    return { contents: build({ comments: true }), loader: 'ts' };
+  }),
+};
+
 /** The site by file name: index.html, style.css, main.js and worker.js, to be put on any web host. */
 export async function siteFiles(): Promise<ReadonlyMap<string, string>> {
   const twins = Object.fromEntries(readdirSync(TWINS).map((file) => [file.replace(/\.ts$/, ''), readFileSync(join(TWINS, file), 'utf8')]));
-  const [main, worker] = await Promise.all([bundle('site/main.ts', { TWIN_SOURCES: JSON.stringify(twins) }), bundle('site/worker.ts')]);
+  const [main, worker] = await Promise.all([bundle('site/main.ts', { TWIN_SOURCES: JSON.stringify(twins) }, [withComments]), bundle('site/worker.ts')]);
   return new Map([['index.html', read('site/index.html')], ['style.css', read('style.css')], ['main.js', main], ['worker.js', worker]]);
 }

@@ -1,4 +1,5 @@
 // The kernels, page by page: the mathematics, the WGSL, the float64 twin, and a button that runs and compares them on this GPU.
+// The WGSL has its comments in the bundle of this page alone (src/web/build.ts).
 import * as kernels from '../../gpu/kernels.gen.ts';
 import { breakable, fill, h, short } from '../dom.ts';
 import { CHECKS } from './checks.ts';
