@@ -41,4 +41,5 @@ export { emaDecay, learningRate, LR_SCHEDULES, type LrSchedule } from './optim/s
 
 export { toBytes } from './io/picture.ts';
 export { modernNames, type ModelTensor, parseConfig, readModel } from './io/model.ts';
+export { readScheduler, type SamplingFields, type Scheduler, withSampling } from './io/scheduler.ts';
 export { type Dtype, readSafetensors, type SafeTensor, type SafeTensors, safetensorsChunks, type TensorData, type TensorToWrite, writeSafetensors } from './io/safetensors.ts';

@@ -10,7 +10,7 @@ export type { CifarLabels } from './data/cifar.ts';
 export { type Dataset, loadDataset, type LoadOptions } from './data/dataset.ts';
 export { makeShapes, type ShapesOptions } from './data/shapes.ts';
 export { type CheckpointContent, loadCheckpoint, loadModelFolder, type ModelFolder, saveCheckpoint, type TrainingState } from './io/checkpoint.ts';
-export { type SamplingFields, type Scheduler, type SchedulerFields, withSampling } from './io/scheduler.ts';
+export type { SchedulerFields } from './io/scheduler.ts';
 export { type GridOptions, imageGrid, type Picture } from './io/picture.ts';
 export { encodePng } from './io/png.ts';
 

@@ -64,6 +64,7 @@ const CONFIG = {
   sample_size: 8, in_channels: 1, out_channels: 1, block_out_channels: [8, 8], down_block_types: ['DownBlock2D', 'DownBlock2D'], up_block_types: ['UpBlock2D', 'UpBlock2D'],
   layers_per_block: 1, norm_num_groups: 4, norm_eps: 1e-6, freq_shift: 1, flip_sin_to_cos: false, downsample_padding: 0, attention_head_dim: null,
 };
+const SCHEDULER = { _class_name: 'DDIMScheduler', num_train_timesteps: 500, prediction_type: 'sample', beta_schedule: 'squaredcos_cap_v2' };
 const WEIGHTS = writeSafetensors(
   parametersOf(new UNet(CONFIG)).map((p, i) => [p.name, { shape: p.shape, data: p.name === 'conv_out.weight' ? Float32Array.from({ length: p.size }, (_, j) => Math.sin(j) / 8) : Float32Array.from(p.toFile(Float32Array.from(initialise(p.init, p.shape, 1, i)))) }] as const),
 );
@@ -114,6 +115,7 @@ pack('publint has nothing to say', async () => {
 pack('Node: every subpath, no global, and the same result from the library, one kernel and a loaded model', async () => {
   for (const name of ['one-kernel', 'custom-op', 'load-diffusers', 'inpaint']) put(`node/${name}.mjs`, await asScript(name));
   put('node/config.json', JSON.stringify(CONFIG));
+  put('node/scheduler_config.json', JSON.stringify(SCHEDULER));
   put('node/model.safetensors', WEIGHTS);
   put('node/app.mjs', `
     const before = Object.getOwnPropertyNames(globalThis);
@@ -131,7 +133,7 @@ pack('Node: every subpath, no global, and the same result from the library, one 
     const info = await module.getCompilationInfo();
     const y = await silu(Tensor.from(engine, [2], new Float32Array([1, -1]))).read();
     const { sample } = await import('./load-diffusers.mjs');
-    const x0 = await sample(device, readFileSync('config.json', 'utf8'), readFileSync('model.safetensors'), { size: 8, steps: 3 });
+    const x0 = await sample(device, { config: readFileSync('config.json', 'utf8'), scheduler: readFileSync('scheduler_config.json', 'utf8'), weights: readFileSync('model.safetensors') }, { size: 8, steps: 3 });
     const { repaint } = await import('./inpaint.mjs'), known = Float32Array.from({ length: 64 }, (_, i) => Math.sin(i)), mask = Float32Array.from({ length: 64 }, (_, i) => Number(i > 40));
     const painted = await repaint('.', known, mask, [1, 8, 8, 1], { steps: 12, resamples: 2 }), left = painted.every((v, i) => mask[i] || v === known[i]);
     console.log('RESULT' + JSON.stringify({ globals, painted: left && painted.every(Number.isFinite), raw: info.messages.length, comments: [raw, kernels.conv2d_forward.wgsl].map((wgsl) => wgsl.includes('//')), same: silu_forward === kernels.silu_forward, y: [...y], x0: [...x0], shapes: makeShapes({ count: 2, size: 8 }).count,
@@ -207,13 +209,16 @@ browser('no bundler: an import map; a loaded diffusers model samples what it doe
   const folder = await consumer('page');
   for (const name of ['one-kernel', 'load-diffusers']) put(`page/${name}.mjs`, await asScript(name));
   put('page/config.json', JSON.stringify(CONFIG));
+  put('page/scheduler_config.json', JSON.stringify(SCHEDULER));
   put('page/model.safetensors', WEIGHTS);
   const { exports } = JSON.parse(readFileSync(join(folder, 'node_modules/ddpm.wgsl/package.json'), 'utf8')) as { exports: Record<string, { default?: string }> };
   const map = Object.fromEntries(Object.entries(exports).flatMap(([path, to]) => (to.default ? [[`ddpm.wgsl${path.slice(1)}`, `/node_modules/ddpm.wgsl${to.default.slice(1)}`]] : [])));
   const served = await serve(folder, {
     '/': `<script type="importmap">${JSON.stringify({ imports: map })}</script><script type="module">${BOILERPLATE}
       const { sample } = await import('/load-diffusers.mjs'), { normalise } = await import('/one-kernel.mjs');
-      const x0 = await sample(device, await (await fetch('/config.json')).text(), new Uint8Array(await (await fetch('/model.safetensors')).arrayBuffer()), { size: 8, steps: 3 });
+      const text = async (file) => await (await fetch(file)).text();
+      const files = { config: await text('/config.json'), scheduler: await text('/scheduler_config.json'), weights: new Uint8Array(await (await fetch('/model.safetensors')).arrayBuffer()) };
+      const x0 = await sample(device, files, { size: 8, steps: 3 });
       const buffer = (data) => { const b = device.createBuffer({ size: 256, usage: 0x8c }); device.queue.writeBuffer(b, 0, new Float32Array(data)); return b; };
       const b = { x: buffer([1, 2, 3, 4, 5, 6, 7, 8]), gamma: buffer([1, 1]), beta: buffer([0, 0]), y: buffer([]), stats: buffer([]) };
       normalise(device, b, [1, 4, 2, 1]);

@@ -285,10 +285,16 @@ pages('weights, config and schedule that are dropped in give the samples of Node
   await page.setInputFiles('#model-files', [join(folder, 'diffusion_pytorch_model.safetensors'), join(folder, 'odd.json')]);
   await until(page, '/E-MODEL.*multiple of norm_num_groups/s.test(document.body.innerText)');
 
+  // What the schedule is, its file says.
+  writeFileSync(join(folder, 'scheduler_config.json'), JSON.stringify({ ...(JSON.parse(scheduler) as object), num_train_timesteps: 50 }));
+  await page.setInputFiles('#model-files', Object.keys(files).map((name) => join(folder, name)));
+  await until(page, '/noise levels\\s*50$/.test(document.querySelector("#model").innerText)');
+  writeFileSync(join(folder, 'scheduler_config.json'), scheduler);
+
   // As they lie in a folder of diffusers, among others.
   writeFileSync(join(folder, 'a_model_index.json'), '{}');
   await page.setInputFiles('#model-files', ['a_model_index.json', ...Object.keys(files)].map((name) => join(folder, name)));
-  await until(page, '!document.querySelector("#draw").disabled');
+  await until(page, '/noise levels\\s*1,000$/.test(document.querySelector("#model").innerText) && !document.querySelector("#draw").disabled');
   for (const [id, value] of [['sample-steps', '3'], ['count', '1'], ['sample-seed', '7']] as const) await page.fill(`#${id}`, value);
   await page.click('#draw');
   await until(page, '!document.querySelector("#png").disabled && document.querySelector("#scrub").max === "2"');

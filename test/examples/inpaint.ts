@@ -1,6 +1,6 @@
 // A model out of a run, a checkpoint or a folder in diffusers' layout (`path`), in Node: it paints anew the parts of given images that a mask leaves open.
-import { GaussianDiffusion, inpaint, Parameters, UNet } from 'ddpm.wgsl';
-import { loadModelFolder, openEngine, withSampling } from 'ddpm.wgsl/node';
+import { GaussianDiffusion, inpaint, Parameters, UNet, withSampling } from 'ddpm.wgsl';
+import { loadModelFolder, openEngine } from 'ddpm.wgsl/node';
 
 /** images (n, H, W, C) in [-1, 1]; mask (n, H, W), 1 where to paint. Returns images of the same shape, about [-1, 1]. */
 export async function repaint(path: string, images: Float32Array, mask: Float32Array, shape: readonly [number, number, number, number], { steps = 100, resamples = 5, seed = 0 } = {}): Promise<Float32Array> {
