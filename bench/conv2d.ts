@@ -1,8 +1,8 @@
 // Convolutions at the shapes of a preset's training step: forward, backward-input and backward-weight, every variant that takes the shape.
 import type { Engine } from '../src/gpu/engine.ts';
 import type { Slice } from '../src/gpu/kernel.ts';
-import { convCandidates, floatChoice } from '../src/ops/conv2d_choice.ts';
-import { backwardInput, backwardWeight, type ConvDims, forward } from '../src/ops/conv2d_kernels.ts';
+import { convCandidates, floatChoice, type ConvDims } from '../src/ops/conv2d_choice.ts';
+import { backwardInput, backwardWeight, forward } from '../src/ops/conv2d_kernels.ts';
 import type { ConvDirection, ConvVariant } from '../src/variants.ts';
 import { type Case, noise } from './harness.ts';
 import type { Shape } from './model.ts';

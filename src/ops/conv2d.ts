@@ -3,7 +3,8 @@ import { type Destination, record } from '../autograd.ts';
 import { sumPixels, sumRows } from './sum.ts';
 import { DdpmError } from '../errors.ts';
 import { Tensor } from '../tensor.ts';
-import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo, variantOfTwo } from './conv2d_kernels.ts';
+import type { ConvDims } from './conv2d_choice.ts';
+import { backwardInput, backwardWeight, forward, forwardTwo, variantOfTwo } from './conv2d_kernels.ts';
 
 /** What conv2d() does besides: stride, padding, and what is added to the result in the same pass. */
 export interface Conv2dOptions {

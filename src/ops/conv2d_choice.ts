@@ -1,10 +1,13 @@
 // Which kernels compute a convolution: what can be chosen for a shape on a device, and what is.
 import type { Choice } from '../gpu/choices.ts';
 import type { Engine } from '../gpu/engine.ts';
-import { conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled } from '../gpu/kernels.gen.ts';
+import type { Args } from '../gpu/kernel.ts';
+import { conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled, type conv2d_forward } from '../gpu/kernels.gen.ts';
 import { BUSY, CONV_VARIANTS, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
 import { type CoreTile, coreTile, halfVariant } from './half.ts';
-import type { ConvDims } from './conv2d_kernels.ts';
+
+/** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
+export type ConvDims = Omit<Args<typeof conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
 
 /** Tiles of `rows` rows, or on tensor cores of `tile` squared, where the variant has such, and a sum in `splits` parts. What is left out follows from the shape. */
 export type ConvChoice = { readonly variant: ConvVariant | HalfVariant; readonly rows?: number; readonly tile?: CoreTile; readonly splits?: number };

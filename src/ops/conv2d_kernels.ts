@@ -5,13 +5,11 @@ import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
-import { type ConvChoice, convChoice, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { type ConvChoice, convChoice, type ConvDims, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
 import { sumRows } from './sum.ts';
 
 export type ConvArgs = Args<typeof k.conv2d_forward>;
-/** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
-export type ConvDims = Omit<ConvArgs, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
 
 /** One GEMM for the forward and the input's gradient, one for the weight's. */
 const TILED = { tiled: k.conv2d_tiled, tiled3x3: k.conv2d_3x3_tiled, ...HALF.conv } as const;

@@ -3,7 +3,8 @@ import type { Engine } from '../gpu/engine.ts';
 import type { Slice } from '../gpu/kernel.ts';
 import type { HalfVariant } from '../variants.ts';
 import { matmul } from './attention.ts';
-import { backwardInput, backwardWeight, type ConvDims, forward, forwardTwo } from './conv2d_kernels.ts';
+import type { ConvDims } from './conv2d_choice.ts';
+import { backwardInput, backwardWeight, forward, forwardTwo } from './conv2d_kernels.ts';
 import type { CoreTile } from './half.ts';
 
 /** What is tried, and `tiled`, which it is held against. */

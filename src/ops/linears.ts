@@ -4,7 +4,8 @@ import { DdpmError } from '../errors.ts';
 import { fold, move, termsRoom } from '../folds.ts';
 import type { Slice } from '../gpu/kernel.ts';
 import { Tensor } from '../tensor.ts';
-import { backwardInput, backwardWeight, type ConvDims, forward } from './conv2d_kernels.ts';
+import type { ConvDims } from './conv2d_choice.ts';
+import { backwardInput, backwardWeight, forward } from './conv2d_kernels.ts';
 
 export interface LinearWeights {
   /** (1, 1, C, O). */
