@@ -6,11 +6,11 @@ import { basename, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { editDistance, helpText, nearest, parseFlags, parseNumber, settingsFromJson, settingsToJson, type Command } from '../src/cli/flags.ts';
-import { modelConfig, PRESET_NAMES, PRESETS, resolveSettings } from '../src/cli/presets.ts';
+import { modelConfig, PRESET_NAMES, PRESETS } from '../src/cli/presets.ts';
 import { formatTime, Progress, type StepReport } from '../src/cli/progress.ts';
 import { describeEnvironment, freeRunName, isRun, RunFolder } from '../src/cli/run-folder.ts';
 import { namedRun } from '../src/cli/sampling.ts';
-import { SAMPLE, TRAIN, type TrainSettings } from '../src/cli/settings.ts';
+import { resolveSettings, SAMPLE, TRAIN, type TrainSettings } from '../src/cli/settings.ts';
 import { DdpmError, type ErrorCode } from '../src/errors.ts';
 
 const train: Command = { name: 'train', help: 'Trains a model.' };

@@ -125,10 +125,10 @@ function placed(engine: Engine, fields: UNetFields): PlacedModel {
   return { unet, parameters, diffusion } as unknown as PlacedModel;
 }
 
-const IMAGE = [4, 4, 1] as const;
+const IMAGE = [4, 4, 1] as const, PAIR = [2, ...IMAGE] as const;
 
 async function drawn(model: PlacedModel, batch: number, settings: { label: string | null; guidance: number }, firsts: readonly number[]): Promise<string[]> {
-  const network = new Network(model, IMAGE, batch, settings), sampler = new Sampler(network.model, model.diffusion, [batch, ...IMAGE], { method: 'ddim', steps: 3 }), out: string[] = [];
+  const shape = [batch, ...IMAGE] as const, network = new Network(model.diffusion.engine, model.unet, shape, settings), sampler = new Sampler(network.model, model.diffusion, shape, { method: 'ddim', steps: 3 }), out: string[] = [];
   for (const firstId of firsts) {
     network.begin(firstId);
     const x = await sampler.sample({ seed: 1, firstId });
@@ -151,14 +151,14 @@ sample('classes go by sample id, whatever the batch; guidance asks twice', async
   const guided = await drawn(model, 6, { label: 'all', guidance: 3 }, [0]);
   assert.ok(guided.every((image, i) => image !== whole[i]));
   assert.equal(await drawn(model, 3, { label: 'all', guidance: 3 }, [0, 3]), guided);
-  assert.is(new Network(model, IMAGE, 2, { label: '2', guidance: 3 }).description, 'class 2, guidance 3');
-  for (const label of ['4', '-1', '1.5', '0x1', '1e0', 'shoe', '']) await assertError(() => new Network(model, IMAGE, 2, { label, guidance: 1 }), 'E-USAGE', /a class from 0 to 2, all or none/);
+  assert.is(new Network(engine, model.unet, PAIR, { label: '2', guidance: 3 }).description, 'class 2, guidance 3');
+  for (const label of ['4', '-1', '1.5', '0x1', '1e0', 'shoe', '']) await assertError(() => new Network(engine, model.unet, PAIR, { label, guidance: 1 }), 'E-USAGE', /a class from 0 to 2, all or none/);
   // What stands for no class, by its name or its row.
   assert.equal(await drawn(model, 6, { label: 'none', guidance: 1 }, [0]), await drawn(model, 6, { label: '3', guidance: 1 }, [0]));
-  assert.is(new Network(model, IMAGE, 2, { label: 'none', guidance: 1 }).description, 'no class');
+  assert.is(new Network(engine, model.unet, PAIR, { label: 'none', guidance: 1 }).description, 'no class');
   const plain = placed(engine, {});
-  await assertError(() => new Network(plain, IMAGE, 2, { label: '1', guidance: 1 }), 'E-USAGE', /--label is for models with classes/);
-  await assertError(() => new Network(plain, IMAGE, 2, { label: null, guidance: 2 }), 'E-USAGE', /--guidance is for models with classes/);
+  await assertError(() => new Network(engine, plain.unet, PAIR, { label: '1', guidance: 1 }), 'E-USAGE', /--label is for models with classes/);
+  await assertError(() => new Network(engine, plain.unet, PAIR, { label: null, guidance: 2 }), 'E-USAGE', /--guidance is for models with classes/);
 });
 
 sample('more images than can be held at once are refused before one is drawn', async () => {
@@ -183,7 +183,7 @@ sample('a network that is conditioned on itself gets what it predicted; its imag
     seen.push(x instanceof Tensor ? null : x[1]);
     return inner(x, t, options);
   };
-  const network = new Network(model, IMAGE, 2, { label: null, guidance: 1 }), sampler = new Sampler(network.model, model.diffusion, [2, ...IMAGE], { method: 'ddim', steps: 3 });
+  const network = new Network(engine, model.unet, PAIR, { label: null, guidance: 1 }), sampler = new Sampler(network.model, model.diffusion, PAIR, { method: 'ddim', steps: 3 });
   let predicted: Tensor | null = null;
   await sampler.sample({ seed: 0, onStep: (step) => void (predicted = step.predXstart) });
   assert.is(seen[0], predicted, 'the very tensor that the step writes its prediction into');

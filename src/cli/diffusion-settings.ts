@@ -5,8 +5,7 @@ import { DdpmError } from '../errors.ts';
 import { makeSchedule, rescaleZeroSnr, type ScheduleSource } from '../diffusion/schedule.ts';
 import { checkClip, type Clip } from '../ops/clip.ts';
 import { readFileOr } from '../io/files.ts';
-import type { ResolvedSettings } from './presets.ts';
-import type { TrainSettings } from './settings.ts';
+import type { ResolvedSettings, TrainSettings } from './settings.ts';
 
 /**
  * The betas of a file: a JSON list of numbers, or an object with `trained_betas`, such as a scheduler_config.json.

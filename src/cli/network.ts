@@ -1,13 +1,14 @@
 // The network of a model as a sampler takes it: with labels and guidance where it has classes, with its own last prediction where it was trained so.
 
 import type { DiffusionModel } from '../diffusion/gaussian.ts';
-import type { UNet } from '../nn/unet.ts';
+import type { Shape } from '../diffusion/uses/encode.ts';
 import { guided } from '../diffusion/uses/guidance.ts';
 import { isLearned } from '../diffusion/variance.ts';
 import { DdpmError } from '../errors.ts';
+import type { Engine } from '../gpu/engine.ts';
 import type { Scheduler } from '../io/scheduler.ts';
+import type { UNet } from '../nn/unet.ts';
 import { Tensor } from '../tensor.ts';
-import type { ImageShape, PlacedModel } from './sampling.ts';
 
 export interface LabelSettings {
   /** A class, `all` for each in turn, `none` for what stands for no class, or null where nothing was asked for. */
@@ -45,11 +46,11 @@ export class Network {
   readonly #classOf: (id: number) => number;
 
   /**
-   * For batches of one size.
+   * For batches of one shape, (N, H, W, C).
    *
    * @throws DdpmError E-USAGE for labels or guidance that the model has no use for, or a class that it does not know
    */
-  constructor({ unet, diffusion: { engine } }: Pick<PlacedModel, 'unet' | 'diffusion'>, [, , channels]: ImageShape, batch: number, { label, guidance }: LabelSettings) {
+  constructor(engine: Engine, unet: UNet, [batch, , , channels]: Shape, { label, guidance }: LabelSettings) {
     const forward = forwardOf(unet, channels), rows = classRows(unet);
     if (!rows) {
       for (const [flag, given] of [['--label', label !== null], ['--guidance', guidance !== 1]] as const)

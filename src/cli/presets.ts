@@ -1,7 +1,9 @@
 // The presets: a U-Net and the settings to train it with, under one name.
 
+import type { Prediction } from '../diffusion/prediction.ts';
+import type { TimeSampling } from '../diffusion/timestep-sampling.ts';
 import { DdpmError } from '../errors.ts';
-import type { TrainSettings } from './settings.ts';
+import type { LrSchedule } from '../optim/schedules.ts';
 
 /** Fields of diffusers' `UNet2DModel` config.json that a preset fixes; channels and image size come from the data set. */
 interface PresetModel {
@@ -32,10 +34,24 @@ export interface ModelConfig extends PresetModel {
   readonly time_embedding_type: 'positional';
 }
 
-/** The settings whose default is the preset's. */
-type PresetKey = 'predict' | 'snrGamma' | 'timeSampling' | 'steps' | 'batchSize' | 'lr' | 'lrSchedule' | 'warmup' | 'weightDecay' | 'gradClip' | 'ema' | 'dropout' | 'sampleEvery' | 'saveEvery';
-
-export type Preset = { readonly model: PresetModel } & { readonly [K in PresetKey]: NonNullable<TrainSettings[K]> };
+/** The model, and the settings of train whose default is the preset's. */
+export interface Preset {
+  readonly model: PresetModel;
+  readonly predict: Prediction;
+  readonly snrGamma: number;
+  readonly timeSampling: TimeSampling;
+  readonly steps: number;
+  readonly batchSize: number;
+  readonly lr: number;
+  readonly lrSchedule: LrSchedule;
+  readonly warmup: number;
+  readonly weightDecay: number;
+  readonly gradClip: number;
+  readonly ema: number;
+  readonly dropout: number;
+  readonly sampleEvery: number;
+  readonly saveEvery: number;
+}
 
 export const PRESET_NAMES = ['tiny', 'small', 'ddpm-cifar10'] as const;
 export type PresetName = (typeof PRESET_NAMES)[number];
@@ -115,30 +131,6 @@ export const PRESETS: Readonly<Record<PresetName, Preset>> = {
     saveEvery: 10_000,
   },
 };
-
-/** Train settings with nothing left to the preset. */
-export type ResolvedSettings = { [K in keyof TrainSettings]: K extends PresetKey | 'preset' | 'flip' | 'timestepSpacing' ? NonNullable<TrainSettings[K]> : TrainSettings[K] };
-
-/**
- * Fills what the user left open: the preset from the kind of adapter, its settings from the preset, flips from the data set.
- *
- * @param from.software whether the adapter is a CPU
- * @param from.flip whether a mirrored image of the data set is as good as the original
- */
-export function resolveSettings(settings: TrainSettings, from: { readonly software: boolean; readonly flip: boolean }): ResolvedSettings {
-  const preset = settings.preset ?? (from.software ? 'tiny' : 'small');
-  const { model: _, ...defaults } = PRESETS[preset];
-  const given = Object.fromEntries(Object.entries(settings).filter(([, v]) => v !== null)) as Partial<TrainSettings>;
-  const resolved = { ...settings, ...defaults, flip: from.flip, ...given, preset } as ResolvedSettings;
-  // A short trial with --steps should still leave the warm-up of its preset behind.
-  if (settings.warmup === null) resolved.warmup = Math.min(resolved.warmup, Math.floor(resolved.steps / 10));
-  // A preset's weights are for what it predicts: those of a posterior mean go up to tens of thousands. Another loss has weights of its own.
-  if (settings.snrGamma === null && (resolved.predict !== defaults.predict || ![null, 'mse', 'hybrid'].includes(settings.loss))) resolved.snrGamma = 0;
-  // A last t without signal is of use where sampling starts from it, which leading spacing leaves out (Lin et al. 2023, section 3.3).
-  resolved.timestepSpacing ??= settings.rescaleBetasZeroSnr ? 'trailing' : 'leading';
-  resolved.sampleSteps = Math.min(resolved.sampleSteps, resolved.timesteps);
-  return resolved;
-}
 
 /**
  * The U-Net config of a preset for images of this size. A learned variance takes as many output channels again, and

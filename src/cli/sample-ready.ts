@@ -54,7 +54,7 @@ export async function withNetwork<T>({ placed, settings, image, options }: Ready
   const asked = settings.batchSize;
   let said = false;
   for (let batchSize = Math.min(asked ?? BATCH, N); ; batchSize = Math.ceil(batchSize / 2)) {
-    const network = new Network(placed, image(), batchSize, settings), bar = new Bar(Math.ceil(N / batchSize) * evaluations);
+    const network = new Network(placed.diffusion.engine, placed.unet, [batchSize, ...image()], settings), bar = new Bar(Math.ceil(N / batchSize) * evaluations);
     if (!said) say('sampler', [describeSampler(options, options.steps), what, `seed ${settings.seed}`, network.description].filter(Boolean).join(', '));
     said = true;
     let steps = 0;

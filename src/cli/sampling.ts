@@ -137,9 +137,9 @@ export function describeSampler(options: SamplerOptions & { readonly steps: numb
 /** The network with a sampler for batches of n images: as many at a time as were asked for, or as the device's limits allow. */
 export function openSampler(placed: PlacedModel, image: ImageShape, options: SamplerOptions, { n, batchSize, ...labels }: { n: number; batchSize: number | null } & LabelSettings): { network: Network; sampler: Sampler } {
   for (let batch = Math.min(batchSize ?? BATCH, n); ; batch = Math.ceil(batch / 2)) {
-    const network = new Network(placed, image, batch, labels);
+    const shape = [batch, ...image] as const, network = new Network(placed.diffusion.engine, placed.unet, shape, labels);
     try {
-      return { network, sampler: new Sampler(network.model, placed.diffusion, [batch, ...image], options) };
+      return { network, sampler: new Sampler(network.model, placed.diffusion, shape, options) };
     } catch (error) {
       network.free();
       if (batchSize !== null || batch === 1 || !(error instanceof DdpmError && error.code === 'E-LIMIT')) throw error;

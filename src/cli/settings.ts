@@ -8,8 +8,9 @@ import { SAMPLER_SPACINGS, SPACINGS } from '../diffusion/spacing.ts';
 import { TIME_SAMPLINGS } from '../diffusion/timestep-sampling.ts';
 import { VARIANCES } from '../diffusion/variance.ts';
 import { PRECISIONS } from '../ops/precision.ts';
+import { LR_SCHEDULES } from '../optim/schedules.ts';
 import { FIGURES } from './figures.ts';
-import { PRESET_NAMES } from './presets.ts';
+import { type Preset, PRESET_NAMES, PRESETS } from './presets.ts';
 
 interface Common {
   readonly group: string;
@@ -166,7 +167,7 @@ export const TRAIN = {
   },
   lr: { type: 'float', min: 0, ...PRESET, group: 'optimiser', help: 'learning rate' },
   'lr-schedule': {
-    type: 'choice', choices: ['constant', 'cosine', 'linear'], ...PRESET,
+    type: 'choice', choices: LR_SCHEDULES, ...PRESET,
     group: 'optimiser', help: 'after the warm-up: stay, or fall to 0 at the last step',
   },
   warmup: { type: 'int', min: 0, ...PRESET, group: 'optimiser', help: 'steps over which the learning rate rises from 0' },
@@ -334,3 +335,27 @@ export const EVAL = {
 export type TrainSettings = Settings<typeof TRAIN>;
 export type SampleSettings = Settings<typeof SAMPLE>;
 export type EvalSettings = Settings<typeof EVAL>;
+
+/** Train settings with nothing left to the preset. */
+export type ResolvedSettings = { [K in keyof TrainSettings]: K extends keyof Preset | 'preset' | 'flip' | 'timestepSpacing' ? NonNullable<TrainSettings[K]> : TrainSettings[K] };
+
+/**
+ * Fills what the user left open: the preset from the kind of adapter, its settings from the preset, flips from the data set.
+ *
+ * @param from.software whether the adapter is a CPU
+ * @param from.flip whether a mirrored image of the data set is as good as the original
+ */
+export function resolveSettings(settings: TrainSettings, from: { readonly software: boolean; readonly flip: boolean }): ResolvedSettings {
+  const preset = settings.preset ?? (from.software ? 'tiny' : 'small');
+  const { model: _, ...defaults } = PRESETS[preset];
+  const given = Object.fromEntries(Object.entries(settings).filter(([, v]) => v !== null)) as Partial<TrainSettings>;
+  const resolved = { ...settings, ...defaults, flip: from.flip, ...given, preset } as ResolvedSettings;
+  // A short trial with --steps should still leave the warm-up of its preset behind.
+  if (settings.warmup === null) resolved.warmup = Math.min(resolved.warmup, Math.floor(resolved.steps / 10));
+  // A preset's weights are for what it predicts: those of a posterior mean go up to tens of thousands. Another loss has weights of its own.
+  if (settings.snrGamma === null && (resolved.predict !== defaults.predict || ![null, 'mse', 'hybrid'].includes(settings.loss))) resolved.snrGamma = 0;
+  // A last t without signal is of use where sampling starts from it, which leading spacing leaves out (Lin et al. 2023, section 3.3).
+  resolved.timestepSpacing ??= settings.rescaleBetasZeroSnr ? 'trailing' : 'leading';
+  resolved.sampleSteps = Math.min(resolved.sampleSteps, resolved.timesteps);
+  return resolved;
+}

@@ -4,7 +4,7 @@ import type { OpenedEngine } from '../node.ts';
 import type { BufferName, Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
 import { mebibytes } from './command.ts';
-import type { ResolvedSettings } from './presets.ts';
+import type { ResolvedSettings } from './settings.ts';
 
 export function modelLine(s: ResolvedSettings, { config }: UNet, { source, classes, count }: { source: string; classes: number; count: number }): string {
   const { block_out_channels, layers_per_block } = config, blocks = `${layers_per_block} ${layers_per_block === 1 ? 'block' : 'blocks'}`;

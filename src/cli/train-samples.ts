@@ -36,7 +36,7 @@ export class SampleGrids {
   constructor(options: SampleGridsOptions) {
     const { unet, diffusion, image, n } = (this.#options = options);
     // Of a model with classes, each in turn.
-    this.#network = new Network({ unet, diffusion }, image, Math.min(n, BATCH), { label: null, guidance: 1 });
+    this.#network = new Network(diffusion.engine, unet, [Math.min(n, BATCH), ...image], { label: null, guidance: 1 });
   }
 
   /** Draws with DDIM in so many steps and writes a PNG; false where a stop was asked for meanwhile, and nothing is written. */

@@ -16,9 +16,9 @@ import { UNet } from '../nn/unet.ts';
 import { DeviceImages } from '../ops/random.ts';
 import { camel, settingsFromJson } from './flags.ts';
 import { Network } from './network.ts';
-import { modelConfig, type PresetName, type ResolvedSettings, resolveSettings } from './presets.ts';
+import { modelConfig, type PresetName } from './presets.ts';
 import { modelPath, namedRun } from './sampling.ts';
-import { type Settings, TRAIN, type TrainSettings, type TUNE } from './settings.ts';
+import { type ResolvedSettings, resolveSettings, type Settings, TRAIN, type TrainSettings, type TUNE } from './settings.ts';
 import { noise } from './tune-cases.ts';
 
 export interface TunedModel {
@@ -77,8 +77,8 @@ export class Placed {
   steps(): Steps {
     const { settings, image, samples } = this.#model;
     const training = new Training(this.#unet, this.#parameters, this.#diffusion, this.#images, { ...settings, snrGamma: settings.snrGamma || null });
-    const network = new Network({ unet: this.#unet, diffusion: this.#diffusion }, image, samples, { label: null, guidance: 1 });
-    return { training, sampler: new Sampler(network.model, this.#diffusion, [samples, ...image], { method: 'ddim', steps: 2 }) };
+    const shape = [samples, ...image] as const, network = new Network(this.#diffusion.engine, this.#unet, shape, { label: null, guidance: 1 });
+    return { training, sampler: new Sampler(network.model, this.#diffusion, shape, { method: 'ddim', steps: 2 }) };
   }
 }
 

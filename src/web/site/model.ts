@@ -55,7 +55,7 @@ export class Model {
     const { method, eta, seed, n, interpolate, label, guidance, inpaint: open } = request, [H, W, C] = this.facts.shape, shape = [n, H, W, C] as const;
     const steps = Math.min(request.steps, this.facts.T), { schedule } = this.#diffusion;
     const options = withSampling({ method, steps, ...(method === 'ddim' && { eta }) }, { ...this.scheduler, schedule });
-    const network = new Network({ unet: this.#unet, diffusion: this.#diffusion }, [H, W, C], n, { label, guidance });
+    const network = new Network(this.engine, this.#unet, shape, { label, guidance });
     const watch = async ({ done, steps: of, t, x, predXstart }: SampleStep): Promise<void> => onStep({ done, steps: of, t, x: await x.read(), x0: await predXstart.read() });
     let sampler: Sampler | null = null;
     try {

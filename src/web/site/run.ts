@@ -139,12 +139,12 @@ export class Run {
 
   /** Samples of the averaged weights, always of the same seed, (16, H, W, C); by class where the model has classes. */
   async samples(): Promise<Float32Array<ArrayBuffer>> {
-    const { height, width, channels } = this.data, { sampling: of } = this, shape = [height, width, channels] as const;
+    const { height, width, channels } = this.data, { sampling: of } = this, shape = [SAMPLES, height, width, channels] as const;
     if (this.#drawing?.of !== of) {
       await this.#stopDrawing();
-      const asked = this.unet.conditional ? of : { label: null, guidance: 1 }, network = new Network({ unet: this.unet, diffusion: this.#diffusion }, shape, SAMPLES, asked);
+      const asked = this.unet.conditional ? of : { label: null, guidance: 1 }, network = new Network(this.#diffusion.engine, this.unet, shape, asked);
       const options = { method: 'ddim', steps: Math.min(SAMPLE_STEPS, this.settings.timesteps) } as const;
-      const sampler = this.parameters.use('ema', () => new Sampler(network.model, this.#diffusion, [SAMPLES, ...shape], options));
+      const sampler = this.parameters.use('ema', () => new Sampler(network.model, this.#diffusion, shape, options));
       this.#drawing = { sampler, network, of };
       await sampler.compile();
     }
