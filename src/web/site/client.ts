@@ -24,6 +24,8 @@ export class Client {
     };
     // An error with a message was thrown by the script; one without says that it was not loaded.
     this.#worker.onerror = ({ message }) => this.#stop(message ? `the worker that computes for this page failed: ${message}.` : `the script that computes for this page, ${url}, could not be loaded: is its server still there?`);
+    // It may have been anybody's answer. Chromium's workers have no onmessageerror.
+    this.#worker.addEventListener('messageerror', () => this.#stop('the browser could not read what the worker that computes for this page sent.'));
   }
 
   /** What is asked now and later is answered with an error, and what the worker still does counts no more. */

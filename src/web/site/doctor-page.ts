@@ -61,6 +61,7 @@ export function doctorPage(client: Client): { element: HTMLElement } {
   return {
     element: h(
       'div', { className: 'grid' },
+      h('h1', {}, 'Check this device'),
       h('section', { className: 'card' }, h('h2', {}, 'This device'), h('div', { className: 'wide' }, h('table', {}, table))),
       h('section', { className: 'card stack', style: 'align-content: start' }, h('h2', {}, 'Does it compute, and how fast?'), h('div', { className: 'row' }, test, bench, copy), message.element, tested, h('div', { className: 'wide' }, h('table', {}, measured)),
         h('p', { className: 'faint' }, 'The test runs kernels at odd shapes and compares every value with a float64 computation. The measurements are medians by the clock, with waiting included.')),

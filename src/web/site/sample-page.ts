@@ -170,6 +170,7 @@ export function samplePage(client: Client): { element: HTMLElement } {
 
   const element = h(
     'div', { className: 'columns side' },
+    h('h1', {}, 'Sample from a model'),
     h('div', { className: 'stack', style: 'align-content: start' },
       h('section', { className: 'card stack' }, h('h2', {}, 'Model'), zone, h('div', { className: 'row' }, useKept), about),
       h('section', { className: 'card' }, h('h2', {}, 'Sampler'), field('Method', method), field('Steps', steps), field('Eta', eta), field('Seed', seed), field('Images', n), field('From one noise to another', interpolate), classes)),

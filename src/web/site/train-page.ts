@@ -260,6 +260,7 @@ export function trainPage(client: Client): { element: HTMLElement } {
 
   const element = h(
     'div', { className: 'columns side' },
+    h('h1', {}, 'Train a model in this tab'),
     h('div', { className: 'stack', style: 'align-content: start' }, data.element, settingsCard),
     h(
       'div', { className: 'stack', style: 'align-content: start' },
