@@ -4,7 +4,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -260,13 +260,26 @@ setup('a download is kept only with the right checksum, and says what was wrong'
   }
 });
 
-setup('an unknown word is a usage error, and DDPM_NO_SETUP=1 skips everything', () => {
+setup('an unknown word is a usage error, and DDPM_NO_SETUP=1 skips the check', () => {
   const script = fileURLToPath(new URL('../src/cli/setup.mjs', import.meta.url));
   const run = (word: string, env: object): { status: number | null; stdout: string } => spawnSync(process.execPath, [script, word], { encoding: 'utf8', env: { ...process.env, ...env } });
   const wrong = run('trian', {});
   assert.is(wrong.status, 2);
   assert.match(wrong.stdout, /^setup: set-up for "trian"\? Use: node src\/cli\/setup\.mjs <train\|test\|sample\|eval\|bench\|tune\|doctor\|view\|web\|info\|fetch>\n$/);
   assert.equal([run('trian', { DDPM_NO_SETUP: '1' }).status, run('trian', { DDPM_NO_SETUP: '1' }).stdout], [0, '']);
+});
+
+setup('DDPM_NO_SETUP=1 in a clone whose packages are there still writes the module of kernels, which no command runs without', () => {
+  const root = mkdtempSync(join(tmpdir(), 'ddpm-no-setup-')), script = join(root, 'src', 'cli', 'setup.mjs'), generated = join(root, 'src', 'gpu', 'kernels.gen.ts');
+  for (const folder of [join(root, 'src', 'cli'), join(root, 'src', 'gpu'), join(root, 'kernels')]) mkdirSync(folder, { recursive: true });
+  copyFileSync(fileURLToPath(new URL('../src/cli/setup.mjs', import.meta.url)), script);
+  writeFileSync(join(root, 'kernels', 'build.ts'), `import { writeFileSync } from 'node:fs';\nconst path: string = ${JSON.stringify(generated)};\nwriteFileSync(path, '');\n`);
+  const run = (): { status: number | null; stdout: string } => spawnSync(process.execPath, [script, 'train'], { encoding: 'utf8', env: { ...process.env, DDPM_NO_SETUP: '1' } });
+  assert.equal([run().status, run().stdout, existsSync(generated)], [0, '', false], 'without packages there is nothing to build with');
+  symlinkSync(fileURLToPath(new URL('../node_modules', import.meta.url)), join(root, 'node_modules'));
+  const { status, stdout } = run();
+  assert.equal([status, stdout, existsSync(generated)], [0, 'setup: generating src/gpu/kernels.gen.ts from kernels/*.wgsl\n', true]);
+  rmSync(root, { recursive: true });
 });
 
 setup('the module of kernels is stale where a kernel, what it imports or the folder is newer', () => {

@@ -1,7 +1,7 @@
 // Sets up what is missing before a command: packages and kernels, and where it needs them a Vulkan driver, data, and browsers for the tests. Says what it does; instant when
 // nothing is missing.
 //
-//   node src/cli/setup.mjs <train|test|sample|eval|bench|tune|doctor|view|web|info|fetch>      (npm runs it before each of these; DDPM_NO_SETUP=1 skips it)
+//   node src/cli/setup.mjs <train|test|sample|eval|bench|tune|doctor|view|web|info|fetch>      (npm runs it before each of these; with DDPM_NO_SETUP=1 it installs nothing)
 //
 // Plain JavaScript without dependencies, because it runs before there are any. Exit codes: 0 done, 1 failure, 2 usage, 3 no usable GPU driver and no way
 // to install one from here (the commands to type are printed).
@@ -528,9 +528,11 @@ async function main(what) {
   if (ON_DEVICE.includes(what)) await ensureSystem(['train', 'test', 'eval'].includes(what), what === 'test');
 }
 
-if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url) && !process.env.DDPM_NO_SETUP) {
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
   try {
-    await main(process.argv[2]);
+    // The module of kernels is written here and installs nothing; without the packages it cannot be.
+    if (!process.env.DDPM_NO_SETUP) await main(process.argv[2]);
+    else if (existsSync(join(ROOT, 'node_modules', 'tsx'))) ensureKernels();
   } catch (error) {
     if (!(error instanceof Stop)) throw error;
     say(error.message);
