@@ -238,6 +238,10 @@ folders('train runs on a folder of PNGs, and eval reads them as the run did', as
   assert.is(measured.status, 0, measured.stderr);
   assert.match(measured.stderr, /cut\.png cannot be read as PNG[^]*1 of 31 files are damaged/);
   assert.match(measured.stdout, /the first 2 of g, test/);
+  const guided = run('eval', join(home, 'runs', 'x'), '--guidance', '2', '--features', 'pixels', '--n', '2', '--limit', '9', '--sample-steps', '1');
+  assert.is(guided.status, 0, guided.stderr);
+  const turns = `classes 0 to ${set.classes!.length - 1} in turn, guidance 2`;
+  assert.ok(guided.stderr.includes(`in batches of 2, ${turns}`) && guided.stdout.includes(turns), guided.stderr + guided.stdout);
 });
 
 folders.run();

@@ -126,6 +126,8 @@ cli('what it refuses', async () => {
     [`${at('images.npz')} --features pixels`, 2, 'E-USAGE which images are the real ones', '--data'],
     [at('nothing'), 1, 'E-FILE', 'is not there'],
     [`${at('a')} --nll --eta 1`, 2, 'E-USAGE --eta is for distances', '--nll draws no images'],
+    [`${at('a')} --nll --guidance 2`, 2, 'E-USAGE --guidance is for distances', '--nll draws no images'],
+    [`${at('a')} --features pixels --limit 9 --guidance 2`, 2, 'E-USAGE --guidance is for models with classes'],
     ['--real --data shapes --eta 1', 2, 'E-USAGE --eta is for models, and --real draws no images'],
     [`${at('images.npz')} --data shapes --seed 1`, 2, `E-USAGE --seed is for models, and ${at('images.npz')} draws no images`],
     ['--train-features --data shapes --nll', 2, 'E-USAGE --nll is for measuring, and --train-features measures nothing'],

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
-import { drawSamples } from '../src/cli/command.ts';
+import { drawSamples, sampleGrid } from '../src/cli/command.ts';
 import { imageChannels, Network } from '../src/cli/network.ts';
 import { labelOf } from '../src/cli/sample-label.ts';
 import { moments, spread } from '../src/cli/sample-figures.ts';
@@ -152,6 +152,7 @@ sample('classes go by sample id, whatever the batch; guidance asks twice', async
   assert.ok(guided.every((image, i) => image !== whole[i]));
   assert.equal(await drawn(model, 3, { label: 'all', guidance: 3 }, [0, 3]), guided);
   assert.is(new Network(engine, model.unet, PAIR, { label: '2', guidance: 3 }).description, 'class 2, guidance 3');
+  assert.equal([null, 'all', '2', 'none'].map((label) => new Network(engine, model.unet, PAIR, { label, guidance: 1 }).classes), [3, 3, 1, 1]);
   for (const label of ['4', '-1', '1.5', '0x1', '1e0', 'shoe', '']) await assertError(() => new Network(engine, model.unet, PAIR, { label, guidance: 1 }), 'E-USAGE', /a class from 0 to 2, all or none/);
   // What stands for no class, by its name or its row.
   assert.equal(await drawn(model, 6, { label: 'none', guidance: 1 }, [0]), await drawn(model, 6, { label: '3', guidance: 1 }, [0]));
@@ -159,6 +160,11 @@ sample('classes go by sample id, whatever the batch; guidance asks twice', async
   const plain = placed(engine, {});
   await assertError(() => new Network(engine, plain.unet, PAIR, { label: '1', guidance: 1 }), 'E-USAGE', /--label is for models with classes/);
   await assertError(() => new Network(engine, plain.unet, PAIR, { label: null, guidance: 2 }), 'E-USAGE', /--guidance is for models with classes/);
+});
+
+sample('where classes take turns, each has columns of its own in a grid that is nearly square; where there are too many it is square', () => {
+  const columns = (n: number, classes: number): number => (sampleGrid(new Float32Array(n), [1, 1, 1], { classes }).width / 64 - 2) / 3;
+  for (const [n, classes, want] of [[64, 1, 8], [60, 1, 8], [64, 10, 10], [80, 10, 10], [25, 10, 10], [24, 10, 5], [64, 2, 8], [64, 3, 9], [9, 3, 3], [64, 100, 8], [4, 10, 2], [1, 1, 1]]) assert.is(columns(n!, classes!), want, `${n} of ${classes} classes`);
 });
 
 sample('more images than can be held at once are refused before one is drawn', async () => {

@@ -111,8 +111,9 @@ export async function drawSamples(sampler: Sampler, { n, seed, noise, onBatch, o
 /** How many times a small image is enlarged, or a grid of 64 would be a thumbnail. */
 export const scaleOf = ([height, width]: readonly number[]): number => Math.max(1, Math.floor(64 / Math.max(height!, width!)));
 
-/** Samples in [-1, 1], (n, H, W, C), as one picture, as square as n allows. */
-export function sampleGrid(samples: Float32Array, [height, width, channels]: readonly [number, number, number], onNaN?: (count: number) => void): Picture {
-  const n = samples.length / (height * width * channels);
-  return imageGrid(toBytes(samples, onNaN), n, height, width, channels, Math.ceil(Math.sqrt(n)), { scale: scaleOf([height, width]) });
+/** Samples in [-1, 1], (n, H, W, C), as one picture, as square as n allows; where `classes` take turns, each in columns of its own. */
+export function sampleGrid(samples: Float32Array, [height, width, channels]: readonly [number, number, number], { classes = 1, onNaN }: { classes?: number; onNaN?: (count: number) => void } = {}): Picture {
+  const n = samples.length / (height * width * channels), side = Math.sqrt(n);
+  const columns = classes === 1 || classes > 2 * side ? Math.ceil(side) : classes * Math.max(1, Math.round(side / classes));
+  return imageGrid(toBytes(samples, onNaN), n, height, width, channels, columns, { scale: scaleOf([height, width]) });
 }

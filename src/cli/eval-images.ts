@@ -23,12 +23,12 @@ export interface Measured {
 
 /** Samples of the model, quantised. */
 export async function drawImages(placed: PlacedModel, { settings, given }: Parsed<typeof EVAL>): Promise<Measured> {
-  const { n, seed, weights, batchSize } = settings, { model, unet, from } = placed;
+  const { n, seed, weights, batchSize, guidance } = settings, { model, unet, from } = placed;
   const image = imageShape(unet, model), options = samplerOptions(settings, given, model.scheduler);
   // Of a model with classes, each in turn.
-  const { network, sampler } = openSampler(placed, image, options, { n, batchSize, label: null, guidance: 1 });
+  const { network, sampler } = openSampler(placed, image, options, { n, batchSize, label: null, guidance });
   const evaluations = sampler.rows.length, described = describeSampler(options, evaluations);
-  say('sampler', `${described}, seed ${seed}, ${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`);
+  say('sampler', [described, `seed ${seed}`, `${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`, network.description].filter(Boolean).join(', '));
   await sampler.compile();
   const bar = new Bar(n * evaluations);
   const samples = await drawSamples(sampler, { n, seed, onBatch: (first) => network.begin(first), onStep: ({ first, rows, done }) => bar.draw(first * evaluations + rows * done) });
@@ -39,7 +39,7 @@ export async function drawImages(placed: PlacedModel, { settings, given }: Parse
   const pixels = toBytes(samples, (count) => {
     throw new DdpmError('E-NONFINITE', `${count} values of the samples are not numbers: the weights may be damaged or the training diverged.`);
   });
-  const protocol = { sampler: described, weights, ...(from && { checkpoint: `step ${from.checkpoint.step}` }), seed, quantisation: 'uint8: clamped to [-1, 1], rounded' };
+  const protocol = { sampler: described, ...(network.description && { labels: network.description }), weights, ...(from && { checkpoint: `step ${from.checkpoint.step}` }), seed, quantisation: 'uint8: clamped to [-1, 1], rounded' };
   return { images: { count: n, height, width, channels, pixels }, protocol };
 }
 

@@ -28,7 +28,7 @@ const COMMAND: Command = {
 type Flag = keyof typeof EVAL;
 const OF_FEATURES = ['features', 'classifier', 'inception-weights', 'real-statistics', 'statistics', 'keep-images'] as const satisfies Flag[];
 /** Which sampler, and over which timesteps; --nll can be that of a chain of fewer of them. */
-const OF_SAMPLERS = ['sampler', 'eta', 'inner-steps', 'snr'] as const satisfies Flag[];
+const OF_SAMPLERS = ['sampler', 'eta', 'inner-steps', 'snr', 'guidance'] as const satisfies Flag[];
 const OF_SAMPLING = [...OF_SAMPLERS, 'sample-steps', 'spacing', 'timesteps'] as const satisfies Flag[];
 
 /** The flags that what is asked for would pass over in silence, and why. */

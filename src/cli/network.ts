@@ -41,6 +41,8 @@ export class Network {
   readonly model: DiffusionModel;
   /** For the header: empty for a model without classes. */
   readonly description: string;
+  /** How many classes take turns; 1 where all samples are of one, or of none. */
+  readonly classes: number;
   readonly #labels: Tensor | null;
   readonly #none: Tensor | null;
   readonly #classOf: (id: number) => number;
@@ -57,6 +59,7 @@ export class Network {
         if (given) throw new DdpmError('E-USAGE', `${flag} is for models with classes, and this one was trained without labels. Leave it out.`);
       this.model = (x, t, start) => forward(x, t, start, null);
       this.description = '';
+      this.classes = 1;
       this.#labels = this.#none = null;
       this.#classOf = () => 0;
       return;
@@ -66,6 +69,7 @@ export class Network {
     const chosen = label === null || label === 'all' ? null : label === 'none' ? classes : /^\d+$/.test(label) ? Number(label) : NaN;
     if (chosen !== null && !(chosen < rows))
       throw new DdpmError('E-USAGE', `--label is "${label}"; it must be a class from 0 to ${classes - 1}, all or none.`);
+    this.classes = chosen === null ? classes : 1;
     this.#classOf = chosen === null ? (id) => id % classes : () => chosen;
     const upload = (row: (n: number) => number) => Tensor.from(engine, [batch], Uint32Array.from({ length: batch }, (_, n) => row(n)));
     this.#labels = upload((n) => this.#classOf(n));

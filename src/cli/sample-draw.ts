@@ -38,7 +38,7 @@ export async function drawGrid(ready: Ready): Promise<Written> {
 
   const written: Written = [];
   const onNaN = (count: number): void => say('warning', `${count} values are not numbers, and black in the picture: the weights may be damaged or the training diverged`);
-  await writeAtomic(settings.out, encodePng(sampleGrid(samples, image, onNaN)));
+  await writeAtomic(settings.out, encodePng(sampleGrid(samples, image, { classes: network.classes, onNaN })));
   written.push(['grid', settings.out]);
   if (settings.raw !== null) {
     const [height, width, channels] = image;

@@ -255,6 +255,8 @@ export const TUNE = {
 
 export const DOCTOR = { gpu: GPU, precision: PRECISION, help: HELP } as const satisfies Table;
 
+const GUIDANCE = { type: 'float', default: 1, value: 'W', group: 'sampling', help: 'classifier-free guidance: 1 is the class itself, more exaggerates it' } as const;
+
 const SAMPLING = {
   seed: { type: 'int', min: 0, max: 0xffffffff, default: 0, group: 'sampling', help: 'image i of a seed is the same whatever the batch size' },
   sampler: { type: 'choice', choices: SAMPLERS, default: 'ddim', group: 'sampling', help: 'how to go from noise to images' },
@@ -275,7 +277,7 @@ export const SAMPLE = {
   n: { ...COUNT, default: 64, group: 'sampling', help: 'number of images' },
   ...SAMPLING,
   label: { type: 'string', default: null, value: 'K|NAME|all|none', unset: 'all; none for given images', group: 'sampling', help: 'class to draw, or each in turn; for models with classes' },
-  guidance: { type: 'float', default: 1, value: 'W', group: 'sampling', help: 'classifier-free guidance: 1 is the class itself, more exaggerates it' },
+  guidance: GUIDANCE,
 
   figure: { type: 'choice', choices: FIGURES, default: null, unset: 'none', group: 'figures', help: 'how the model works, on the chain it was trained on' },
 
@@ -325,6 +327,7 @@ export const EVAL = {
   'feature-steps': { ...COUNT, default: 7000, group: 'classifier', help: 'its training steps, of 32 images each' },
 
   ...SAMPLING,
+  guidance: GUIDANCE,
 
   gpu: GPU,
   tuning: TUNING,

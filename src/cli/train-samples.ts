@@ -55,7 +55,7 @@ export class SampleGrids {
       };
       const samples = await drawSamples(this.#sampler, { n, seed, onBatch: (first) => this.#network.begin(first), onStep });
       const onNaN = (count: number): void => onEvent(`  warning: ${count} values of the samples are not numbers, and black in the picture`);
-      await writeAtomic(path, encodePng(sampleGrid(samples, image, onNaN)));
+      await writeAtomic(path, encodePng(sampleGrid(samples, image, { classes: this.#network.classes, onNaN })));
     } catch (error) {
       if (error === INTERRUPTED) return false;
       throw error;
