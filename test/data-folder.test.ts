@@ -13,6 +13,7 @@ import { fitSquare, resize } from '../src/data/resize.ts';
 import { DdpmError, type ErrorCode } from '../src/errors.ts';
 import { decodePng, encodePng } from '../src/io/png.ts';
 import { philox4x32 } from '../src/philox.ts';
+import { SHADER_CACHE } from './helpers/shader-cache.ts';
 
 const hasSharp = await import('sharp' as string).then(() => true, () => false);
 const home = mkdtempSync(join(tmpdir(), 'ddpm-folder-')), cache = join(home, 'cache');
@@ -226,7 +227,7 @@ folders('train runs on a folder of PNGs, and eval reads them as the run did', as
   const path = folder('g', Object.fromEntries(Array.from({ length: 330 }, (_, i) => [name(i), encodePng({ width: 28, height: 28, channels: 1, data: set.pixels.subarray(i * 784, (i + 1) * 784) })])));
   writeFileSync(join(path, 'test', set.classes!.at(-1)!, 'cut.png'), grey(28, 28, 1).subarray(0, 60));
   const run = (command: string, ...flags: string[]): { status: number | null; stdout: string; stderr: string } =>
-    spawnSync(process.execPath, ['--import', 'tsx', `src/cli/${command}.ts`, ...flags], { encoding: 'utf8', env: { ...process.env, XDG_CACHE_HOME: join(home, 'xdg') } });
+    spawnSync(process.execPath, ['--import', 'tsx', `src/cli/${command}.ts`, ...flags], { encoding: 'utf8', env: { ...process.env, XDG_CACHE_HOME: join(home, 'xdg'), ...SHADER_CACHE } });
   const reading = ['--data', path, '--image-size', '16', '--channels', '3', '--skip-bad', '--class-conditional', '--schedule', 'cosine', '--timesteps', '4'];
   const train = run('train', ...reading, '--preset', 'tiny', '--steps', '2', '--batch-size', '2', '--samples', '1', '--sample-steps', '1', '--out', join(home, 'runs'), '--name', 'x');
   assert.is(train.status, 0, train.stderr);

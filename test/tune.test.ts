@@ -1,7 +1,7 @@
 // npm run tune: candidates that every device of a class takes, decisions that are right where the difference is large, and the command with its file.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -16,6 +16,7 @@ import { fill } from '../src/gpu/kernels.gen.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
 import type { Plan } from '../src/gpu/plan.ts';
 import { gpuSuite } from './helpers/gpu.ts';
+import { SHADER_CACHE } from './helpers/shader-cache.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const home = mkdtempSync(join(tmpdir(), 'ddpm-tune-'));
@@ -101,8 +102,7 @@ device('a candidate that computes something else, or does not run, is left out a
 });
 device.run();
 
-// The driver's own cache, in mesa_shader_cache, stays where it is.
-const env = { ...process.env, XDG_CACHE_HOME: home, MESA_SHADER_CACHE_DIR: process.env['MESA_SHADER_CACHE_DIR'] ?? process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), NO_COLOR: '1' };
+const env = { ...process.env, XDG_CACHE_HOME: home, ...SHADER_CACHE, NO_COLOR: '1' };
 const start = (command: string, line: string, onText: (text: string, child: ChildProcess) => void = () => {}): Promise<{ code: number | null; stdout: string; stderr: string }> =>
   new Promise((done) => {
     const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ')], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });

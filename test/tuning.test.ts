@@ -1,7 +1,7 @@
 // Choices of kernels in files: what was measured on a device, what a run recorded, and that a run goes on with its own, bit for bit, whatever was measured meanwhile.
 import { spawn } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -11,11 +11,11 @@ import type { ChoiceTable } from '../src/gpu/choices.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
 import { assertError, gpu } from './helpers/gpu.ts';
+import { SHADER_CACHE } from './helpers/shader-cache.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const home = mkdtempSync(join(tmpdir(), 'ddpm-tuning-'));
-// The driver's own cache, in mesa_shader_cache, stays where it is: compiling everything again would take a minute.
-const env = { ...process.env, XDG_CACHE_HOME: join(home, 'cache'), MESA_SHADER_CACHE_DIR: process.env['MESA_SHADER_CACHE_DIR'] ?? process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), NO_COLOR: '1' };
+const env = { ...process.env, XDG_CACHE_HOME: join(home, 'cache'), ...SHADER_CACHE, NO_COLOR: '1' };
 const ADAPTER = { vendor: 'mesa', architecture: 'software', device: 'llvmpipe-llvm-1', description: 'llvmpipe: Mesa 1 (LLVM 1)' };
 const CHOICES: ChoiceTable = { 'conv2d_forward H=4': { variant: 'plain' }, 'sum_pixels P=9 C=4': { workgroup: 8, columns: 1 } };
 const FILE = { adapter: ADAPTER, kernels: kernelDigest(), date: '2026-11-25T12:00:00.000Z', choices: CHOICES };

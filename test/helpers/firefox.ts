@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import { serve } from './serve.ts';
+import { SHADER_CACHE } from './shader-cache.ts';
 // @ts-expect-error plain JavaScript without types, because it runs before TypeScript is installed
 import { findFirefox as find } from '../../src/cli/setup.mjs';
 
@@ -85,7 +86,7 @@ export async function visit(folder: string, files: Readonly<Record<string, strin
   writeFileSync(join(home, 'user.js'), Object.entries(PREFERENCES).map(([name, value]) => `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`).join(''));
   const { DISPLAY: _, WAYLAND_DISPLAY: __, ...environment } = process.env;
   const firefox: ChildProcess = spawn(findFirefox()!, ['--headless', '--no-remote', '--profile', home, `${served.url}/page.html`], {
-    env: { ...environment, HOME: home, XDG_CACHE_HOME: home, XDG_CONFIG_HOME: home, MOZ_DISABLE_CONTENT_SANDBOX: '1', MOZ_CRASHREPORTER_DISABLE: '1' }, stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...environment, HOME: home, XDG_CACHE_HOME: home, XDG_CONFIG_HOME: home, ...SHADER_CACHE, MOZ_DISABLE_CONTENT_SANDBOX: '1', MOZ_CRASHREPORTER_DISABLE: '1' }, stdio: ['ignore', 'pipe', 'pipe'],
   });
   const remove = (): void => rmSync(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   // However this process ends: the page, too, closes its window when its server is gone, and Firefox ends with it.
