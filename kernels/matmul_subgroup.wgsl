@@ -4,6 +4,7 @@
 // Rows of A, B and C are read and written as vec4s: leading dimensions and offsets are multiples of 4. If N is not, up to three more columns are written, which must be padding.
 enable subgroups;
 #import index
+#import column_of
 override R: u32 = 8u;
 override Q: u32 = 16u;
 override TRANS_A: bool = false;
@@ -22,15 +23,6 @@ alias Sums = array<f32, 512>;
 // Four k of the lane's rows.
 alias Rows = array<vec4f, 8>;
 
-// A lane's two loads for 16 columns: along them, lane = (k, four columns); TRANS_B along k, lane = column.
-struct Factors { a: vec4f, b: vec4f }
-fn spread(v: Factors, q: u32, j: u32) -> vec4f {
-  if (!TRANS_B) { return vec4f(subgroupShuffle(v.a[j], q), subgroupShuffle(v.a[j], q + 4u), subgroupShuffle(v.b[j], q), subgroupShuffle(v.b[j], q + 4u)); }
-  var held = v.a;
-  if (q >= 2u) { held = v.b; }
-  return subgroupShuffle(held, q % 2u * 4u + j);
-}
-
 // One column after another, so that its four factors wait in registers for all rows. All is written out, as llvmpipe unrolls no loop as long as this.
 fn meet_column(acc: ptr<function, Sums>, j: u32, s: ptr<function, Rows>, w: vec4f) {
   (*acc)[j] += dot((*s)[0], w);
@@ -44,13 +36,13 @@ fn meet_column(acc: ptr<function, Sums>, j: u32, s: ptr<function, Rows>, w: vec4
     (*acc)[448u + j] += dot((*s)[7], w);
   }
 }
-fn meet_four(acc: ptr<function, Sums>, j: u32, s: ptr<function, Rows>, v: Factors, q: u32) {
-  meet_column(acc, j, s, spread(v, q, 0u));
-  meet_column(acc, j + 1u, s, spread(v, q, 1u));
-  meet_column(acc, j + 2u, s, spread(v, q, 2u));
-  meet_column(acc, j + 3u, s, spread(v, q, 3u));
+fn meet_four(acc: ptr<function, Sums>, j: u32, s: ptr<function, Rows>, v: Sixteen, q: u32) {
+  meet_column(acc, j, s, column_of(v, TRANS_B, q, 0u));
+  meet_column(acc, j + 1u, s, column_of(v, TRANS_B, q, 1u));
+  meet_column(acc, j + 2u, s, column_of(v, TRANS_B, q, 2u));
+  meet_column(acc, j + 3u, s, column_of(v, TRANS_B, q, 3u));
 }
-fn meet(acc: ptr<function, Sums>, j: u32, s: ptr<function, Rows>, v: Factors) {
+fn meet(acc: ptr<function, Sums>, j: u32, s: ptr<function, Rows>, v: Sixteen) {
   meet_four(acc, j, s, v, 0u);
   meet_four(acc, j + 4u, s, v, 1u);
   meet_four(acc, j + 8u, s, v, 2u);
@@ -65,15 +57,17 @@ fn along_b(at: u32, k: u32) -> vec4f { return select(vec4f(0.0), b[at + k / 4u],
 fn across_a(at: u32, k: u32) -> vec4f { return select(vec4f(0.0), a[at + min(k, dims.K - 1u) * (dims.lda / 4u)], vec4<bool>(k < dims.K)); }
 fn across_b(at: u32, k: u32) -> vec4f { return select(vec4f(0.0), b[at + min(k, dims.K - 1u) * (dims.ldb / 4u)], vec4<bool>(k < dims.K)); }
 
-// What the lane brings of 16 columns, from vec4 `column` on.
-fn factors(b0: u32, column: u32, k: u32, lane: u32) -> Factors {
-  let last = (dims.N - 1u) / 4u;
+// Four rows of A from where a lane's four columns of it begin.
+fn turned_a(at: u32, k: u32) -> mat4x4f { return transpose(mat4x4f(across_a(at, k), across_a(at, k + 1u), across_a(at, k + 2u), across_a(at, k + 3u))); }
+
+// What the lane brings of four k and 16 columns of B, from vec4 `column` on.
+fn factors(b0: u32, column: u32, k: u32, lane: u32) -> Sixteen {
   if (TRANS_B) {
     let j = min(vec2u(4u * column + lane) + vec2u(0u, 8u), vec2u(dims.N - 1u)) * (dims.ldb / 4u) + vec2u(b0);
-    return Factors(along_b(j.x, k), along_b(j.y, k));
+    return Sixteen(along_b(j.x, k), along_b(j.y, k));
   }
-  let j = b0 + min(column + lane % 4u, last);
-  return Factors(across_b(j, k + lane / 4u), across_b(j, k + 2u + lane / 4u));
+  let j = b0 + min(column + lane % 4u, (dims.N - 1u) / 4u);
+  return Sixteen(across_b(j, k + lane / 4u), across_b(j, k + 2u + lane / 4u));
 }
 
 // Row i of the lane's: eight apart, or, TRANS_A, two times four neighbours.
@@ -113,7 +107,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   for (var k = 0u; k < dims.K; k += 4u) {
     var s: Rows;
     if (TRANS_A) {
-      let t = transpose(mat4x4f(across_a(low, k), across_a(low, k + 1u), across_a(low, k + 2u), across_a(low, k + 3u)));
+      let t = turned_a(low, k);
       s[0] = t[0];
       s[1] = t[1];
       s[2] = t[2];
@@ -126,7 +120,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     }
     if (R > 4u) {
       if (TRANS_A) {
-        let t = transpose(mat4x4f(across_a(high, k), across_a(high, k + 1u), across_a(high, k + 2u), across_a(high, k + 3u)));
+        let t = turned_a(high, k);
         s[4] = t[0];
         s[5] = t[1];
         s[6] = t[2];

@@ -1,8 +1,9 @@
 // What the subgroup kernels of forward and backward-input share: how eight lanes bring the weights of four input and sixteen output channels, and spread them.
 // TRANSPOSED input channels are the convolution's outputs, and the other way round.
+#import column_of
 
-// A lane's two loads for one tap: along o, lane = (c, four o); TRANSPOSED along o as well, which are then the input channels, lane = c.
-struct Weights { a: vec4f, b: vec4f }
+// A lane's two loads for one tap: rows are input channels, columns output channels.
+alias Weights = Sixteen;
 
 // Where they begin, in vec4s, for a tap and the first of sixteen output channels, which is channel * 4.
 fn weights_of(tap: u32, channel: u32, lane: u32) -> vec2u {
@@ -16,9 +17,4 @@ fn weights_of(tap: u32, channel: u32, lane: u32) -> vec2u {
 fn weights_turn() -> u32 { return select(dims.O, 1u, TRANSPOSED); }
 
 // The weights of four input channels and output channel 4 q + o.
-fn weight_of(v: Weights, q: u32, o: u32) -> vec4f {
-  if (!TRANSPOSED) { return vec4f(subgroupShuffle(v.a[o], q), subgroupShuffle(v.a[o], q + 4u), subgroupShuffle(v.b[o], q), subgroupShuffle(v.b[o], q + 4u)); }
-  var held = v.a;
-  if (q >= 2u) { held = v.b; }
-  return subgroupShuffle(held, q % 2u * 4u + o);
-}
+fn weight_of(v: Weights, q: u32, o: u32) -> vec4f { return column_of(v, TRANSPOSED, q, o); }

@@ -65,7 +65,7 @@ const tiles = (M: number, N: number, height: number, width: number): number => M
  */
 export const SUBGROUP_TILES = [{ R: 8, Q: 16, cost: 1 }, { R: 4, Q: 16, cost: 1.12 }, { R: 8, Q: 8, cost: 1.22 }, { R: 4, Q: 8, cost: 1.25 }, { R: 4, Q: 4, cost: 1.35 }] as const;
 
-/** The one that takes the least time, on the two cores at least that a CPU has. */
+/** The one that takes the least time on two cores, each of which takes a tile at a time. */
 function subgroupTile(M: number, N: number, batch: number): { readonly R: number; readonly Q: number } {
   const time = ({ R, Q, cost }: (typeof SUBGROUP_TILES)[number]): number => Math.ceil((tiles(M, N, 8 * R, 4 * Q) * batch) / 2) * R * Q * cost;
   return SUBGROUP_TILES.reduce<(typeof SUBGROUP_TILES)[number]>((best, tile) => (time(tile) < time(best) ? tile : best), SUBGROUP_TILES[0]);
