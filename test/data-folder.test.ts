@@ -2,7 +2,6 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +12,7 @@ import { fitSquare, resize } from '../src/data/resize.ts';
 import { DdpmError, type ErrorCode } from '../src/errors.ts';
 import { decodePng, encodePng } from '../src/io/png.ts';
 import { philox4x32 } from '../src/philox.ts';
+import { type Command, type Ended, start } from './helpers/commands.ts';
 import { SHADER_CACHE } from './helpers/shader-cache.ts';
 
 const hasSharp = await import('sharp' as string).then(() => true, () => false);
@@ -226,21 +226,20 @@ folders('train runs on a folder of PNGs, and eval reads them as the run did', as
   const name = (i: number): string => `${i < 300 ? 'train' : 'test'}/${set.classes![set.labels![i]!]!.replace('/', ' or ')}/${i}.png`;
   const path = folder('g', Object.fromEntries(Array.from({ length: 330 }, (_, i) => [name(i), encodePng({ width: 28, height: 28, channels: 1, data: set.pixels.subarray(i * 784, (i + 1) * 784) })])));
   writeFileSync(join(path, 'test', set.classes!.at(-1)!, 'cut.png'), grey(28, 28, 1).subarray(0, 60));
-  const run = (command: string, ...flags: string[]): { status: number | null; stdout: string; stderr: string } =>
-    spawnSync(process.execPath, ['--import', 'tsx', `src/cli/${command}.ts`, ...flags], { encoding: 'utf8', env: { ...process.env, XDG_CACHE_HOME: join(home, 'xdg'), ...SHADER_CACHE } });
+  const run = (command: Command, ...flags: string[]): Promise<Ended> => start(command, flags, { env: { XDG_CACHE_HOME: join(home, 'xdg'), ...SHADER_CACHE } });
   const reading = ['--data', path, '--image-size', '16', '--channels', '3', '--skip-bad', '--class-conditional', '--schedule', 'cosine', '--timesteps', '4'];
-  const train = run('train', ...reading, '--preset', 'tiny', '--steps', '2', '--batch-size', '2', '--samples', '1', '--sample-steps', '1', '--out', join(home, 'runs'), '--name', 'x');
-  assert.is(train.status, 0, train.stderr);
+  const train = await run('train', ...reading, '--preset', 'tiny', '--steps', '2', '--batch-size', '2', '--samples', '1', '--sample-steps', '1', '--out', join(home, 'runs'), '--name', 'x');
+  assert.is(train.code, 0, train.stderr);
   assert.match(train.stderr, /data +g +300 × 16×16×3 /);
   assert.match(train.stderr, new RegExp(` ${set.classes!.length} classes `));
   const { width, height, channels } = decodePng(readFileSync(join(home, 'runs', 'x', 'samples', 'final.png')));
   assert.ok(channels === 3 && width >= 16 && height >= 16);
-  const measured = run('eval', join(home, 'runs', 'x'), '--nll', '--n', '2', '--batch-size', '2');
-  assert.is(measured.status, 0, measured.stderr);
+  const measured = await run('eval', join(home, 'runs', 'x'), '--nll', '--n', '2', '--batch-size', '2');
+  assert.is(measured.code, 0, measured.stderr);
   assert.match(measured.stderr, /cut\.png cannot be read as PNG[^]*1 of 31 files are damaged/);
   assert.match(measured.stdout, /the first 2 of g, test/);
-  const guided = run('eval', join(home, 'runs', 'x'), '--guidance', '2', '--features', 'pixels', '--n', '2', '--limit', '9', '--sample-steps', '1');
-  assert.is(guided.status, 0, guided.stderr);
+  const guided = await run('eval', join(home, 'runs', 'x'), '--guidance', '2', '--features', 'pixels', '--n', '2', '--limit', '9', '--sample-steps', '1');
+  assert.is(guided.code, 0, guided.stderr);
   const turns = `classes 0 to ${set.classes!.length - 1} in turn, guidance 2`;
   assert.ok(guided.stderr.includes(`in batches of 2, ${turns}`) && guided.stdout.includes(turns), guided.stderr + guided.stdout);
 });

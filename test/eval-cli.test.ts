@@ -1,8 +1,7 @@
 // npm run eval as people type it: a classifier is trained, then runs, files and real images are measured; what is printed, kept and refused.
-import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { makeShapes } from '../src/data/shapes.ts';
@@ -11,39 +10,20 @@ import { encodePng } from '../src/io/png.ts';
 import { readSafetensors } from '../src/io/safetensors.ts';
 import { statistics } from '../src/quality/frechet.ts';
 import { statisticsFile } from '../src/quality/statistics_file.ts';
+import { type Ended, ended, start } from './helpers/commands.ts';
 
-const root = resolve(import.meta.dirname, '..'), out = mkdtempSync(join(tmpdir(), 'ddpm-eval-'));
+const out = mkdtempSync(join(tmpdir(), 'ddpm-eval-'));
 const at = (...parts: string[]): string => join(out, ...parts);
 
-interface Ended {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function run(command: 'eval' | 'train', line: string): Promise<Ended> {
-  const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ').filter(Boolean)], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
-  let stdout = '', stderr = '';
-  child.stdout.on('data', (text) => (stdout += text));
-  child.stderr.on('data', (text) => (stderr += text));
-  return new Promise((done) => child.on('close', (code) => done({ code, stdout, stderr })));
-}
-
 const CLASSIFIER = at('shapes.safetensors');
-const measure = (line: string): Promise<Ended> => run('eval', `${line} --classifier ${CLASSIFIER} --statistics ${at('statistics')}`);
+const measure = (line: string): Promise<Ended> => start('eval', `${line} --classifier ${CLASSIFIER} --statistics ${at('statistics')}`);
 const figure = ({ stdout }: Ended, name: string): number => Number(new RegExp(`^${name} +(\\S+)$`, 'm').exec(stdout)?.[1]);
-
-function ended({ code, stdout, stderr }: Ended, wanted: number, ...words: (string | RegExp)[]): void {
-  const text = stdout + stderr;
-  assert.is(code, wanted, `exit code ${code}, wanted ${wanted}:\n${text}`);
-  for (const word of words) assert.ok(typeof word === 'string' ? text.includes(word) : word.test(text), `should say ${word}:\n${text}`);
-}
 
 const cli = suite('eval');
 cli.after(() => rmSync(out, { recursive: true }));
 
 cli('--train-features learns the classes of a data set and says how well', async () => {
-  const done = await run('eval', `--train-features --data shapes --limit 300 --feature-steps 60 --seed 1 --out ${CLASSIFIER}`);
+  const done = await start('eval', `--train-features --data shapes --limit 300 --feature-steps 60 --seed 1 --out ${CLASSIFIER}`);
   ended(done, 0, /^data {5}shapes {2}300 images to train on, 300 to test, 5 classes$/m, /^step 60\/60 \| 100% \| loss 0\.\d/m, `weights           ${CLASSIFIER}`);
   const { metadata } = readSafetensors(readFileSync(CLASSIFIER), CLASSIFIER), reached = Number(metadata['test_accuracy']);
   assert.ok(reached > 0.4, `a fifth is chance, and it reached ${reached}`);
@@ -70,7 +50,7 @@ cli('--real measures what real images reach; statistics of the data set are kept
 });
 
 cli('a run: its data, its averaged weights, its eval.json; worse than real images', async () => {
-  ended(await run('train', `--data shapes --limit 200 --preset tiny --batch-size 4 --timesteps 50 --samples 4 --sample-steps 2 --steps 2 --out ${out} --name a`), 0);
+  ended(await start('train', `--data shapes --limit 200 --preset tiny --batch-size 4 --timesteps 50 --samples 4 --sample-steps 2 --steps 2 --out ${out} --name a`), 0);
   const done = await measure(`${at('a')} --n 20 --sample-steps 3 --seed 5 --keep-images ${at('kept.npz')}`);
   ended(done, 0, /^sampler +ddim, 3 steps, eta 0$/m, /^weights +ema$/m, /^checkpoint +step 2$/m, /^seed +5$/m, /^quantisation +uint8: clamped to \[-1, 1\], rounded$/m, /^real +shapes, train split$/m, `added to              ${at('a', 'eval.json')}`);
   assert.ok(figure(done, 'Fréchet distance') > 2 * floor, `${done.stdout} real images reach ${floor}`);
@@ -81,7 +61,7 @@ cli('a run: its data, its averaged weights, its eval.json; worse than real image
 });
 
 cli('--nll of a chain of fewer timesteps', async () => {
-  const done = await run('eval', `${at('a')} --nll --n 2 --spacing 3,2`);
+  const done = await start('eval', `${at('a')} --nll --n 2 --spacing 3,2`);
   ended(done, 0, /^timesteps +5 of 50, 0, 12, 24, 25, 49; the bound of that chain, its betas recomputed$/m, /^x 0 +clipped to \[-1, 1\]$/m, `by t                  ${at('a', 'nll-5.json')}`);
   const kept = JSON.parse(readFileSync(at('a', 'nll-5.json'), 'utf8')) as { timesteps: number[]; bits_per_dim_by_t: number[] };
   assert.equal(kept.timesteps, [0, 12, 24, 25, 49]);
@@ -99,18 +79,18 @@ cli('an .npz file and a folder of PNGs of the same images give the same figures,
   for (const name of ['Fréchet distance', 'precision', 'recall']) assert.is(figure(npz, name), figure(pngs, name));
   const own = statistics({ count, width: size, data: Float32Array.from(pixels, (byte) => byte / 127.5 - 1) });
   writeFileSync(at('own.npz'), Buffer.concat(statisticsFile(own)));
-  const zero = await run('eval', `${at('images.npz')} --features pixels --real-statistics ${at('own.npz')}`);
+  const zero = await start('eval', `${at('images.npz')} --features pixels --real-statistics ${at('own.npz')}`);
   ended(zero, 0, /^features +pixels in \[-1, 1\]$/m, `real                  ${at('own.npz')}`);
   assert.ok(figure(zero, 'Fréchet distance') < 1e-9, zero.stdout);
 });
 
 cli('statistics that are damaged, or cannot be kept, are computed again and no reason to end', async () => {
   const line = (folder: string): string => `${at('images.npz')} --data shapes --features pixels --limit 20 --n 2 --statistics ${folder} --out ${at('pixels.json')}`;
-  ended(await run('eval', line(at('again'))), 0, 'statistics kept in');
+  ended(await start('eval', line(at('again'))), 0, 'statistics kept in');
   const [file] = readdirSync(at('again'));
   writeFileSync(at('again', file!), 'x');
   writeFileSync(at('plain'), '');
-  const [damaged, kept] = await Promise.all([run('eval', line(at('again'))), run('eval', line(at('plain', 'x')).replace('pixels.json', 'pixels2.json'))]);
+  const [damaged, kept] = await Promise.all([start('eval', line(at('again'))), start('eval', line(at('plain', 'x')).replace('pixels.json', 'pixels2.json'))]);
   ended(damaged, 0, 'warning  the statistics are computed again: ', file!, 'statistics kept in');
   ended(kept, 0, 'warning  the statistics are not kept: cannot write', 'Fréchet distance');
 });
@@ -141,7 +121,7 @@ cli('what it refuses', async () => {
     [`${at('a')} --features pixels --limit 9 --n 2 --sample-steps 1 --out ${at('broken.json')}`, 1, 'broken.json is not JSON, so the figures cannot be added'],
   ] as const;
   await Promise.all(refused.map(async ([line, code, ...words]) => {
-    const done = await run('eval', line);
+    const done = await start('eval', line);
     ended(done, code, ...words);
     assert.not.match(done.stderr, /^sampler/m, `${line}: before anything is drawn`);
   }));

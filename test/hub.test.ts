@@ -1,11 +1,10 @@
 // Downloads: a hub on this machine that breaks off, sends wrong bytes, knows no ranges or is not there; and npm run info on what was downloaded.
-import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { RunFolder } from '../src/cli/run-folder.ts';
@@ -15,6 +14,7 @@ import { writeSafetensors } from '../src/io/safetensors.ts';
 import { initialise } from '../src/nn/init.ts';
 import { parametersOf } from '../src/nn/parameter.ts';
 import { UNet } from '../src/nn/unet.ts';
+import { type Command, type Ended, start } from './helpers/commands.ts';
 import { assertError } from './helpers/gpu.ts';
 
 const CONFIG = { in_channels: 1, out_channels: 1, block_out_channels: [8, 16], down_block_types: ['DownBlock2D', 'DownBlock2D'], up_block_types: ['UpBlock2D', 'UpBlock2D'], layers_per_block: 1, norm_num_groups: 4, attention_head_dim: null, sample_size: 8 };
@@ -134,12 +134,8 @@ hub('a disk that is full, a name that is not there, pickles only, no network', a
   await assertError(() => fetchModel('some/model', tmpdir(), { endpoint: 'http://127.0.0.1:9' }), 'E-NETWORK', /http:\/\/127\.0\.0\.1:9 cannot be reached.*HF_ENDPOINT/);
 });
 
-/** A command in a process of its own: the hub lives in this one. */
-const command = (name: string, args: string[], env: Record<string, string> = {}, cwd = resolve(import.meta.dirname, '..')): Promise<{ code: number; stdout: string; stderr: string }> =>
-  new Promise((done) => {
-    const options = { cwd, env: { ...process.env, ...env } };
-    execFile(process.execPath, ['--import', import.meta.resolve('tsx'), resolve(import.meta.dirname, `../src/cli/${name}.ts`), ...args], options, (error, stdout, stderr) => done({ code: error ? Number(error.code) : 0, stdout, stderr }));
-  });
+/** In a process of its own: the hub lives in this one. */
+const command = (name: Command, args: string[], env: Record<string, string> = {}, cwd?: string): Promise<Ended> => start(name, args, { env, ...(cwd && { cwd }) });
 
 hub('a folder that cannot be written, or one in the place of a file, is said', () =>
   withHub({}, async ({ endpoint, folder }) => {

@@ -1,5 +1,5 @@
 // The commands as people type them: train, Ctrl-C, --resume, sample; what is in the run folder, and how they end when something is wrong.
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawnSync } from 'node:child_process';
 import { closeSync, cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -19,55 +19,34 @@ import { parametersOf } from '../src/nn/parameter.ts';
 import { Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { DeviceImages } from '../src/ops/random.ts';
+import { type Command, type Ended, ended, script, start } from './helpers/commands.ts';
 import { normals } from './ref/random.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const out = mkdtempSync(join(tmpdir(), 'ddpm-train-'));
 
-interface Ended {
-  readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
 /** Lets the disk be full for files with one of the names in `full`. */
 const FULL_DISK = pathToFileURL(join(import.meta.dirname, 'helpers', 'full-disk.mjs')).href;
 
 type Watch = (stderr: string, child: ChildProcess) => void;
-
-/** Starts a command, as npm does if told so; `watch` sees what has come on stderr so far, whenever there is more. */
-function start(command: 'train' | 'sample', line: string, watch?: Watch, { npm = false, full = '' } = {}): Promise<Ended> {
-  const { npm_lifecycle_event: _, ...own } = process.env, env = { ...own, NO_COLOR: '1', ...(npm && { npm_lifecycle_event: command }), DDPM_TEST_FULL: full };
-  const child = spawn(process.execPath, ['--import', 'tsx', ...(full ? ['--import', FULL_DISK] : []), join('src', 'cli', `${command}.ts`), ...line.split(' ').filter(Boolean)], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
-  let stdout = '', stderr = '';
-  child.stdout.on('data', (text) => (stdout += text));
-  child.stderr.on('data', (text) => {
-    stderr += text;
-    watch?.(stderr, child);
-  });
-  return new Promise((done) => child.on('close', (code, signal) => done({ code, signal, stdout, stderr })));
-}
+type How = { readonly npm?: boolean; readonly full?: string };
 
 const TINY = `--data shapes --limit 64 --preset tiny --batch-size 4 --timesteps 50 --samples 5 --sample-steps 2 --log-every 2 --out ${out}`;
-const train = (line: string, watch?: Watch, how?: { npm?: boolean; full?: string }) => start('train', `${TINY} ${line}`, watch, how);
+/** `watch` sees what has come on stderr so far; `npm` starts it as npm does. */
+const train = (line: string, watch?: Watch, how?: How): Promise<Ended> => again(`${TINY} ${line}`, watch, how);
+const again = (line: string, watch?: Watch, { npm = false, full = '' }: How = {}): Promise<Ended> =>
+  start('train', line, { env: { ...(npm && { npm_lifecycle_event: 'train' }), DDPM_TEST_FULL: full }, before: full ? [FULL_DISK] : [], watch: (_, stderr, child) => watch?.(stderr, child) });
 const sample = (line: string): Promise<Ended> => start('sample', line);
 const run = (...parts: string[]): string => join(out, ...parts);
 type Line = Record<string, number | string | null>;
 const metrics = (name: string): Line[] => readFileSync(run(name, 'metrics.jsonl'), 'utf8').trim().split('\n').map((l) => JSON.parse(l) as Line);
 
 /** Lines of one command that end with this code and say these words, two at a time: most of it is Node starting up, on one core. */
-async function refused(command: 'train' | 'sample', lines: readonly (readonly [line: string, code: number, ...words: string[]])[]): Promise<void> {
+async function refused(command: Command, lines: readonly (readonly [line: string, code: number, ...words: string[]])[]): Promise<void> {
   for (let i = 0; i < lines.length; i += 2) {
     const two = lines.slice(i, i + 2);
     for (const [n, done] of (await Promise.all(two.map(([line]) => start(command, line)))).entries()) ended(done, two[n]![1], ...two[n]!.slice(2) as string[]);
   }
-}
-
-/** Fails with what the command said. */
-function ended({ code, stderr }: Ended, wanted: number, ...words: (string | RegExp)[]): void {
-  assert.is(code, wanted, `exit code ${code}, wanted ${wanted}:\n${stderr}`);
-  for (const word of words) assert.ok(typeof word === 'string' ? stderr.includes(word) : word.test(stderr), `should say ${word}:\n${stderr}`);
 }
 
 const cli = suite('train and sample');
@@ -109,7 +88,7 @@ cli('a run that goes on from its middle ends with the same files, byte for byte'
   cpSync(run('a'), run('b'), { recursive: true });
   rmSync(run('b', 'checkpoints', 'step-0000008'), { recursive: true });
   // Lines after the checkpoint are of steps that will be done again.
-  const done = await start('train', `--resume ${run('b')}`);
+  const done = await again(`--resume ${run('b')}`);
   ended(done, 0, `resumed  step 4 of 8 from ${run('b', 'checkpoints', 'step-0000004')} (model, ema, adam, seed and data order)`);
   for (const file of readdirSync(run('a', 'checkpoints', 'step-0000008')))
     assert.ok(readFileSync(run('a', 'checkpoints', 'step-0000008', file)).equals(readFileSync(run('b', 'checkpoints', 'step-0000008', file))), file);
@@ -234,10 +213,10 @@ cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does
   assert.is(metrics('c').length, step);
   assert.not.ok(existsSync(run('c', 'samples', 'final.png')));
 
-  ended(await start('train', `--resume ${run('c')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
+  ended(await again(`--resume ${run('c')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
   assert.equal(metrics('c').map((l) => l['step']), Array.from({ length: step + 2 }, (_, i) => i + 1));
-  ended(await start('train', `--resume ${run('c')}`), 2, `has done its ${step + 2} steps`, '--steps');
-  ended(await start('train', `--resume ${run('c')} --predict x0 --dry-run`), 0, '--predict was v and is x0: the weights of the checkpoint have learnt something else');
+  ended(await again(`--resume ${run('c')}`), 2, `has done its ${step + 2} steps`, '--steps');
+  ended(await again(`--resume ${run('c')} --predict x0 --dry-run`), 0, '--predict was v and is x0: the weights of the checkpoint have learnt something else');
 });
 
 cli('a terminal that closes, and a pipe that nobody reads any more, end the step and save', async () => {
@@ -267,7 +246,7 @@ cli('a terminal that closes, and a pipe that nobody reads any more, end the step
 
 cli('output that finds the disk full is a failure', () => {
   if (!existsSync('/dev/full')) return;
-  const full = openSync('/dev/full', 'w'), { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', join('src', 'cli', 'train.ts'), '--help'], { cwd: root, stdio: ['ignore', full, 'pipe'], encoding: 'utf8' });
+  const full = openSync('/dev/full', 'w'), { status, stderr } = spawnSync(process.execPath, [script('train'), '--help'], { cwd: root, stdio: ['ignore', full, 'pipe'], encoding: 'utf8' });
   closeSync(full);
   assert.equal([status, stderr], [1, 'E-FILE cannot write the output: the disk is full; free some space and try again\n']);
 });
@@ -308,14 +287,15 @@ cli('an existing run is not written over; --overwrite starts it again', async ()
   assert.ok(metrics('c').length > 4);
   // A view that finds no port does not keep the run from training.
   const last = createServer().on('error', () => {}).listen(65535, '127.0.0.1');
-  ended(await train('--name c --steps 2 --overwrite --view 65535'), 0, 'E-USAGE port 65535 cannot be used');
+  // The view is a module of its own, and TypeScript.
+  ended(await start('train', `${TINY} --name c --steps 2 --overwrite --view 65535`, { before: ['tsx'] }), 0, 'E-USAGE port 65535 cannot be used');
   last.close();
   assert.is(metrics('c').length, 2);
 });
 
 cli('a diverged run stops, names what was not finite and the last good checkpoint, which stays', async () => {
   const before = readFileSync(run('b', 'checkpoints', 'step-0000008', 'model.safetensors'));
-  const done = await start('train', `--resume ${run('b')} --steps 100 --lr 1e30 --lr-schedule constant --warmup 0 --save-every 3`);
+  const done = await again(`--resume ${run('b')} --steps 100 --lr 1e30 --lr-schedule constant --warmup 0 --save-every 3`);
   ended(done, 5, /^step \d+: .* is not finite, the step was skipped$/m, 'E-NONFINITE the last 10 steps were not finite', /^The last good checkpoint is \S+step-0000008\. Go on from it at a lower rate: npm run train -- --resume \S+step-0000008 --lr 3e\+29$/m);
   const bad = metrics('b').filter((l) => 'nonfinite' in l);
   assert.ok(bad.length >= 10);
@@ -335,7 +315,7 @@ cli('a full disk: what could not be written, how much it takes, and the checkpoi
   ended(ended1, 1, new RegExp(`^E-FILE cannot write ${run('full', 'checkpoints', 'step-0000004')}: it takes 2.9 MiB, and .* free; the disk is full`, 'm'), `step-0000002. Go on from it: npm run train -- --resume ${run('full')}\n`);
   assert.is(readFileSync(run('full', 'latest'), 'utf8'), 'checkpoints/step-0000002\n');
   assert.equal(files(), ['checkpoints/step-0000002/optimizer.safetensors']);
-  const ended2 = await start('train', `--resume ${run('full')}`, undefined, { full: 'final.png' });
+  const ended2 = await again(`--resume ${run('full')}`, undefined, { full: 'final.png' });
   ended(ended2, 1, 'resumed  step 2 of 6', 'final.png: it takes', `\nThe training is done, and saved: ${run('full', 'checkpoints', 'step-0000006')}. For pictures: npm run sample -- ${run('full')}\n`);
   assert.equal(files(), [...['2', '4', '6'].map((n) => `checkpoints/step-000000${n}/optimizer.safetensors`), 'samples/step-0000004.png']);
 });
@@ -345,7 +325,7 @@ cli('a full disk for the lines of metrics: the steps that were made are saved, a
   const step = Number(/The last good checkpoint is \S+step-(\d+)\./.exec(done.stderr)?.[1]);
   ended(done, 1, new RegExp(`^E-FILE cannot write ${run('lines', 'metrics.jsonl')}: the disk is full`, 'm'), `Go on from it: npm run train -- --resume ${run('lines')}\n`);
   assert.ok(step >= 1 && step < 400, `step ${step}`);
-  ended(await start('train', `--resume ${run('lines')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
+  ended(await again(`--resume ${run('lines')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
   assert.equal(metrics('lines').map((line) => line['step']), [step + 1, step + 2]);
 });
 
@@ -404,7 +384,7 @@ cli('--init starts from a folder as on the hub, with its model and its diffusion
   // The second step again, with the blocks run twice; the folder is not needed any more.
   const before = metrics('pre'), bytes = names.map((name) => readFileSync(join(saved, name)));
   rmSync(folder, { recursive: true });
-  ended(await start('train', `--resume ${run('pre', 'checkpoints', 'step-0000001')} --checkpoint-blocks`), 0, 'resumed', 'schedule cosine T 50, predicts v, variance fixed_large');
+  ended(await again(`--resume ${run('pre', 'checkpoints', 'step-0000001')} --checkpoint-blocks`), 0, 'resumed', 'schedule cosine T 50, predicts v, variance fixed_large');
   assert.equal(metrics('pre').map((l) => [l['step'], l['loss'], l['grad_norm']]), before.map((l) => [l['step'], l['loss'], l['grad_norm']]));
   names.forEach((name, i) => name === 'state.json' || assert.ok(readFileSync(join(saved, name)).equals(bytes[i]), name));
 });
@@ -412,16 +392,16 @@ cli('--init starts from a folder as on the hub, with its model and its diffusion
 cli('--dry-run shows and writes nothing; --list-gpus; --help; --config', async () => {
   const file = run('settings.json');
   writeFileSync(file, JSON.stringify({ data: 'shapes', limit: 32, preset: 'tiny', batch_size: 2, seed: 7 }));
-  const dry = await start('train', `--config ${file} --dry-run --name dry --out ${out} --batch-size 3`);
+  const dry = await again(`--config ${file} --dry-run --name dry --out ${out} --batch-size 3`);
   ended(dry, 0, /^memory {3}/m, /^plan .* dispatches a step/m, 'nothing was trained or written');
   const shown = JSON.parse(dry.stdout) as { settings: Record<string, unknown>; model: Record<string, unknown>; parameters: number };
   assert.equal([shown.settings['batch_size'], shown.settings['seed'], shown.model['in_channels']], [3, 7, 1]);
   assert.ok(shown.parameters > 1000);
   assert.not.ok(existsSync(run('dry')));
-  const list = await start('train', '--list-gpus');
+  const list = await again('--list-gpus');
   ended(list, 0);
   assert.match(list.stdout, /^0 {2}\S.* \(\w+\)$/m);
-  assert.match((await start('train', '--help')).stdout, /--batch-size N/);
+  assert.match((await again('--help')).stdout, /--batch-size N/);
 });
 
 cli('what is wrong on the command line, with the data or with the checkpoint', async () => {

@@ -1,40 +1,19 @@
 // train and eval as people type them, with the settings of the diffusion: betas of a file, a learned variance, t by importance, classes, self-conditioning, likelihood.
-import { spawn } from 'node:child_process';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { decodePng } from '../src/io/png.ts';
 import { readSafetensors } from '../src/io/safetensors.ts';
+import { type Ended, ended, start } from './helpers/commands.ts';
 
-const root = resolve(import.meta.dirname, '..'), out = mkdtempSync(join(tmpdir(), 'ddpm-diffusion-'));
-
-interface Ended {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function start(command: 'train' | 'eval' | 'sample', line: string): Promise<Ended> {
-  const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ').filter(Boolean)], { cwd: root, env: { ...process.env, NO_COLOR: '1' }, stdio: ['ignore', 'pipe', 'pipe'] });
-  let stdout = '', stderr = '';
-  child.stdout.on('data', (text) => (stdout += text));
-  child.stderr.on('data', (text) => (stderr += text));
-  return new Promise((done) => child.on('close', (code) => done({ code, stdout, stderr })));
-}
+const out = mkdtempSync(join(tmpdir(), 'ddpm-diffusion-'));
 
 const TINY = `--data shapes --limit 64 --preset tiny --batch-size 4 --samples 5 --sample-steps 2 --sample-every 0 --keep 0 --out ${out}`;
 const train = (line: string): Promise<Ended> => start('train', `${TINY} ${line}`);
 const run = (...parts: string[]): string => join(out, ...parts);
 const json = (path: string): Record<string, unknown> => JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
-
-/** Fails with what the command said. */
-function ended({ code, stdout, stderr }: Ended, wanted: number, ...words: (string | RegExp)[]): void {
-  const text = stdout + stderr;
-  assert.is(code, wanted, `exit code ${code}, wanted ${wanted}:\n${text}`);
-  for (const word of words) assert.ok(typeof word === 'string' ? text.includes(word) : word.test(text), `should say ${word}:\n${text}`);
-}
 
 const cli = suite('train and eval: diffusion');
 cli.after(() => rmSync(out, { recursive: true }));

@@ -1,8 +1,7 @@
 // npm run tune: candidates that every device of a class takes, decisions that are right where the difference is large, and the command with its file.
-import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { trainingOf } from '../bench/model.ts';
@@ -15,10 +14,10 @@ import { Engine } from '../src/gpu/engine.ts';
 import { fill } from '../src/gpu/kernels.gen.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
 import type { Plan } from '../src/gpu/plan.ts';
+import { start } from './helpers/commands.ts';
 import { gpuSuite } from './helpers/gpu.ts';
 import { SHADER_CACHE } from './helpers/shader-cache.ts';
 
-const root = resolve(import.meta.dirname, '..');
 const home = mkdtempSync(join(tmpdir(), 'ddpm-tune-'));
 process.on('exit', () => rmSync(home, { recursive: true, force: true }));
 
@@ -102,21 +101,13 @@ device('a candidate that computes something else, or does not run, is left out a
 });
 device.run();
 
-const env = { ...process.env, XDG_CACHE_HOME: home, ...SHADER_CACHE, NO_COLOR: '1' };
-const start = (command: string, line: string, onText: (text: string, child: ChildProcess) => void = () => {}): Promise<{ code: number | null; stdout: string; stderr: string }> =>
-  new Promise((done) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', `${command}.ts`), ...line.split(' ')], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
-    let stdout = '', stderr = '';
-    child.stdout.on('data', (text) => onText((stdout += text), child));
-    child.stderr.on('data', (text) => (stderr += text));
-    child.on('close', (code) => done({ code, stdout, stderr }));
-  });
+const env = { XDG_CACHE_HOME: home, ...SHADER_CACHE };
 
 const command = suite('tune: the command');
 const TINY = '--preset tiny --batch-size 2 --sample-batch 3';
 
 command('what was measured when it is interrupted is kept', async () => {
-  const { stdout, stderr } = await start('tune', `${TINY} --only 64->64 --rounds 3 --seconds 0`, (text, child) => void (text.includes('\n') && child.kill('SIGINT')));
+  const { stdout, stderr } = await start('tune', `${TINY} --only 64->64 --rounds 3 --seconds 0`, { env, watch: (text, _, child) => void (text.includes('\n') && child.kill('SIGINT')) });
   assert.match(stderr, /^kept {5}each choice is written as soon as it is measured/m);
   const file = join(home, 'ddpm.wgsl', 'tuning', readdirSync(join(home, 'ddpm.wgsl', 'tuning'))[0]!), keys = Object.keys(readTuning(file).choices), lines = stdout.trim().split('\n');
   assert.match(lines[0]!, new RegExp(`^${keys[0]!.split(' ')[0]} `));
@@ -124,7 +115,7 @@ command('what was measured when it is interrupted is kept', async () => {
 });
 
 command('measures, keeps the choices, train takes them, and --reset forgets them', async () => {
-  const measured = await start('tune', `${TINY} --only 64->64 --rounds 3 --seconds 0 --json`);
+  const measured = await start('tune', `${TINY} --only 64->64 --rounds 3 --seconds 0 --json`, { env });
   assert.is(measured.code, 0, measured.stderr);
   const { results, written, model } = JSON.parse(measured.stdout) as { results: { key: string; chosen: Choice; usualMs: number; tried: number }[]; written: string; model: string };
   assert.equal([model, results.map(({ key }) => key.split(' ')[0])], ['preset tiny', ['conv2d_forward', 'conv2d_backward_input', 'conv2d_backward_weight']]);
@@ -132,10 +123,10 @@ command('measures, keeps the choices, train takes them, and --reset forgets them
   assert.ok(written.startsWith(join(home, 'ddpm.wgsl', 'tuning')));
   assert.equal(readTuning(written).choices, Object.fromEntries(results.map(({ key, chosen }) => [key, chosen])));
 
-  const train = await start('train', '--preset tiny --batch-size 2 --data shapes --limit 8 --dry-run');
+  const train = await start('train', '--preset tiny --batch-size 2 --data shapes --limit 8 --dry-run', { env });
   assert.match(train.stderr, /^tuned {4}3 of \d+ choices of kernels measured on this device, \d{4}-\d\d-\d\d$/m, train.stderr);
 
-  const reset = await start('tune', '--reset');
+  const reset = await start('tune', '--reset', { env });
   assert.equal([reset.code, reset.stdout, existsSync(written)], [0, `deleted  ${written}\n`, false]);
 });
 command.run();

@@ -1,8 +1,7 @@
 // Choices of kernels in files: what was measured on a device, what a run recorded, and that a run goes on with its own, bit for bit, whatever was measured meanwhile.
-import { spawn } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { trainingOf } from '../bench/model.ts';
@@ -10,12 +9,12 @@ import { describeRefused, describeTuning, kernelDigest, readTuning, tuningFor, t
 import type { ChoiceTable } from '../src/gpu/choices.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
+import { ended, start } from './helpers/commands.ts';
 import { assertError, gpu } from './helpers/gpu.ts';
 import { SHADER_CACHE } from './helpers/shader-cache.ts';
 
-const root = resolve(import.meta.dirname, '..');
 const home = mkdtempSync(join(tmpdir(), 'ddpm-tuning-'));
-const env = { ...process.env, XDG_CACHE_HOME: join(home, 'cache'), ...SHADER_CACHE, NO_COLOR: '1' };
+const env = { XDG_CACHE_HOME: join(home, 'cache'), ...SHADER_CACHE };
 const ADAPTER = { vendor: 'mesa', architecture: 'software', device: 'llvmpipe-llvm-1', description: 'llvmpipe: Mesa 1 (LLVM 1)' };
 const CHOICES: ChoiceTable = { 'conv2d_forward H=4': { variant: 'plain' }, 'sum_pixels P=9 C=4': { workgroup: 8, columns: 1 } };
 const FILE = { adapter: ADAPTER, kernels: kernelDigest(), date: '2026-11-25T12:00:00.000Z', choices: CHOICES };
@@ -99,13 +98,11 @@ files('what this device cannot do is said', () => {
 });
 
 /** npm run train, 2 steps of 2 images. */
-const train = (line: string): Promise<string> =>
-  new Promise((done, failed) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', join('src', 'cli', 'train.ts'), ...line.split(' ')], { cwd: root, env, stdio: ['ignore', 'ignore', 'pipe'] });
-    let said = '';
-    child.stderr.on('data', (text) => (said += text));
-    child.on('close', (code) => (code === 0 ? done(said) : failed(new Error(said))));
-  });
+async function train(line: string): Promise<string> {
+  const done = await start('train', line, { env });
+  ended(done, 0);
+  return done.stderr;
+}
 const START = `--data shapes --limit 16 --preset tiny --batch-size 2 --steps 2 --save-every 1 --keep 0 --samples 1 --sample-steps 2 --timesteps 50 --out ${home}`;
 
 files('a run that goes on after the measurements have changed ends with the same bits', async () => {
