@@ -19,7 +19,7 @@ import { parametersOf } from '../src/nn/parameter.ts';
 import { Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { DeviceImages } from '../src/ops/random.ts';
-import { type Command, type Ended, ended, script, start } from './helpers/commands.ts';
+import { type Command, type Ended, ended, type How, script, start } from './helpers/commands.ts';
 import { normals } from './ref/random.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -28,14 +28,12 @@ const out = mkdtempSync(join(tmpdir(), 'ddpm-train-'));
 /** Lets the disk be full for files with one of the names in `full`. */
 const FULL_DISK = pathToFileURL(join(import.meta.dirname, 'helpers', 'full-disk.mjs')).href;
 
-type Watch = (stderr: string, child: ChildProcess) => void;
-type How = { readonly npm?: boolean; readonly full?: string };
+const fullDisk = (names: string): How => ({ env: { DDPM_TEST_FULL: names }, before: [FULL_DISK] });
+const AS_NPM: How = { env: { npm_lifecycle_event: 'train' } };
 
 const TINY = `--data shapes --limit 64 --preset tiny --batch-size 4 --timesteps 50 --samples 5 --sample-steps 2 --log-every 2 --out ${out}`;
-/** `watch` sees what has come on stderr so far; `npm` starts it as npm does. */
-const train = (line: string, watch?: Watch, how?: How): Promise<Ended> => again(`${TINY} ${line}`, watch, how);
-const again = (line: string, watch?: Watch, { npm = false, full = '' }: How = {}): Promise<Ended> =>
-  start('train', line, { env: { ...(npm && { npm_lifecycle_event: 'train' }), DDPM_TEST_FULL: full }, before: full ? [FULL_DISK] : [], watch: (_, stderr, child) => watch?.(stderr, child) });
+/** `watch` sees what has come on stderr so far. */
+const train = (line: string, watch?: (stderr: string, child: ChildProcess) => void, how: How = {}): Promise<Ended> => start('train', `${TINY} ${line}`, { ...how, watch: (_, stderr, child) => watch?.(stderr, child) });
 const sample = (line: string): Promise<Ended> => start('sample', line);
 const run = (...parts: string[]): string => join(out, ...parts);
 type Line = Record<string, number | string | null>;
@@ -88,7 +86,7 @@ cli('a run that goes on from its middle ends with the same files, byte for byte'
   cpSync(run('a'), run('b'), { recursive: true });
   rmSync(run('b', 'checkpoints', 'step-0000008'), { recursive: true });
   // Lines after the checkpoint are of steps that will be done again.
-  const done = await again(`--resume ${run('b')}`);
+  const done = await start('train', `--resume ${run('b')}`);
   ended(done, 0, `resumed  step 4 of 8 from ${run('b', 'checkpoints', 'step-0000004')} (model, ema, adam, seed and data order)`);
   for (const file of readdirSync(run('a', 'checkpoints', 'step-0000008')))
     assert.ok(readFileSync(run('a', 'checkpoints', 'step-0000008', file)).equals(readFileSync(run('b', 'checkpoints', 'step-0000008', file))), file);
@@ -204,7 +202,7 @@ cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does
     // npm hands the signal on that its child has had already.
     child.kill('SIGINT');
     setTimeout(() => child.kill('SIGINT'), 40);
-  }, { npm: true });
+  }, AS_NPM);
   ended(interrupted, 130, '^C  finishing', /saved \S+step-0{4,5}\d+\. {2}go on with: {2}npm run train -- --resume \S+c$/m);
   const [name] = readdirSync(run('c', 'checkpoints'));
   const step = Number(name!.slice(5));
@@ -213,10 +211,10 @@ cli('Ctrl-C ends the step, saves, and says how to go on; that works, and so does
   assert.is(metrics('c').length, step);
   assert.not.ok(existsSync(run('c', 'samples', 'final.png')));
 
-  ended(await again(`--resume ${run('c')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
+  ended(await start('train', `--resume ${run('c')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
   assert.equal(metrics('c').map((l) => l['step']), Array.from({ length: step + 2 }, (_, i) => i + 1));
-  ended(await again(`--resume ${run('c')}`), 2, `has done its ${step + 2} steps`, '--steps');
-  ended(await again(`--resume ${run('c')} --predict x0 --dry-run`), 0, '--predict was v and is x0: the weights of the checkpoint have learnt something else');
+  ended(await start('train', `--resume ${run('c')}`), 2, `has done its ${step + 2} steps`, '--steps');
+  ended(await start('train', `--resume ${run('c')} --predict x0 --dry-run`), 0, '--predict was v and is x0: the weights of the checkpoint have learnt something else');
 });
 
 cli('a terminal that closes, and a pipe that nobody reads any more, end the step and save', async () => {
@@ -265,7 +263,7 @@ for (const npm of [false, true])
         started = true;
         setTimeout(() => child.kill('SIGINT'), 300);
       }
-    }, { npm });
+    }, npm ? AS_NPM : {});
     const passed = Date.now() - second;
     assert.ok(second > 0, stderr);
     if (code !== null && stderr.includes('saved')) return; // a device so fast that it had finished and saved
@@ -295,7 +293,7 @@ cli('an existing run is not written over; --overwrite starts it again', async ()
 
 cli('a diverged run stops, names what was not finite and the last good checkpoint, which stays', async () => {
   const before = readFileSync(run('b', 'checkpoints', 'step-0000008', 'model.safetensors'));
-  const done = await again(`--resume ${run('b')} --steps 100 --lr 1e30 --lr-schedule constant --warmup 0 --save-every 3`);
+  const done = await start('train', `--resume ${run('b')} --steps 100 --lr 1e30 --lr-schedule constant --warmup 0 --save-every 3`);
   ended(done, 5, /^step \d+: .* is not finite, the step was skipped$/m, 'E-NONFINITE the last 10 steps were not finite', /^The last good checkpoint is \S+step-0000008\. Go on from it at a lower rate: npm run train -- --resume \S+step-0000008 --lr 3e\+29$/m);
   const bad = metrics('b').filter((l) => 'nonfinite' in l);
   assert.ok(bad.length >= 10);
@@ -310,22 +308,22 @@ cli('a diverged run stops, names what was not finite and the last good checkpoin
 cli('a full disk: what could not be written, how much it takes, and the checkpoint before; nothing half is left, and the run goes on', async () => {
   const files = (): string[] => readdirSync(run('full'), { recursive: true }).map(String).filter((name) => /part|old|png|optimizer/.test(name)).sort();
   const line = '--name full --steps 6 --save-every 2 --sample-every 2 --keep 0';
-  const ended1 = await train(line, undefined, { full: 'step-0000002.png,step-0000004.part/optimizer' });
+  const ended1 = await train(line, undefined, fullDisk('step-0000002.png,step-0000004.part/optimizer'));
   ended(ended1, 1, /^ {2}no samples: cannot write \S+step-0000002\.png: it takes \d+ KiB, and .* free; the disk is full/m, 'checkpoint → checkpoints/step-0000002');
   ended(ended1, 1, new RegExp(`^E-FILE cannot write ${run('full', 'checkpoints', 'step-0000004')}: it takes 2.9 MiB, and .* free; the disk is full`, 'm'), `step-0000002. Go on from it: npm run train -- --resume ${run('full')}\n`);
   assert.is(readFileSync(run('full', 'latest'), 'utf8'), 'checkpoints/step-0000002\n');
   assert.equal(files(), ['checkpoints/step-0000002/optimizer.safetensors']);
-  const ended2 = await again(`--resume ${run('full')}`, undefined, { full: 'final.png' });
+  const ended2 = await start('train', `--resume ${run('full')}`, fullDisk('final.png'));
   ended(ended2, 1, 'resumed  step 2 of 6', 'final.png: it takes', `\nThe training is done, and saved: ${run('full', 'checkpoints', 'step-0000006')}. For pictures: npm run sample -- ${run('full')}\n`);
   assert.equal(files(), [...['2', '4', '6'].map((n) => `checkpoints/step-000000${n}/optimizer.safetensors`), 'samples/step-0000004.png']);
 });
 
 cli('a full disk for the lines of metrics: the steps that were made are saved, and the run goes on from there', async () => {
-  const done = await train('--name lines --steps 400 --save-every 0 --sample-every 0', undefined, { full: 'metrics.jsonl' });
+  const done = await train('--name lines --steps 400 --save-every 0 --sample-every 0', undefined, fullDisk('metrics.jsonl'));
   const step = Number(/The last good checkpoint is \S+step-(\d+)\./.exec(done.stderr)?.[1]);
   ended(done, 1, new RegExp(`^E-FILE cannot write ${run('lines', 'metrics.jsonl')}: the disk is full`, 'm'), `Go on from it: npm run train -- --resume ${run('lines')}\n`);
   assert.ok(step >= 1 && step < 400, `step ${step}`);
-  ended(await again(`--resume ${run('lines')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
+  ended(await start('train', `--resume ${run('lines')} --steps ${step + 2}`), 0, `resumed  step ${step} of ${step + 2}`);
   assert.equal(metrics('lines').map((line) => line['step']), [step + 1, step + 2]);
 });
 
@@ -384,7 +382,7 @@ cli('--init starts from a folder as on the hub, with its model and its diffusion
   // The second step again, with the blocks run twice; the folder is not needed any more.
   const before = metrics('pre'), bytes = names.map((name) => readFileSync(join(saved, name)));
   rmSync(folder, { recursive: true });
-  ended(await again(`--resume ${run('pre', 'checkpoints', 'step-0000001')} --checkpoint-blocks`), 0, 'resumed', 'schedule cosine T 50, predicts v, variance fixed_large');
+  ended(await start('train', `--resume ${run('pre', 'checkpoints', 'step-0000001')} --checkpoint-blocks`), 0, 'resumed', 'schedule cosine T 50, predicts v, variance fixed_large');
   assert.equal(metrics('pre').map((l) => [l['step'], l['loss'], l['grad_norm']]), before.map((l) => [l['step'], l['loss'], l['grad_norm']]));
   names.forEach((name, i) => name === 'state.json' || assert.ok(readFileSync(join(saved, name)).equals(bytes[i]), name));
 });
@@ -392,16 +390,16 @@ cli('--init starts from a folder as on the hub, with its model and its diffusion
 cli('--dry-run shows and writes nothing; --list-gpus; --help; --config', async () => {
   const file = run('settings.json');
   writeFileSync(file, JSON.stringify({ data: 'shapes', limit: 32, preset: 'tiny', batch_size: 2, seed: 7 }));
-  const dry = await again(`--config ${file} --dry-run --name dry --out ${out} --batch-size 3`);
+  const dry = await start('train', `--config ${file} --dry-run --name dry --out ${out} --batch-size 3`);
   ended(dry, 0, /^memory {3}/m, /^plan .* dispatches a step/m, 'nothing was trained or written');
   const shown = JSON.parse(dry.stdout) as { settings: Record<string, unknown>; model: Record<string, unknown>; parameters: number };
   assert.equal([shown.settings['batch_size'], shown.settings['seed'], shown.model['in_channels']], [3, 7, 1]);
   assert.ok(shown.parameters > 1000);
   assert.not.ok(existsSync(run('dry')));
-  const list = await again('--list-gpus');
+  const list = await start('train', '--list-gpus');
   ended(list, 0);
   assert.match(list.stdout, /^0 {2}\S.* \(\w+\)$/m);
-  assert.match((await again('--help')).stdout, /--batch-size N/);
+  assert.match((await start('train', '--help')).stdout, /--batch-size N/);
 });
 
 cli('what is wrong on the command line, with the data or with the checkpoint', async () => {
