@@ -19,7 +19,7 @@ import { parametersOf } from '../src/nn/parameter.ts';
 import { Parameters } from '../src/nn/parameters.ts';
 import { UNet } from '../src/nn/unet.ts';
 import { DeviceImages } from '../src/ops/random.ts';
-import { type Command, type Ended, ended, type How, script, start } from './helpers/commands.ts';
+import { type Command, type Ended, ended as endedWith, type How, script, start } from './helpers/commands.ts';
 import { normals } from './ref/random.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -35,6 +35,8 @@ const TINY = `--data shapes --limit 64 --preset tiny --batch-size 4 --timesteps 
 /** `watch` sees what has come on stderr so far. */
 const train = (line: string, watch?: (stderr: string, child: ChildProcess) => void, how: How = {}): Promise<Ended> => start('train', `${TINY} ${line}`, { ...how, watch: (_, stderr, child) => watch?.(stderr, child) });
 const sample = (line: string): Promise<Ended> => start('sample', line);
+/** Words are looked for on stderr: stdout is for what was made. */
+const ended: typeof endedWith = (done, ...rest) => endedWith({ ...done, stdout: '' }, ...rest);
 const run = (...parts: string[]): string => join(out, ...parts);
 type Line = Record<string, number | string | null>;
 const metrics = (name: string): Line[] => readFileSync(run(name, 'metrics.jsonl'), 'utf8').trim().split('\n').map((l) => JSON.parse(l) as Line);
@@ -285,7 +287,7 @@ cli('an existing run is not written over; --overwrite starts it again', async ()
   assert.ok(metrics('c').length > 4);
   // A view that finds no port does not keep the run from training.
   const last = createServer().on('error', () => {}).listen(65535, '127.0.0.1');
-  // The view is a module of its own, and TypeScript.
+  // The view is started as the module that it is, TypeScript, by Node with the flags of the run: no bundle here.
   ended(await start('train', `${TINY} --name c --steps 2 --overwrite --view 65535`, { before: ['tsx'] }), 0, 'E-USAGE port 65535 cannot be used');
   last.close();
   assert.is(metrics('c').length, 2);
