@@ -1,5 +1,5 @@
 // y[n,h,w,o] = bias[o] + per_image[n,o] + residual[n,h,w,o] + sum_{kh,kw,c} x[n, h+kh-1, w+kw-1, c] * w[kh,kw,C0+c,o]: a 3 x 3 convolution that keeps the size, or, TRANSPOSED, its input gradient
-// One 8-wide subgroup computes G rows x 16 columns x 16 channels, lane = columns j and j + 8, over columns (n, w) counted through all images.
+// One subgroup of LANES, eight or four (_lanes4), computes G rows x 2 LANES columns x 16 channels, lane = columns j and j + LANES, over columns (n, w) counted through all images.
 // On a CPU (llvmpipe) a load costs a scalar access a lane, as much as three multiply-adds, and a broadcast less than one: x is loaded once for all nine taps, which
 // find their columns in the lane beside, and a weight once for all pixels of the tile, each spread by broadcast. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
 // Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four
@@ -8,6 +8,7 @@
 enable subgroups;
 #import index
 #import conv2d
+#import eight_lanes
 #import conv2d_subgroup
 #import winograd
 override G: u32 = 7u;
@@ -23,6 +24,10 @@ override TRANSPOSED: bool = false;
 // A column of x, rows top - 1 to top + G.
 alias Rows = array<vec4f, 10>;
 
+// Those rows of the columns beside the tile, LANES / 2 a load.
+alias Beside = array<vec4f, 5>;
+fn beyond(d: Beside, row: u32, side: u32) -> vec4f { return vec4_of_lane(d[2u * row / LANES], 2u * row % LANES + side); }
+
 // Row `h` of the column that begins at `at`, zero outside of the image.
 fn source(at: u32, row: u32, h: i32) -> vec4f {
   return select(vec4f(0.0), x[at + row * u32(clamp(h, 0, i32(dims.H) - 1))], vec4<bool>(h >= 0 && h < i32(dims.H)));
@@ -34,8 +39,8 @@ fn column(j: u32, from4: u32) -> u32 { return (min(j / dims.W, dims.N - 1u) * di
 // A row of the tile as tap kw meets it: each lane's columns moved by kw - 1, with `beyond` from outside of the tile, and zero where that is outside of the image.
 struct Shift { lane: u32, right: bool, edge: bool, inside: vec2<bool> }
 fn moved(a: vec4f, b: vec4f, beyond: vec4f, s: Shift) -> mat2x4f {
-  let u = subgroupShuffle(a, s.lane);
-  let v = subgroupShuffle(b, s.lane);
+  let u = vec4_of_lane(a, s.lane);
+  let v = vec4_of_lane(b, s.lane);
   let left = select(u, select(beyond, v, s.right), s.edge);
   let right = select(v, select(u, beyond, s.right), s.edge);
   return mat2x4f(select(vec4f(0.0), left, s.inside.x), select(vec4f(0.0), right, s.inside.y));
@@ -55,15 +60,11 @@ fn filtered(s: array<mat2x4f, 10>, first: u32, k: u32) -> array<vec4f, 6> {
 
 // The three taps of a column, at the points.
 fn at_points(above: Weights, here: Weights, below: Weights) -> array<Weights, 6> {
-  let a = mat2x4f(above.a, above.b);
-  let h = mat2x4f(here.a, here.b);
-  let b = mat2x4f(below.a, below.b);
-  let one = a + b;
-  let two = a + 4.0 * b;
-  let h2 = 2.0 * h;
-  return array<Weights, 6>(above, both(one + h), both(one - h), both(two + h2), both(two - h2), below);
+  let one = above + below;
+  let two = above + 4.0 * below;
+  let here2 = 2.0 * here;
+  return array<Weights, 6>(above, one + here, one - here, two + here2, two - here2, below);
 }
-fn both(m: mat2x4f) -> Weights { return Weights(m[0], m[1]); }
 
 // The sums of products: of point p, tile t and output channel o the one at (p * 4 + t) * 16 + o. Tiles 0 and 1 are the first rows of a lane's two columns, 2 and 3 the last.
 alias Sums = array<f32, 384>;
@@ -121,7 +122,7 @@ fn settle(acc: ptr<function, Sums>, y: ptr<function, array<vec4f, 64>>, i: u32) 
   (*y)[i * 4u + 3u] = r[3];
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
   let from4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
   let to4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
@@ -130,16 +131,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let tile = workgroup_index(workgroup, count);
   let channel = tile % channel_tiles * 4u;
   let top = tile / channel_tiles % row_tiles * G;
-  let first = tile / (channel_tiles * row_tiles) * 16u;
+  let first = tile / (channel_tiles * row_tiles) * (2u * LANES);
   let columns = dims.N * dims.W;
-  let j = vec2u(first + lane, first + lane + 8u);
+  let j = vec2u(first + lane, first + lane + LANES);
   let at_column = j % vec2u(dims.W);
   let row = dims.W * from4;
   let h = i32(top) - 1;
   let step = 3u * dims.WC * (dims.O / 4u);
 
-  // Lane 2 r and 2 r + 1 of three loads: row r of the columns beside the tile, on its left and on its right.
-  let beside = column(select(max(first, 1u) - 1u, first + 16u, lane % 2u == 1u), from4);
+  // Lane 2 r and 2 r + 1 of each load beside: its row r of the columns on the left and on the right of the tile.
+  let beside = column(select(max(first, 1u) - 1u, first + 2u * LANES, lane % 2u == 1u), from4);
   var at = vec2u(column(j.x, from4), column(j.y, from4));
   var acc: Sums;
   for (var c = 0u; c < from4; c++) {
@@ -169,37 +170,39 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       a[9] = source(at.x + c, row, h + 9);
       b[9] = source(at.y + c, row, h + 9);
     }
-    let d0 = source(beside + c, row, h + i32(lane / 2u));
-    let d1 = source(beside + c, row, h + 4 + i32(lane / 2u));
-    var d2 = vec4f(0.0);
-    if (G > 4u) { d2 = source(beside + c, row, h + 8 + i32(lane / 2u)); }
+    var d: Beside;
+    d[0] = source(beside + c, row, h + i32(lane / 2u));
+    d[1] = source(beside + c, row, h + i32((LANES + lane) / 2u));
+    if (G + 2u > LANES) { d[2] = source(beside + c, row, h + i32((2u * LANES + lane) / 2u)); }
+    if (2u * (G + 2u) > 3u * LANES) { d[3] = source(beside + c, row, h + i32((3u * LANES + lane) / 2u)); }
+    if (G + 2u > 2u * LANES) { d[4] = source(beside + c, row, h + i32((4u * LANES + lane) / 2u)); }
 
     for (var kw = 0u; kw < 3u; kw++) {
       let right = kw == 2u;
       let side = kw / 2u;
       let across = vec2i(at_column) + vec2i(i32(kw) - 1);
-      let shift = Shift((lane + kw + 7u) % 8u, right, (kw == 0u && lane == 0u) || (right && lane == 7u), (across >= vec2i(0)) & (across < vec2i(i32(dims.W))));
+      let shift = Shift((lane + kw + LANES - 1u) % LANES, right, (kw == 0u && lane == 0u) || (right && lane == LANES - 1u), (across >= vec2i(0)) & (across < vec2i(i32(dims.W))));
       var s: array<mat2x4f, 10>;
-      s[0] = moved(a[0], b[0], subgroupShuffle(d0, side), shift);
-      s[1] = moved(a[1], b[1], subgroupShuffle(d0, 2u + side), shift);
-      s[2] = moved(a[2], b[2], subgroupShuffle(d0, 4u + side), shift);
-      s[3] = moved(a[3], b[3], subgroupShuffle(d0, 6u + side), shift);
-      s[4] = moved(a[4], b[4], subgroupShuffle(d1, side), shift);
-      s[5] = moved(a[5], b[5], subgroupShuffle(d1, 2u + side), shift);
+      s[0] = moved(a[0], b[0], beyond(d, 0u, side), shift);
+      s[1] = moved(a[1], b[1], beyond(d, 1u, side), shift);
+      s[2] = moved(a[2], b[2], beyond(d, 2u, side), shift);
+      s[3] = moved(a[3], b[3], beyond(d, 3u, side), shift);
+      s[4] = moved(a[4], b[4], beyond(d, 4u, side), shift);
+      s[5] = moved(a[5], b[5], beyond(d, 5u, side), shift);
       if (G > 4u) {
-        s[6] = moved(a[6], b[6], subgroupShuffle(d1, 4u + side), shift);
-        s[7] = moved(a[7], b[7], subgroupShuffle(d1, 6u + side), shift);
-        s[8] = moved(a[8], b[8], subgroupShuffle(d2, side), shift);
+        s[6] = moved(a[6], b[6], beyond(d, 6u, side), shift);
+        s[7] = moved(a[7], b[7], beyond(d, 7u, side), shift);
+        s[8] = moved(a[8], b[8], beyond(d, 8u, side), shift);
       }
-      if (G > 7u) { s[9] = moved(a[9], b[9], subgroupShuffle(d2, 2u + side), shift); }
+      if (G > 7u) { s[9] = moved(a[9], b[9], beyond(d, 9u, side), shift); }
 
       // Turned around for the gradient: the row above a pixel reaches it through the last row of taps.
-      let above = weights_of(select(kw, 8u - kw, TRANSPOSED), channel, lane) + vec2u(c * weights_turn());
-      let here = select(above + vec2u(step), above - vec2u(step), TRANSPOSED);
-      let below = select(here + vec2u(step), here - vec2u(step), TRANSPOSED);
-      let w0 = Weights(w[above.x], w[above.y]);
-      let w1 = Weights(w[here.x], w[here.y]);
-      let w2 = Weights(w[below.x], w[below.y]);
+      let above = weights_of(select(kw, 8u - kw, TRANSPOSED), channel, lane) + vec4u(c * weights_turn());
+      let here = select(above + vec4u(step), above - vec4u(step), TRANSPOSED);
+      let below = select(here + vec4u(step), here - vec4u(step), TRANSPOSED);
+      let w0 = weights_at(above);
+      let w1 = weights_at(here);
+      let w2 = weights_at(below);
       var t: array<array<vec4f, 6>, 4>;
       t[0] = filtered(s, 0u, 0u);
       t[1] = filtered(s, 0u, 1u);

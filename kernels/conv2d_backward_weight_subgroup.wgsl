@@ -1,10 +1,12 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
-// One 8-wide subgroup computes 4 ROWS (tap, c) x 16 COLUMNS o of one split: lane = pixel for x, lane = two output channels for dy, or four; eight pixels a turn, each dy used 4 ROWS times.
+// One subgroup of LANES, eight or four (_lanes4), computes 4 ROWS (tap, c) x 2 LANES COLUMNS o of one split: eight pixels a turn, lane = one of them for x, or two,
+// lane = two output channels for dy, or four; each dy is used 4 ROWS times.
 // On a CPU (llvmpipe) loads are what takes time: a tile of twice the height and width takes half as many for each product, and where there are few channels a small one leaves less of itself empty.
 // Pixels advance by carries: a division costs as much as thirty FMAs here. C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
+#import eight_lanes
 override ROWS: u32 = 8u;
 override COLUMNS: u32 = 1u;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
@@ -31,15 +33,21 @@ fn row(i: u32) -> Row {
 }
 fn rows_of(i: u32) -> Rows { return Rows(row(i), row(i + 1u), row(i + 2u), row(i + 3u)); }
 
-// What the lane's pixel meets there, zero unless it is `inside` of the split.
-alias Four = array<vec4f, 4>;
+// What the lane's pixel and, of four lanes, the one four further on meet there, zero unless they are `inside` of the split.
+struct Held { first: Pixel, second: Pixel, inside: vec2<bool> }
+alias Four = array<mat2x4f, 4>;
 fn x_at(q: Pixel, inside: bool, r: Row) -> vec4f {
   let p = input_pixel(q, r.kh, r.kw);
   return x[u32(max(p, 0)) * (dims.C / 4u) + r.c] * select(0.0, 1.0, p >= 0 && inside);
 }
-fn four_of(q: Pixel, inside: bool, rows: Rows) -> Four { return Four(x_at(q, inside, rows[0]), x_at(q, inside, rows[1]), x_at(q, inside, rows[2]), x_at(q, inside, rows[3])); }
+fn both_at(q: Held, r: Row) -> mat2x4f {
+  if (LANES == 8u) { return mat2x4f(x_at(q.first, q.inside.x, r), vec4f()); }
+  return mat2x4f(x_at(q.first, q.inside.x, r), x_at(q.second, q.inside.y, r));
+}
+fn four_of(q: Held, rows: Rows) -> Four { return Four(both_at(q, rows[0]), both_at(q, rows[1]), both_at(q, rows[2]), both_at(q, rows[3])); }
+fn spread(a: mat2x4f, pixel: u32) -> vec4f { return vec4_of_lane(select(a[0], a[1], pixel >= LANES), pixel % LANES); }
 
-// The sums of products: of columns 16 to 31 from 64 on.
+// The sums of products: of the second columns from 64 on.
 alias Sums = array<vec2f, 128>;
 
 // Adds the products of eight pixels: channel j of x with two of dy. All is written out, as llvmpipe unrolls no loop as long as this.
@@ -52,10 +60,8 @@ fn meet_channel(acc: ptr<function, Sums>, i: u32, s: array<vec4f, 8>, j: u32, b:
   (*acc)[i] = add((*acc)[i], s, j, b);
   if (COLUMNS > 1u) { (*acc)[i + 64u] = add((*acc)[i + 64u], s, j, b2); }
 }
-fn meet_row(acc: ptr<function, Sums>, i: u32, a: vec4f, b: Eight, b2: Eight) {
-  let s = array<vec4f, 8>(
-    subgroupShuffle(a, 0u), subgroupShuffle(a, 1u), subgroupShuffle(a, 2u), subgroupShuffle(a, 3u), subgroupShuffle(a, 4u), subgroupShuffle(a, 5u), subgroupShuffle(a, 6u), subgroupShuffle(a, 7u),
-  );
+fn meet_row(acc: ptr<function, Sums>, i: u32, a: mat2x4f, b: Eight, b2: Eight) {
+  let s = array<vec4f, 8>(spread(a, 0u), spread(a, 1u), spread(a, 2u), spread(a, 3u), spread(a, 4u), spread(a, 5u), spread(a, 6u), spread(a, 7u));
   meet_channel(acc, i, s, 0u, b, b2);
   meet_channel(acc, i + 1u, s, 1u, b, b2);
   meet_channel(acc, i + 2u, s, 2u, b, b2);
@@ -68,15 +74,15 @@ fn meet(acc: ptr<function, Sums>, i: u32, a: Four, b: Eight, b2: Eight) {
   meet_row(acc, i + 12u, a[3], b, b2);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
   let O2 = dims.O / 2u;
   let rows4 = dims.KH * dims.KW * dims.C / 4u;
-  let column_tiles = (O2 + 8u * COLUMNS - 1u) / (8u * COLUMNS);
+  let column_tiles = (O2 + LANES * COLUMNS - 1u) / (LANES * COLUMNS);
   let row_tiles = (rows4 + ROWS - 1u) / ROWS;
   let tile = workgroup_index(workgroup, count);
-  let column = tile % column_tiles * 8u * COLUMNS + lane;
-  let o = min(vec2u(column, column + 8u), vec2u(O2 - 1u));
+  let column = tile % column_tiles * LANES * COLUMNS + lane;
+  let o = min(vec2u(column, column + LANES), vec2u(O2 - 1u));
   let row4 = tile / column_tiles % row_tiles * ROWS;
   let split = tile / (column_tiles * row_tiles);
   if (split >= dims.splits) { return; }
@@ -85,7 +91,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let share = (pixels + 8u * dims.splits - 1u) / (8u * dims.splits) * 8u;
   let end = min((split + 1u) * share, pixels);
 
-  var q = pixel(split * share + lane, dims.OH, dims.OW);
+  var q = Held(pixel(split * share + lane, dims.OH, dims.OW), pixel(split * share + lane + LANES, dims.OH, dims.OW), vec2<bool>());
   let eight = pixel(8u, dims.OH, dims.OW);
   // What does not change with the pixel is computed once: llvmpipe hoists nothing out of loops.
   let rows0 = rows_of(row4);
@@ -96,13 +102,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   var sum2 = vec2f(0.0);
   var acc: Sums;
   for (var first = split * share; first < end; first += 8u) {
-    let inside = first + lane < end;
+    q.inside = vec2u(first + lane) + vec2u(0u, LANES) < vec2u(end);
     var a: array<Four, 4>;
-    a[0] = four_of(q, inside, rows0);
-    if (ROWS > 4u) { a[1] = four_of(q, inside, rows1); }
+    a[0] = four_of(q, rows0);
+    if (ROWS > 4u) { a[1] = four_of(q, rows1); }
     if (ROWS > 8u) {
-      a[2] = four_of(q, inside, rows2);
-      a[3] = four_of(q, inside, rows3);
+      a[2] = four_of(q, rows2);
+      a[3] = four_of(q, rows3);
     }
     let b = eight_of(first, end, o.x);
     sum += total(b);
@@ -117,18 +123,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       meet(&acc, 32u, a[2], b, b2);
       meet(&acc, 48u, a[3], b, b2);
     }
-    q = advance(q, eight, dims.OH, dims.OW);
+    q.first = advance(q.first, eight, dims.OH, dims.OW);
+    q.second = advance(q.second, eight, dims.OH, dims.OW);
   }
 
   if (column >= O2) { return; }
-  let second = COLUMNS > 1u && column + 8u < O2;
+  let second = COLUMNS > 1u && column + LANES < O2;
   if (dims.has_bias != 0u && row4 == 0u) {
     sums[split * O2 + column] = sum;
-    if (second) { sums[split * O2 + column + 8u] = sum2; }
+    if (second) { sums[split * O2 + column + LANES] = sum2; }
   }
   for (var r = 0u; r < 4u * min(ROWS, rows4 - row4); r++) {
     let at = (split * rows4 * 4u + row4 * 4u + r) * O2 + column;
     part[at] = acc[r];
-    if (second) { part[at + 8u] = acc[64u + r]; }
+    if (second) { part[at + LANES] = acc[64u + r]; }
   }
 }

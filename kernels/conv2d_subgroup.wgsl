@@ -1,10 +1,11 @@
 // y[n,oh,ow,o] = bias[o] + per_image[n,o] + residual[n,oh,ow,o] + sum_{kh,kw,c} x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * w[kh,kw,C0+c,o], or, TRANSPOSED, dx from dy = x: its input gradient
-// One 8-wide subgroup computes 64 pixels x 4 Q channels, lane = eight pixels, eight apart. The weights reach the multiply-adds by broadcast.
+// One subgroup of LANES, eight or four (_lanes4), computes 8 LANES pixels x 4 Q channels, lane = eight pixels, LANES apart. The weights reach the multiply-adds by broadcast.
 // As conv2d_3x3_subgroup, for any taps and strides: on a CPU (llvmpipe) loads are what takes time, so that a tile has many pixels for each weight, and, with Q = 16, 64
 // channels for each pixel where there are so many; else Q is 4. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
+#import eight_lanes
 #import conv2d_subgroup
 override Q: u32 = 4u;
 override TRANSPOSED: bool = false;
@@ -75,16 +76,16 @@ fn place(p: Pixel, c: Corner) -> Pixel {
   return Pixel(select(dims.N, p.n, y < c.size.x && x < c.size.y), y, x);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
   let from4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
   let to4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
   let size = select(vec2u(dims.OH, dims.OW), vec2u(dims.H, dims.W), TRANSPOSED);
-  // TRANSPOSED pixels of one parity in both directions are met by the same taps: with a stride of 2 a subgroup takes 64 of one kind, and leaves the other taps out.
+  // TRANSPOSED pixels of one parity in both directions are met by the same taps: with a stride of 2 a subgroup takes those of one kind, and leaves the other taps out.
   let s = select(1u, dims.stride, TRANSPOSED);
   let part = (size + vec2u(s - 1u)) / s;
   let channel_tiles = (to4 + Q - 1u) / Q;
-  let pixel_tiles = (dims.N * part.x * part.y + 63u) / 64u;
+  let pixel_tiles = (dims.N * part.x * part.y + 8u * LANES - 1u) / (8u * LANES);
   let tile = workgroup_index(workgroup, count);
   let kind = tile / (channel_tiles * pixel_tiles);
   if (kind >= s * s) { return; }
@@ -93,14 +94,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let channel = tile % channel_tiles * Q;
 
   // The lane's pixels, counted among those of its kind; the ones past the end lie in image N.
-  let eight = pixel(8u, part.x, part.y);
-  let first = pixel(tile / channel_tiles % pixel_tiles * 64u + lane, part.x, part.y);
+  let next = pixel(LANES, part.x, part.y);
+  let first = pixel(tile / channel_tiles % pixel_tiles * (8u * LANES) + lane, part.x, part.y);
   let corner = Corner(s, down, right, size);
   var at: array<Pixel, 8>;
   var here = first;
   for (var i = 0u; i < 8u; i++) {
     at[i] = place(here, corner);
-    here = advance(here, eight, part.x, part.y);
+    here = advance(here, next, part.x, part.y);
   }
 
   var acc: Sums;
@@ -122,11 +123,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       var w3 = weights_of(tap, channel + 12u, lane);
       for (var c = 0u; c < from4; c++) {
         var spreads: Spread;
-        spread_sixteen(&spreads, 0u, Weights(w[w0.x], w[w0.y]));
+        spread_sixteen(&spreads, 0u, weights_at(w0));
         if (Q > 4u) {
-          spread_sixteen(&spreads, 16u, Weights(w[w1.x], w[w1.y]));
-          spread_sixteen(&spreads, 32u, Weights(w[w2.x], w[w2.y]));
-          spread_sixteen(&spreads, 48u, Weights(w[w3.x], w[w3.y]));
+          spread_sixteen(&spreads, 16u, weights_at(w1));
+          spread_sixteen(&spreads, 32u, weights_at(w2));
+          spread_sixteen(&spreads, 48u, weights_at(w3));
         }
         meet(&acc, 0u, load(p0, c), &spreads);
         meet(&acc, 1u, load(p1, c), &spreads);
@@ -136,10 +137,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
         meet(&acc, 5u, load(p5, c), &spreads);
         meet(&acc, 6u, load(p6, c), &spreads);
         meet(&acc, 7u, load(p7, c), &spreads);
-        w0 += vec2u(weights_turn());
-        w1 += vec2u(weights_turn());
-        w2 += vec2u(weights_turn());
-        w3 += vec2u(weights_turn());
+        w0 += vec4u(weights_turn());
+        w1 += vec4u(weights_turn());
+        w2 += vec4u(weights_turn());
+        w3 += vec4u(weights_turn());
       }
     }
   }
@@ -155,7 +156,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       if (dims.has_bias != 0u) { start = bias[o]; }
     }
     let q = place(here, corner);
-    here = advance(here, eight, part.x, part.y);
+    here = advance(here, next, part.x, part.y);
     if (q.n < dims.N) {
       let to = (q.n * pixels + q.y * size.y + q.x) * to4 + o;
       let k = p * 64u + i / 8u * 4u;

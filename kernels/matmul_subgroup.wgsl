@@ -1,9 +1,10 @@
 // C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes if TRANS_A, TRANS_B are set
-// One 8-wide subgroup computes 8 R rows x 4 Q columns of one matrix, four k a turn, lane = R rows. The factors out of B reach the multiply-adds by broadcast.
+// One subgroup of LANES, eight or four (_lanes4), computes LANES R rows x 4 Q columns of one matrix, four k a turn, lane = R rows. The factors out of B reach the multiply-adds by broadcast.
 // For CPUs, as conv2d_subgroup: loads are what takes time, so that a tile has as many rows for each column, and columns for each row, as registers and first cache hold.
 // Rows of A, B and C are read and written as vec4s: leading dimensions and offsets are multiples of 4. If N is not, up to three more columns are written, which must be padding.
 enable subgroups;
 #import index
+#import eight_lanes
 #import column_of
 override R: u32 = 8u;
 override Q: u32 = 16u;
@@ -60,26 +61,27 @@ fn across_b(at: u32, k: u32) -> vec4f { return select(vec4f(0.0), b[at + min(k, 
 // Four rows of A from where a lane's four columns of it begin.
 fn turned_a(at: u32, k: u32) -> mat4x4f { return transpose(mat4x4f(across_a(at, k), across_a(at, k + 1u), across_a(at, k + 2u), across_a(at, k + 3u))); }
 
-// What the lane brings of four k and 16 columns of B, from vec4 `column` on.
+// What the lane brings of four k and 16 columns of B, from vec4 `column` on. Of eight lanes only two of the four are used, and loaded.
 fn factors(b0: u32, column: u32, k: u32, lane: u32) -> Sixteen {
   if (TRANS_B) {
-    let j = min(vec2u(4u * column + lane) + vec2u(0u, 8u), vec2u(dims.N - 1u)) * (dims.ldb / 4u) + vec2u(b0);
-    return Sixteen(along_b(j.x, k), along_b(j.y, k));
+    let j = min(vec4u(4u * column + lane) + LANES * vec4u(0u, 1u, 2u, 3u), vec4u(dims.N - 1u)) * (dims.ldb / 4u) + vec4u(b0);
+    return sixteen(along_b(j.x, k), along_b(j.y, k), along_b(j.z, k), along_b(j.w, k));
   }
   let j = b0 + min(column + lane % 4u, (dims.N - 1u) / 4u);
-  return Sixteen(across_b(j, k + lane / 4u), across_b(j, k + 2u + lane / 4u));
+  let r = k + lane / 4u;
+  return sixteen(across_b(j, r), across_b(j, r + LANES / 4u), across_b(j, r + LANES / 2u), across_b(j, r + 3u * LANES / 4u));
 }
 
-// Row i of the lane's: eight apart, or, TRANS_A, two times four neighbours.
-fn row_of(lane: u32, i: u32) -> u32 { return select(lane + 8u * i, 4u * lane + i % 4u + i / 4u * 32u, TRANS_A); }
+// Row i of the lane's: LANES apart, or, TRANS_A, two times four neighbours.
+fn row_of(lane: u32, i: u32) -> u32 { return select(lane + LANES * i, 4u * lane + i % 4u + i / 4u * (4u * LANES), TRANS_A); }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
   let N4 = (dims.N + 3u) / 4u;
   let column_tiles = (N4 + Q - 1u) / Q;
-  let row_tiles = (dims.M + 8u * R - 1u) / (8u * R);
+  let row_tiles = (dims.M + LANES * R - 1u) / (LANES * R);
   let tile = workgroup_index(workgroup, count);
-  let row = tile / column_tiles % row_tiles * 8u * R;
+  let row = tile / column_tiles % row_tiles * LANES * R;
   let column = tile % column_tiles * Q;
   let batch = tile / (column_tiles * row_tiles);
   if (batch >= dims.batch) { return; }
@@ -93,15 +95,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   // Where the lane's rows begin, or its neighbouring rows; those past the end are the last.
   let last = dims.M - 1u;
   let r0 = a0 + min(row + lane, last) * lda;
-  let r1 = a0 + min(row + lane + 8u, last) * lda;
-  let r2 = a0 + min(row + lane + 16u, last) * lda;
-  let r3 = a0 + min(row + lane + 24u, last) * lda;
-  let r4 = a0 + min(row + lane + 32u, last) * lda;
-  let r5 = a0 + min(row + lane + 40u, last) * lda;
-  let r6 = a0 + min(row + lane + 48u, last) * lda;
-  let r7 = a0 + min(row + lane + 56u, last) * lda;
+  let r1 = a0 + min(row + lane + LANES, last) * lda;
+  let r2 = a0 + min(row + lane + 2u * LANES, last) * lda;
+  let r3 = a0 + min(row + lane + 3u * LANES, last) * lda;
+  let r4 = a0 + min(row + lane + 4u * LANES, last) * lda;
+  let r5 = a0 + min(row + lane + 5u * LANES, last) * lda;
+  let r6 = a0 + min(row + lane + 6u * LANES, last) * lda;
+  let r7 = a0 + min(row + lane + 7u * LANES, last) * lda;
   let low = a0 + min(row / 4u + lane, last / 4u);
-  let high = a0 + min(row / 4u + lane + 8u, last / 4u);
+  let high = a0 + min(row / 4u + lane + LANES, last / 4u);
 
   var acc: Sums;
   for (var k = 0u; k < dims.K; k += 4u) {

@@ -464,7 +464,7 @@ pages('kernels are checked on the GPU of the browser, beside their twins', async
   await until(page, '/agrees|DIFFERS|E-/.test(document.querySelector("#result").innerText)');
   assert.match(await page.innerText('#result'), /^agrees/);
   await page.click('#check-all');
-  const names = Object.keys(kernels), more = Object.values(kernels).filter(({ name, features }) => features.length > 0 || LONG.has(name)).length, rest = names.length - more;
+  const names = Object.keys(kernels), more = Object.values(kernels).filter(({ name, features }) => (features.length > 0 && !name.endsWith('_lanes4')) || LONG.has(name)).length, rest = names.length - more;
   // SwiftShader's subgroups are four wide, it has no float16, and a compiler that takes minutes for the longest kernels.
   await until(page, `document.querySelector("#checked").textContent === "${rest} of ${rest} agree with their float64 twins on this GPU; ${more} need what it does not have" || document.querySelector("[role=alert]")?.checkVisibility()`);
   assert.match(await page.innerText('#checked'), new RegExp(`^${rest} of ${rest} agree`));

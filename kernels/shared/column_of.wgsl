@@ -1,11 +1,12 @@
-// Sixteen columns of four rows in eight lanes, two vec4s a lane, and how a column reaches all of them by broadcast.
-// A lane holds four neighbouring columns of row lane / 4, in a, and of the row two further on, in b; `turned`, the four rows of column `lane`, in a, and of the eighth after it, in b.
-struct Sixteen { a: vec4f, b: vec4f }
+// Sixteen columns of four rows, and how a column reaches all lanes by broadcast: the sixteen vec4s are counted along the rows, four neighbouring columns each, or, `turned`, are
+// the columns, four rows each.
+#import eight_lanes
+
+fn row_of_column(v: Sixteen, i: u32, j: u32) -> f32 { return f32_of_lane(part_of(v, i / LANES)[j], i % LANES); }
 
 // Column 4 q + j.
 fn column_of(v: Sixteen, turned: bool, q: u32, j: u32) -> vec4f {
-  if (!turned) { return vec4f(subgroupShuffle(v.a[j], q), subgroupShuffle(v.a[j], q + 4u), subgroupShuffle(v.b[j], q), subgroupShuffle(v.b[j], q + 4u)); }
-  var held = v.a;
-  if (q >= 2u) { held = v.b; }
-  return subgroupShuffle(held, q % 2u * 4u + j);
+  let i = 4u * q + j;
+  if (turned) { return vec4_of_lane(part_of(v, i / LANES), i % LANES); }
+  return vec4f(row_of_column(v, q, j), row_of_column(v, 4u + q, j), row_of_column(v, 8u + q, j), row_of_column(v, 12u + q, j));
 }

@@ -1,8 +1,8 @@
 // What kind of device an adapter is, as far as the choice of kernels goes.
 
 /**
- * `gpu`: workgroup memory is fast. `cpu-subgroups`: llvmpipe, whose subgroups of 8 are one vector register. `cpu`: a CPU without subgroups of 8, such as llvmpipe on
- * WebGPU's default limits. `swiftshader`: browsers' CPU, whose compiler takes 6 to 9 seconds for a convolution's GEMM with barriers, where the plain kernel takes less than one
+ * `gpu`: workgroup memory is fast. `cpu-subgroups`: llvmpipe, whose subgroups, of 8 or, on ARM and x86 without AVX, of 4, are one vector register. `cpu`: a CPU without them, such as
+ * llvmpipe on WebGPU's default limits. `swiftshader`: browsers' CPU, whose compiler takes 6 to 9 seconds for a convolution's GEMM with barriers, where the plain kernel takes less than one
  * and runs as fast.
  */
 export type DeviceClass = 'gpu' | 'cpu-subgroups' | 'cpu' | 'swiftshader';
@@ -15,10 +15,14 @@ export function subgroupWidth({ features, adapterInfo: info }: GPUDevice): numbe
   return features.has('subgroups') && info?.subgroupMinSize === info?.subgroupMaxSize ? (info?.subgroupMinSize ?? 0) : 0;
 }
 
-/** No GPU has subgroups of 8 and no other: a browser that hides the adapter's name is found out by them. */
+/** Widths that the subgroup kernels are written for. */
+export const isLanes = (width: number): width is 4 | 8 => width === 4 || width === 8;
+
+/** No GPU has subgroups of 8 and no other: a browser that hides the adapter's name is found out by them. Of 4, which may be a small GPU's, it must say so. */
 export function deviceClass(device: GPUDevice): DeviceClass {
   const info: Partial<GPUAdapterInfo> = device.adapterInfo ?? {};
   if (info.architecture === 'swiftshader') return 'swiftshader';
-  if (subgroupWidth(device) === 8) return 'cpu-subgroups';
+  const width = subgroupWidth(device);
+  if (width === 8 || (isLanes(width) && isSoftware(info))) return 'cpu-subgroups';
   return isSoftware(info) ? 'cpu' : 'gpu';
 }

@@ -1,6 +1,7 @@
 // Scaled dot-product attention over the pixels of an image: GEMM, softmax, GEMM, and their gradients.
 import { record } from '../autograd.ts';
 import { DdpmError } from '../errors.ts';
+import { isLanes } from '../gpu/device-class.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { BYTES, type Slice, grid } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
@@ -8,6 +9,7 @@ import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { DEFAULTS, type HalfVariant, type MatmulVariant } from '../variants.ts';
 import { Columns } from './columns.ts';
 import { type CoreTile, coreTile, HALF, halfVariant } from './half.ts';
+import { subgroupKernels } from './lanes.ts';
 import { softmaxBackward, softmaxForward } from './softmax.ts';
 
 /** One operand of a batched product: where its rows, images and heads lie, in elements. */
@@ -51,8 +53,8 @@ export function matmul(engine: Engine, M: number, N: number, K: number, a: Opera
     const { kernel, side } = TILED[variant === 'tiled_f16' && fills64(M, N) && matmulTakes(engine, dims).tiled64 ? 'tiled64_f16' : variant];
     engine.run(kernel, grid(tiles(M, N, side, side) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
   } else {
-    const { R, Q } = subgroupTile(M, N, batch);
-    engine.run(k.matmul_subgroup, grid(tiles(M, N, 8 * R, 4 * Q) * batch), { ...args, R, Q, TRANS_A: transposed[0], TRANS_B: transposed[1] });
+    const { matmul: kernel, lanes } = subgroupKernels(engine), { R, Q } = subgroupTile(M, N, batch, lanes);
+    engine.run(kernel, grid(tiles(M, N, lanes * R, 4 * Q) * batch), { ...args, R, Q, TRANS_A: transposed[0], TRANS_B: transposed[1] });
   }
 }
 
@@ -60,14 +62,14 @@ export function matmul(engine: Engine, M: number, N: number, K: number, a: Opera
 const tiles = (M: number, N: number, height: number, width: number): number => Math.ceil(M / height) * Math.ceil(N / width);
 
 /**
- * Tiles of 8 R rows and 4 Q columns of the kernel `matmul_subgroup`, and what a value of C costs in each, the largest being 1: larger ones load less for each product, and leave more of themselves
+ * Tiles of R rows a lane and 4 Q columns of the kernel `matmul_subgroup`, and what a value of C costs in each, the largest being 1: larger ones load less for each product, and leave more of themselves
  * empty. All add in the same order.
  */
 export const SUBGROUP_TILES = [{ R: 8, Q: 16, cost: 1 }, { R: 4, Q: 16, cost: 1.12 }, { R: 8, Q: 8, cost: 1.22 }, { R: 4, Q: 8, cost: 1.25 }, { R: 4, Q: 4, cost: 1.35 }] as const;
 
 /** The one that takes the least time on two cores, each of which takes a tile at a time. */
-function subgroupTile(M: number, N: number, batch: number): { readonly R: number; readonly Q: number } {
-  const time = ({ R, Q, cost }: (typeof SUBGROUP_TILES)[number]): number => Math.ceil((tiles(M, N, 8 * R, 4 * Q) * batch) / 2) * R * Q * cost;
+function subgroupTile(M: number, N: number, batch: number, lanes: number): { readonly R: number; readonly Q: number } {
+  const time = ({ R, Q, cost }: (typeof SUBGROUP_TILES)[number]): number => Math.ceil((tiles(M, N, lanes * R, 4 * Q) * batch) / 2) * R * Q * cost;
   return SUBGROUP_TILES.reduce<(typeof SUBGROUP_TILES)[number]>((best, tile) => (time(tile) < time(best) ? tile : best), SUBGROUP_TILES[0]);
 }
 
@@ -75,7 +77,7 @@ function subgroupTile(M: number, N: number, batch: number): { readonly R: number
 export function matmulTakes(engine: Pick<Engine, 'subgroupWidth'>, { N, ...strides }: Sizes): Readonly<Record<MatmulVariant, boolean>> {
   const aligned = (['a', 'b', 'c'] as const).every((which) => [`ld${which}`, `outer_${which}`, `inner_${which}`].every((name) => strides[name]! % 4 === 0));
   const room = N! % 4 === 0 || strides['ldc']! > N!; // what a row's last vec4 holds beyond the matrix is written as well
-  return { tiled: true, tiled64: aligned, subgroup: engine.subgroupWidth === 8 && aligned && room };
+  return { tiled: true, tiled64: aligned, subgroup: isLanes(engine.subgroupWidth) && aligned && room };
 }
 
 /** How this engine computes it with float16 factors, or null. On tensor cores in whole vec4s: what a row's last one holds beyond the matrix is written as well. */

@@ -1,10 +1,12 @@
 // Which kernels compute a convolution: what can be chosen for a shape on a device, and what is.
 import type { Choice } from '../gpu/choices.ts';
+import { isLanes } from '../gpu/device-class.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Args } from '../gpu/kernel.ts';
 import { conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled, type conv2d_forward } from '../gpu/kernels.gen.ts';
 import { BUSY, CONV_VARIANTS, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
 import { type CoreTile, coreTile, halfVariant } from './half.ts';
+import { subgroupKernels } from './lanes.ts';
 
 /** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
 export type ConvDims = Omit<Args<typeof conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
@@ -34,24 +36,24 @@ export const coreWeightTile = (C: number, O: number): CoreTile => (Math.min(C, O
  * Rows, in fours, and columns, in sixteens, of a tile of `conv2d_backward_weight_subgroup`. One of 16 x 16 takes two thirds of the time of one of 32 x 16, one of 64 x 32
  * three times as long for four times as much; few pixels are not worth compiling it.
  */
-export function subgroupWeightTile({ N, OH, OW, C, O, KH, KW }: ConvDims): { readonly ROWS: 4 | 8 | 16; readonly COLUMNS: 1 | 2 } {
+export function subgroupWeightTile({ N, OH, OW, C, O, KH, KW }: ConvDims, lanes: number): { readonly ROWS: 4 | 8 | 16; readonly COLUMNS: 1 | 2 } {
   const rows = KH * KW * C;
   if (rows <= 16) return { ROWS: 4, COLUMNS: 1 };
-  return N * OH * OW >= 64 && 3 * tiles(rows, O, 64, 32) <= tiles(rows, O, 32, 16) ? { ROWS: 16, COLUMNS: 2 } : { ROWS: 8, COLUMNS: 1 };
+  return N * OH * OW >= 64 && 3 * tiles(rows, O, 64, 4 * lanes) <= tiles(rows, O, 32, 2 * lanes) ? { ROWS: 16, COLUMNS: 2 } : { ROWS: 8, COLUMNS: 1 };
 }
 
 /** Variants whose sums for a weight's gradient may be split. */
 type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 
 /** Workgroups that compute a weight's gradient, of each split. */
-export function weightGroups(variant: Split, dims: ConvDims, tile = coreWeightTile(dims.C, dims.O)): number {
-  const { C, O, KH, KW } = dims, rows = KH * KW * C, { ROWS: fours, COLUMNS } = subgroupWeightTile(dims);
-  return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 16 * COLUMNS), subgroup3x3: tiles(C, O, 8, 16), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
+export function weightGroups(variant: Split, dims: ConvDims, lanes: number, tile = coreWeightTile(dims.C, dims.O)): number {
+  const { C, O, KH, KW } = dims, rows = KH * KW * C, { ROWS: fours, COLUMNS } = subgroupWeightTile(dims, lanes);
+  return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 2 * lanes * COLUMNS), subgroup3x3: tiles(C, O, 8, 2 * lanes), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
 }
 
 /** A split is at least 256 pixels, on tensor cores 512; on GPUs, which take workgroups in waves, there is none more than keeps all of it busy. The count is a function of the shape alone, so that a resumed run adds in the same order. */
-export function weightSplits(variant: Split, dims: ConvDims): number {
-  const count = BUSY[variant] / weightGroups(variant, dims), whole = variant.startsWith('tiled') ? Math.floor(count) : Math.ceil(count);
+export function weightSplits(variant: Split, dims: ConvDims, lanes: number): number {
+  const count = BUSY[variant] / weightGroups(variant, dims, lanes), whole = variant.startsWith('tiled') ? Math.floor(count) : Math.ceil(count);
   return Math.max(1, Math.min(whole, Math.floor((dims.N * dims.OH * dims.OW) / (variant === 'subgroup_matrix' ? 512 : 256))));
 }
 
@@ -69,7 +71,7 @@ export function convSplits(engine: Engine, variant: 'tiled3x3' | 'subgroup_matri
 /** A variant with its numbers, all said. */
 function whole(engine: Engine, variant: ConvVariant, dims: ConvDims, direction: ConvDirection): FloatChoice {
   if (variant === 'padded') return { variant };
-  if (direction === 'weight') return { variant, splits: weightSplits(variant, dims) };
+  if (direction === 'weight') return { variant, splits: weightSplits(variant, dims, subgroupKernels(engine).lanes) };
   if (variant === 'tiled3x3') return { variant, splits: convSplits(engine, variant, dims, direction) };
   return variant === 'subgroup3x3' ? { variant, rows: tileRows(dims.H) } : { variant };
 }
@@ -79,8 +81,8 @@ const hasRoom3x3 = ({ device }: Engine): boolean => [conv2d_3x3_tiled, conv2d_ba
 
 /** Whether this device computes the shape so. The choice may come from a file. */
 function takes(engine: Engine, dims: ConvDims, direction: ConvDirection, { variant, rows, splits, ...rest }: Choice): boolean {
-  const fours = dims.C % 4 === 0 && dims.O % 4 === 0, eight = engine.subgroupWidth === 8;
-  const can = { plain: true, padded: !fours, tiled: fours, subgroup: fours && eight, subgroup3x3: fours && eight && keepsSize3x3(dims), tiled3x3: fours && hasRoom3x3(engine) && keepsSize3x3(dims) };
+  const fours = dims.C % 4 === 0 && dims.O % 4 === 0, lanes = isLanes(engine.subgroupWidth);
+  const can = { plain: true, padded: !fours, tiled: fours, subgroup: fours && lanes, subgroup3x3: fours && lanes && keepsSize3x3(dims), tiled3x3: fours && hasRoom3x3(engine) && keepsSize3x3(dims) };
   if (!Object.hasOwn(can, variant!) || !can[variant as ConvVariant] || Object.keys(rest).length) return false;
   const rowsOk = rows === undefined || (ROWS as readonly unknown[]).includes(rows);
   const most = direction === 'weight' ? 4096 : variant === 'tiled3x3' ? 64 : 0;
@@ -118,7 +120,7 @@ export function convCandidates(engine: Engine, dims: ConvDims, direction: ConvDi
   const each = (variant: ConvVariant): ConvChoice[] => {
     if (variant === 'padded') return [{ variant }];
     if (direction !== 'weight') return variant === 'subgroup3x3' ? ROWS.map((rows) => ({ variant, rows })) : variant === 'tiled3x3' ? [1, 2, 4, 8].map((splits) => ({ variant, splits })) : [{ variant }];
-    const usually = weightSplits(variant, dims), counts = [1, usually / 2, usually, 2 * usually, 4 * usually].map((count) => Math.max(1, Math.min(most, Math.round(count))));
+    const usually = weightSplits(variant, dims, subgroupKernels(engine).lanes), counts = [1, usually / 2, usually, 2 * usually, 4 * usually].map((count) => Math.max(1, Math.min(most, Math.round(count))));
     return [...new Set(counts)].map((splits) => ({ variant, splits }));
   };
   return CONV_VARIANTS.flatMap(each).filter((choice) => takes(engine, dims, direction, choice));

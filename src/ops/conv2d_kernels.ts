@@ -7,6 +7,7 @@ import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
 import { type ConvChoice, convChoice, type ConvDims, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
+import { subgroupKernels } from './lanes.ts';
 import { sumRows } from './sum.ts';
 
 export type ConvArgs = Args<typeof k.conv2d_forward>;
@@ -47,10 +48,12 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
   const pixels = N * args.OH * args.OW;
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
   else if (variant === 'subgroup') {
-    const Q = quads(O, pixels);
-    engine.run(k.conv2d_subgroup, grid(tiles(pixels, O, 64, 4 * Q)), { ...args, Q, TRANSPOSED: 0 });
+    const Q = quads(O, pixels), { conv, lanes } = subgroupKernels(engine);
+    engine.run(conv, grid(tiles(pixels, O, 8 * lanes, 4 * Q)), { ...args, Q, TRANSPOSED: 0 });
+  } else if (variant === 'subgroup3x3') {
+    const { conv3x3, lanes } = subgroupKernels(engine);
+    engine.run(conv3x3, grid(tiles(H, N * W, rows, 2 * lanes) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
   }
-  else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
   else if (Object.hasOwn(TILED, variant)) gemm(engine, variant as keyof typeof TILED, { ...args, splits, x2: args.x, TRANSPOSED: 0, TWO: 0 }, tile);
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
@@ -92,10 +95,12 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
   const args = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: w, per_image: w, residual: dy, TRANSPOSED: 1 };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate });
   else if (variant === 'subgroup') {
-    const Q = quads(C, pixels);
-    engine.run(k.conv2d_subgroup, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 64, 4 * Q)), { ...args, Q });
+    const Q = quads(C, pixels), { conv, lanes } = subgroupKernels(engine);
+    engine.run(conv, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 8 * lanes, 4 * Q)), { ...args, Q });
+  } else if (variant === 'subgroup3x3') {
+    const { conv3x3, lanes } = subgroupKernels(engine);
+    engine.run(conv3x3, grid(tiles(H, N * W, rows, 2 * lanes) * Math.ceil(C / 16)), { ...args, G: rows });
   }
-  else if (variant === 'subgroup3x3') engine.run(k.conv2d_3x3_subgroup, grid(tiles(H, N * W, rows, 16) * Math.ceil(C / 16)), { ...args, G: rows });
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
     backwardInput(engine, dims, copies.rounded(dy), copies.rounded(w), dx, floatChoice(engine, dims, 'input'));
@@ -131,7 +136,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     copies.free();
     return;
   }
-  const tile = choice.tile ?? coreTile(engine, coreWeightTile(C, O)), groups = weightGroups(variant, dims, tile), splits = choice.splits ?? weightSplits(variant, dims);
+  const { lanes, weight, weight3x3 } = subgroupKernels(engine), tile = choice.tile ?? coreTile(engine, coreWeightTile(C, O)), groups = weightGroups(variant, dims, lanes, tile), splits = choice.splits ?? weightSplits(variant, dims, lanes);
   // One split over the whole weight is the gradient itself.
   if (splits === 1 && C === WC && !dw.accumulate && !db?.accumulate) return launch(dw.slice, db?.slice ?? null);
   const weights = splits * rows * O, first = Math.ceil(weights / 64) * 64;
@@ -145,11 +150,12 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
   function launch(part: Slice, sums: Slice | null): void {
     const args = { ...dims, has_bias: Number(!!sums), splits, x, dy, part };
     if (variant === 'plain') return engine.run(k.conv2d_backward_weight, threads(splits * groups), args);
-    const kernel = { subgroup3x3: k.conv2d_backward_weight_3x3_subgroup, ...WEIGHT_TILED }[variant as 'tiled'];
+    const kernel = WEIGHT_TILED[variant as 'tiled'];
     const nowhere = sums ? null : engine.allocate(16);
     const all = { ...args, sums: sums ?? nowhere! };
     if (variant === 'subgroup_matrix') engine.run(k.conv2d_backward_weight_subgroup_matrix, grid(splits * groups), { ...all, TILE: tile });
-    else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * groups), { ...all, ...subgroupWeightTile(dims) });
+    else if (variant === 'subgroup') engine.run(weight, grid(splits * groups), { ...all, ...subgroupWeightTile(dims, lanes) });
+    else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * groups), all);
     else engine.run(kernel, grid(splits * groups), all);
     if (nowhere) engine.free(nowhere);
   }

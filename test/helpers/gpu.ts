@@ -23,20 +23,20 @@ type Floats = ArrayLike<number>;
 export const openOptions: OpenOptions = { poison: true };
 
 const opened = new Map<string, Promise<OpenedEngine>>();
-/** Which engine: with `as` it chooses kernels as one on a device of another class does. */
-type Which = { readonly precision?: Precision; readonly as?: DeviceClass | null };
-const keyOf = ({ precision = 'f32', as = null }: Which): string => `${precision} ${as}`;
+/** Which engine: with `as` it chooses kernels as one on a device of another class does, with `lanes` as where subgroups have so many: four of eight do the work of four. */
+type Which = { readonly precision?: Precision; readonly as?: DeviceClass | null; readonly lanes?: 4 | null };
+const keyOf = ({ precision = 'f32', as = null, lanes = null }: Which): string => `${precision} ${as} ${lanes}`;
 
-/** The engine of this process, one for each precision and class. It is opened by the first test that asks, and never closed: test/run.ts ends the process. */
-export function gpu(precision: Precision = 'f32', as: DeviceClass | null = null): Promise<OpenedEngine> {
-  const key = keyOf({ precision, as });
-  if (!opened.has(key)) opened.set(key, as ? openAs(precision, as) : openEngine({ ...openOptions, precision }));
+/** The engine of this process, one for each precision, class and number of lanes. It is opened by the first test that asks, and never closed: test/run.ts ends the process. */
+export function gpu(precision: Precision = 'f32', as: DeviceClass | null = null, lanes: 4 | null = null): Promise<OpenedEngine> {
+  const key = keyOf({ precision, as, lanes });
+  if (!opened.has(key)) opened.set(key, as || lanes ? openAs(precision, as, lanes) : openEngine({ ...openOptions, precision }));
   return opened.get(key)!;
 }
 
-async function openAs(precision: Precision, deviceClass: DeviceClass): Promise<OpenedEngine> {
+async function openAs(precision: Precision, deviceClass: DeviceClass | null, lanes: 4 | null): Promise<OpenedEngine> {
   const there = await openEngine({ ...openOptions, precision });
-  Object.assign(there.engine, { deviceClass });
+  Object.assign(there.engine, { ...(deviceClass && { deviceClass }), ...(lanes && there.engine.subgroupWidth > lanes && { subgroupWidth: lanes }) });
   return { ...there, warnings: await usePrecision(there.engine, precision) };
 }
 
@@ -99,11 +99,11 @@ function replaceBroken(engine: Engine, which: Which): void {
  * A suite whose tests get the shared engine, and whose tensors are freed after each test. Any error that the device reports fails the test, and so does a kernel that
  * writes outside a tensor, unless `watched` is false: for tests that count bytes.
  */
-export function gpuSuite(name: string, { watched = true, precision = 'f32', as = null }: Which & { watched?: boolean } = {}): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
+export function gpuSuite(name: string, { watched = true, precision = 'f32', as = null, lanes = null }: Which & { watched?: boolean } = {}): { (what: string, test: (engine: Engine) => void | Promise<void>): void; run(): void } {
   const tests = suite(name);
   const add = (what: string, test: (engine: Engine) => void | Promise<void>): void =>
     tests(what, async () => {
-      const { engine } = await gpu(precision, as);
+      const { engine } = await gpu(precision, as, lanes);
       const scope = engine.openScope(false);
       const close = () => engine.closeScope(scope);
       const inside = watched ? watch(engine) : async () => {};
@@ -113,7 +113,7 @@ export function gpuSuite(name: string, { watched = true, precision = 'f32', as =
         await inside();
       } catch (error) {
         void inside().catch(() => {});
-        replaceBroken(engine, { precision, as });
+        replaceBroken(engine, { precision, as, lanes });
         // The test may have left scopes of its own open; they go first, or every later test would fail too.
         for (let tries = 10, closed = false; !closed && tries > 0; tries--) closed = succeeds(close);
         throw error;

@@ -1,9 +1,11 @@
 // Matrix products in all transposes, softmax, and attention made of them, against their float64 twins.
 import * as assert from 'uvu/assert';
+import { isLanes } from '../../src/gpu/device-class.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import { grid } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { attention, matmul, SUBGROUP_TILES } from '../../src/ops/attention.ts';
+import { subgroupKernels } from '../../src/ops/lanes.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, destination, differentiate, DIVIDE, expUlps, gpuSuite, random, ULP, upload } from '../helpers/gpu.ts';
@@ -55,9 +57,10 @@ products('rows, images and heads with strides of their own; what lies between is
 });
 
 // Both sides of the threshold between the kernels: what the subgroup kernel, in all its tiles, and that of 64 x 64 take is computed by all. Sizes lie on both sides of a tile.
-for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 17, 12], [65, 67, 33]])
-  products(`of aligned rows: (${M}, ${K}) by (${K}, ${N}) in all transposes, by each kernel, against the twin`, async (engine) => {
-    const variants = (['tiled', 'tiled64', 'subgroup'] as const).filter((variant) => variant !== 'subgroup' || engine.subgroupWidth === 8);
+const fourLanes = gpuSuite('matmul, in subgroups of four', { lanes: 4 });
+for (const [kernels, tilings] of [[products, SUBGROUP_TILES], [fourLanes, [SUBGROUP_TILES[0], SUBGROUP_TILES.at(-1)!]]] as const) for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 17, 12], [65, 67, 33]])
+  kernels(`of aligned rows: (${M}, ${K}) by (${K}, ${N}) in all transposes, by each kernel, against the twin`, async (engine) => {
+    const variants = (['tiled', 'tiled64', 'subgroup'] as const).filter((variant) => variant !== 'subgroup' || isLanes(engine.subgroupWidth)), { matmul: kernel, lanes } = subgroupKernels(engine);
     const batch = 2, up = (n: number) => 4 * Math.ceil(n / 4);
     for (const transA of [false, true])
       for (const transB of [false, true])
@@ -74,10 +77,10 @@ for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 
             return out.read();
           }));
           const dims = { M, N, K, batch, inner: 1, accumulate, alpha: 1, lda, ldb, ldc, outer_a: strideA, outer_b: strideB, outer_c: strideC, inner_a: 0, inner_b: 0, inner_c: 0, TRANS_A: Number(transA), TRANS_B: Number(transB) };
-          for (const { R, Q } of variants.includes('subgroup') ? SUBGROUP_TILES : []) {
+          for (const { R, Q } of variants.includes('subgroup') ? tilings : []) {
             const out = upload(engine, [c.length], c);
-            engine.run(k.matmul_subgroup, grid(batch * Math.ceil(M / (8 * R)) * Math.ceil(N / (4 * Q))), { a: ta.slice, b: tb.slice, c: out.slice, ...dims, R, Q });
-            assert.equal((await out.read()).filter((_, i) => i % ldc < N), results[2]!.filter((_, i) => i % ldc < N), `tiles of ${8 * R} x ${4 * Q} have the same bits`);
+            engine.run(kernel, grid(batch * Math.ceil(M / (lanes * R)) * Math.ceil(N / (4 * Q))), { a: ta.slice, b: tb.slice, c: out.slice, ...dims, R, Q });
+            assert.equal((await out.read()).filter((_, i) => i % ldc < N), results[2]!.filter((_, i) => i % ldc < N), `tiles of ${lanes * R} x ${4 * Q} have the same bits`);
           }
           const compute = (f: (v: Floats) => Floats) => matmulTwin({ a: f(a), b: f(b), c: accumulate ? f(c) : undefined, M, N, K, batch, transA, transB, lda, ldb, ldc, strideA, strideB, strideC });
           const used = (values: Floats) => Float64Array.from(values).filter((_, i) => i % ldc < N);
@@ -88,6 +91,7 @@ for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 
         }
   });
 products.run();
+fourLanes.run();
 
 // ----------------------------------------------------------------------------------------------------------------------------- softmax
 const rows = gpuSuite('softmax');

@@ -1,5 +1,6 @@
 // Every convolution kernel against its float64 twin: three families forward and backward, on odd sizes and over the edges of their tiles.
 import * as assert from 'uvu/assert';
+import { isLanes } from '../../src/gpu/device-class.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import { grid } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
@@ -8,6 +9,7 @@ import { fold } from '../../src/folds.ts';
 import { conv2d, linear } from '../../src/ops/conv2d.ts';
 import { convChoice, tileRows } from '../../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
+import { subgroupKernels } from '../../src/ops/lanes.ts';
 import { Tensor } from '../../src/tensor.ts';
 import type { ConvDirection, ConvVariant } from '../../src/variants.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
@@ -39,7 +41,7 @@ const odd: Case[] = [
   shape('5x5 without padding', 1, 6, 7, 2, 3, 5, { pad: [0, 0, 0, 0] }),
   shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
 ];
-/** Multiples of 4: every family. Tiles are 64 pixels x 16 or 64 channels (subgroup), of the weight's gradient 16 x 16, 32 x 16 or 64 x 32, and 128 x 64 or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
+/** Multiples of 4: every family. Tiles are 64 pixels x 16 or 64 channels (subgroup; of four lanes 32 pixels), of the weight's gradient 16 x 16, 32 x 16 or 64 x 32 (half as wide), and 128 x 64 or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
 const fours: Case[] = [
   shape('one small tile', 1, 3, 3, 4, 4, 3),
   shape('several tiles, ragged in all directions', 2, 9, 7, 36, 68, 3),
@@ -90,9 +92,9 @@ const dimsOf = (s: Case) => ({
 /** Elements of dw (KH, KW, WC, O) that belong to the input channels of this call. */
 const inSlice = (s: Case) => (i: number): boolean => Math.floor(i / s.O) % s.wC! >= s.c0! && Math.floor(i / s.O) % s.wC! < s.c0! + s.C;
 
-/** Subgroup kernels need one width of 8, as lavapipe has; tiled3x3 more workgroup memory than a device opened with default limits has. */
+/** Subgroup kernels need one width of 8, as lavapipe has, or of 4; tiled3x3 more workgroup memory than a device opened with default limits has. */
 const available = (engine: Engine, variant: ConvVariant): boolean =>
-  variant === 'tiled3x3' ? engine.device.limits.maxComputeWorkgroupStorageSize >= k.conv2d_3x3_tiled.workgroupBytes : !variant.startsWith('subgroup') || engine.subgroupWidth === 8;
+  variant === 'tiled3x3' ? engine.device.limits.maxComputeWorkgroupStorageSize >= k.conv2d_3x3_tiled.workgroupBytes : !variant.startsWith('subgroup') || isLanes(engine.subgroupWidth);
 
 /** What results may be off by besides the roundings of their sums: a 3 x 3 convolution that keeps the size is filtered where the engine chooses so, and by its own variant. */
 function filtering(engine: Engine, s: Case, { x, w, dy }: ReturnType<typeof inputsOf>, variant?: ConvVariant) {
@@ -110,10 +112,11 @@ function filtering(engine: Engine, s: Case, { x, w, dy }: ReturnType<typeof inpu
   };
 }
 
-const families = gpuSuite('conv2d kernels');
-for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled3x3', 'padded'] as const) {
+const families = gpuSuite('conv2d kernels'), fourLanes = gpuSuite('conv2d kernels, in subgroups of four', { lanes: 4 });
+const of = [...(['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled3x3', 'padded'] as const).map((variant) => [families, variant] as const), ...(['subgroup', 'subgroup3x3'] as const).map((variant) => [fourLanes, variant] as const)];
+for (const [kernels, variant] of of) {
   for (const s of { plain: [...odd, ...fours], subgroup: fours, subgroup3x3: kept, tiled: fours, tiled3x3: kept, padded: odd }[variant]) {
-    families(`${variant}: ${s.what}`, async (engine) => {
+    kernels(`${variant}: ${s.what}`, async (engine) => {
       if (!available(engine, variant)) return;
       const values = inputsOf(s), { x, w, dy, bias, perImage, residual, before } = values, dims = dimsOf(s), taps = s.KH * s.KW, off = filtering(engine, s, values, variant);
       const [tx, tw, tdy] = [x, w, dy].map((v) => upload(engine, [v.length], v));
@@ -160,7 +163,7 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled3x3', 
   }
 
   if (variant === 'padded') continue;
-  families(`${variant}: weight gradient in more splits than there are pixels for`, async (engine) => {
+  kernels(`${variant}: weight gradient in more splits than there are pixels for`, async (engine) => {
     if (!available(engine, variant)) return;
     const s = fours[1], values = inputsOf(s), { x, dy } = values, weights = s.KH * s.KW * s.C * s.O;
     const [tx, tdy] = [x, dy].map((v) => upload(engine, [v.length], v));
@@ -168,14 +171,14 @@ for (const variant of ['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled3x3', 
     const columns = (values: Float32Array) => Float64Array.from({ length: s.O }, (_, o) => values.reduce((sum, v, i) => (i % s.O === o ? sum + v : sum), 0));
     const wantDb = columns(dy), atolDb = bound(s.N * s.OH * s.OW, columns(dy.map(Math.abs)));
     // Those of `subgroup`, which alone has several.
-    const tilings = [{ ROWS: 8, COLUMNS: 1 }, { ROWS: 4, COLUMNS: 1 }, { ROWS: 16, COLUMNS: 2 }] as const;
+    const { weight, weight3x3, lanes } = subgroupKernels(engine), tilings = [{ ROWS: 8, COLUMNS: 1 }, { ROWS: 4, COLUMNS: 1 }, { ROWS: 16, COLUMNS: 2 }] as const;
     for (const splits of [5, 11]) for (const tiling of variant === 'subgroup' ? tilings : [tilings[0]]) {
       const part = Tensor.empty(engine, [splits * weights]), dw = Tensor.empty(engine, [weights]);
       const sums = Tensor.empty(engine, [splits * s.O]), db = Tensor.empty(engine, [s.O]), has_bias = Number(variant !== 'plain');
       const args = { ...dimsOf(s), has_bias, splits, x: tx.slice, dy: tdy.slice, part: part.slice, sums: sums.slice };
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
-      else if (variant === 'subgroup') engine.run(k.conv2d_backward_weight_subgroup, grid(splits * Math.ceil((s.KH * s.KW * s.C) / (4 * tiling.ROWS)) * Math.ceil(s.O / (16 * tiling.COLUMNS))), { ...args, ...tiling });
-      else if (variant === 'subgroup3x3') engine.run(k.conv2d_backward_weight_3x3_subgroup, grid(splits * Math.ceil(s.C / 8) * Math.ceil(s.O / 16)), args);
+      else if (variant === 'subgroup') engine.run(weight, grid(splits * Math.ceil((s.KH * s.KW * s.C) / (4 * tiling.ROWS)) * Math.ceil(s.O / (2 * lanes * tiling.COLUMNS))), { ...args, ...tiling });
+      else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * Math.ceil(s.C / 8) * Math.ceil(s.O / (2 * lanes))), args);
       else if (variant === 'tiled3x3') engine.run(k.conv2d_backward_weight_3x3_tiled, grid(splits * Math.ceil((3 * s.C) / 32) * Math.ceil(s.O / 64)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 128) * Math.ceil(s.O / 128)), args);
       fold(engine, part.slice, [{ y: dw.slice, accumulate: 0, from: 0, terms: splits, step: weights, size: weights }]);
@@ -285,6 +288,7 @@ families('the family follows from the shape and the device', (engine) => {
   assert.equal([family(16, 4, 'forward'), family(16, 4, 'forward', { stride: 2 })], cpu ? ['subgroup3x3', 'subgroup'] : [same, 'tiled']);
 });
 families.run();
+fourLanes.run();
 
 // ---------------------------------------------------------------------------------------------------------------------- through the tape
 const ops = gpuSuite('conv2d and linear as ops'), onGpu = gpuSuite('conv2d as on a GPU', { as: 'gpu' });

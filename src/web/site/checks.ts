@@ -57,10 +57,8 @@ export interface Compared {
   readonly off: Floats;
 }
 
-/** The width that the subgroup kernels are written for. */
-const WIDTH = 8;
-/** What is written out for GPUs. SwiftShader's compiler took minutes over the first of them, until the browser ended its process; the others are as long. None is chosen there (src/variants.ts). */
-export const LONG: ReadonlySet<string> = new Set(['matmul_64', 'matmul_64_f16', 'conv2d_tiled', 'conv2d_tiled_f16', 'conv2d_3x3_tiled', 'conv2d_backward_weight_tiled', 'conv2d_backward_weight_tiled_f16', 'conv2d_backward_weight_3x3_tiled'].flatMap((name) => [name, `${name}_stored_f16`]));
+/** What is written out, for GPUs and for llvmpipe. SwiftShader's compiler took minutes over the first of them, until the browser ended its process; the others are as long. None is chosen there (src/variants.ts). */
+export const LONG: ReadonlySet<string> = new Set(['matmul_64', 'matmul_64_f16', 'conv2d_tiled', 'conv2d_tiled_f16', 'conv2d_3x3_tiled', 'conv2d_backward_weight_tiled', 'conv2d_backward_weight_tiled_f16', 'conv2d_backward_weight_3x3_tiled'].flatMap((name) => [name, `${name}_stored_f16`]).concat('matmul_subgroup_lanes4', 'conv2d_subgroup_lanes4', 'conv2d_3x3_subgroup_lanes4', 'conv2d_backward_weight_subgroup_lanes4'));
 
 /** Why this device cannot run a kernel, or null. */
 export function whyNot(engine: Engine, name: string): string | null {
@@ -68,8 +66,9 @@ export function whyNot(engine: Engine, name: string): string | null {
   if (missing) return `needs the feature ${missing}, which this device was opened without`;
   if (workgroupBytes > most) return `needs ${workgroupBytes} bytes of workgroup memory; this device was opened with ${most}`;
   if (engine.deviceClass === 'swiftshader' && LONG.has(name)) return 'may take the compiler of SwiftShader minutes; nothing chooses it there';
-  const width = features.length > 1 ? 32 : WIDTH; // tensor cores
-  if (!features.includes('subgroups') || engine.subgroupWidth === width) return null;
+  // Tensor cores take 32 lanes. Four of eight can do the work of a subgroup of four.
+  const width = features.length > 1 ? 32 : name.endsWith('_lanes4') ? 4 : 8;
+  if (!features.includes('subgroups') || engine.subgroupWidth === width || (width === 4 && engine.subgroupWidth === 8)) return null;
   return engine.subgroupWidth ? `needs subgroups of ${width}; here they are ${engine.subgroupWidth} wide` : `needs subgroups of ${width}, always; this device has none, or of several widths`;
 }
 
