@@ -8,7 +8,7 @@
 enable subgroups;
 #import index
 #import conv2d
-#import eight_lanes
+#import subgroup_8
 #import conv2d_subgroup
 #import winograd
 override G: u32 = 7u;

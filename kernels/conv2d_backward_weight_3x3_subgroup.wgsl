@@ -5,7 +5,7 @@
 enable subgroups;
 #import index
 #import conv2d
-#import eight_lanes
+#import subgroup_8
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<vec2f>;         // (N, H, W, O)
 @group(0) @binding(2) var<storage, read_write> part: array<vec2f>; // (splits, 3, 3, C, O)

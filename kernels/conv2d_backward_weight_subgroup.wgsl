@@ -6,7 +6,7 @@
 enable subgroups;
 #import index
 #import conv2d
-#import eight_lanes
+#import subgroup_8
 override ROWS: u32 = 8u;
 override COLUMNS: u32 = 1u;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)

@@ -5,7 +5,7 @@
 enable subgroups;
 #import index
 #import conv2d
-#import eight_lanes
+#import subgroup_8
 #import conv2d_subgroup
 override Q: u32 = 4u;
 override TRANSPOSED: bool = false;

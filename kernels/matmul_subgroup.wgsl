@@ -4,7 +4,7 @@
 // Rows of A, B and C are read and written as vec4s: leading dimensions and offsets are multiples of 4. If N is not, up to three more columns are written, which must be padding.
 enable subgroups;
 #import index
-#import eight_lanes
+#import subgroup_8
 #import column_of
 override R: u32 = 8u;
 override Q: u32 = 16u;

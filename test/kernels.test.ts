@@ -107,7 +107,7 @@ compilation('without compile() it comes at the next submit', () =>
 compilation('src/gpu/kernels.gen.ts is what npm run kernels makes', () => {
   assert.ok(build() === read('src/gpu/kernels.gen.ts'), 'run npm run kernels');
   const files = readdirSync(`${root}/kernels`).filter((f) => f.endsWith('.wgsl'));
-  const [vec4, factors, stored, lanes] = (['values', 'operands', 'stored', 'eight_lanes'] as const).map((shared) => files.filter((f) => new RegExp(`^#import ${shared}$`, 'm').test(read(`kernels/${f}`))).map((f) => f.slice(0, -5)));
+  const [vec4, factors, stored, lanes] = (['values', 'operands', 'stored', 'subgroup_8'] as const).map((shared) => files.filter((f) => new RegExp(`^#import ${shared}$`, 'm').test(read(`kernels/${f}`))).map((f) => f.slice(0, -5)));
   assert.ok([vec4, factors, stored, lanes].every((names) => names.length > 0));
   const once = [...files.map((f) => f.slice(0, -5)), ...vec4.map((name) => `${name}_vec4`), ...factors.map((name) => `${name}_f16`), ...lanes.map((name) => `${name}_lanes4`)];
   assert.equal(all.map((k) => k.name).sort(), [...once, ...stored.flatMap((name) => [`${name}_stored_f16`, ...(vec4.includes(name) ? [`${name}_vec4_stored_f16`] : [])])].sort());

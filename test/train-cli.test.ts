@@ -93,6 +93,7 @@ cli('on a CPU whose vectors hold four numbers, such as ARM, subgroups of four co
   }
   // As far apart as a browser's are from Node's: only the order of sums differs.
   const losses = (name: string) => metrics(name).map((l) => Number(l['loss']));
+  assert.is(losses('four').length, 8);
   for (const [i, loss] of losses('four').entries()) assert.ok(Math.abs(loss - losses('a')[i]!) <= 1e-4 * loss, `${losses('four')} and ${losses('a')}`);
 });
 

@@ -1,6 +1,6 @@
 // Sixteen columns of four rows, and how a column reaches all lanes by broadcast: the sixteen vec4s are counted along the rows, four neighbouring columns each, or, `turned`, are
 // the columns, four rows each.
-#import eight_lanes
+#import subgroup_8
 
 fn row_of_column(v: Sixteen, i: u32, j: u32) -> f32 { return f32_of_lane(part_of(v, i / LANES)[j], i % LANES); }
 

@@ -9,7 +9,7 @@ import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { DEFAULTS, type HalfVariant, type MatmulVariant } from '../variants.ts';
 import { Columns } from './columns.ts';
 import { type CoreTile, coreTile, HALF, halfVariant } from './half.ts';
-import { subgroupKernels } from './lanes.ts';
+import { subgroupKernels } from './subgroup_kernels.ts';
 import { softmaxBackward, softmaxForward } from './softmax.ts';
 
 /** One operand of a batched product: where its rows, images and heads lie, in elements. */

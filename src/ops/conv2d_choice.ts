@@ -6,7 +6,7 @@ import type { Args } from '../gpu/kernel.ts';
 import { conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled, type conv2d_forward } from '../gpu/kernels.gen.ts';
 import { BUSY, CONV_VARIANTS, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
 import { type CoreTile, coreTile, halfVariant } from './half.ts';
-import { subgroupKernels } from './lanes.ts';
+import { subgroupKernels } from './subgroup_kernels.ts';
 
 /** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
 export type ConvDims = Omit<Args<typeof conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
@@ -33,8 +33,8 @@ export const convTile = (engine: Engine, pixels: number, channels: number): Core
 export const coreWeightTile = (C: number, O: number): CoreTile => (Math.min(C, O) > 64 ? 128 : 64);
 
 /**
- * Rows, in fours, and columns, in sixteens, of a tile of `conv2d_backward_weight_subgroup`. One of 16 x 16 takes two thirds of the time of one of 32 x 16, one of 64 x 32
- * three times as long for four times as much; few pixels are not worth compiling it.
+ * Rows, in fours, and columns, in twos a lane, of a tile of `conv2d_backward_weight_subgroup`. Of eight lanes one of 16 x 16 takes two thirds of the time of one of 32 x 16, one of
+ * 64 x 32 three times as long for four times as much; few pixels are not worth compiling it.
  */
 export function subgroupWeightTile({ N, OH, OW, C, O, KH, KW }: ConvDims, lanes: number): { readonly ROWS: 4 | 8 | 16; readonly COLUMNS: 1 | 2 } {
   const rows = KH * KW * C;

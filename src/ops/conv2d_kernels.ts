@@ -7,7 +7,7 @@ import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
 import { type ConvChoice, convChoice, type ConvDims, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
-import { subgroupKernels } from './lanes.ts';
+import { subgroupKernels } from './subgroup_kernels.ts';
 import { sumRows } from './sum.ts';
 
 export type ConvArgs = Args<typeof k.conv2d_forward>;

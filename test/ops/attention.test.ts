@@ -5,7 +5,7 @@ import type { Engine } from '../../src/gpu/engine.ts';
 import { grid } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { attention, matmul, SUBGROUP_TILES } from '../../src/ops/attention.ts';
-import { subgroupKernels } from '../../src/ops/lanes.ts';
+import { subgroupKernels } from '../../src/ops/subgroup_kernels.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, destination, differentiate, DIVIDE, expUlps, gpuSuite, random, ULP, upload } from '../helpers/gpu.ts';

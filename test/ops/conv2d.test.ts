@@ -9,7 +9,7 @@ import { fold } from '../../src/folds.ts';
 import { conv2d, linear } from '../../src/ops/conv2d.ts';
 import { convChoice, tileRows } from '../../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
-import { subgroupKernels } from '../../src/ops/lanes.ts';
+import { subgroupKernels } from '../../src/ops/subgroup_kernels.ts';
 import { Tensor } from '../../src/tensor.ts';
 import type { ConvDirection, ConvVariant } from '../../src/variants.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';

@@ -58,7 +58,7 @@ export interface Compared {
 }
 
 /** What is written out, for GPUs and for llvmpipe. SwiftShader's compiler took minutes over the first of them, until the browser ended its process; the others are as long. None is chosen there (src/variants.ts). */
-export const LONG: ReadonlySet<string> = new Set(['matmul_64', 'matmul_64_f16', 'conv2d_tiled', 'conv2d_tiled_f16', 'conv2d_3x3_tiled', 'conv2d_backward_weight_tiled', 'conv2d_backward_weight_tiled_f16', 'conv2d_backward_weight_3x3_tiled'].flatMap((name) => [name, `${name}_stored_f16`]).concat('matmul_subgroup_lanes4', 'conv2d_subgroup_lanes4', 'conv2d_3x3_subgroup_lanes4', 'conv2d_backward_weight_subgroup_lanes4'));
+export const LONG: ReadonlySet<string> = new Set(['matmul_64', 'matmul_64_f16', 'conv2d_tiled', 'conv2d_tiled_f16', 'conv2d_3x3_tiled', 'conv2d_backward_weight_tiled', 'conv2d_backward_weight_tiled_f16', 'conv2d_backward_weight_3x3_tiled', 'matmul_subgroup_lanes4', 'conv2d_subgroup_lanes4', 'conv2d_3x3_subgroup_lanes4', 'conv2d_backward_weight_subgroup_lanes4'].flatMap((name) => [name, `${name}_stored_f16`]));
 
 /** Why this device cannot run a kernel, or null. */
 export function whyNot(engine: Engine, name: string): string | null {

@@ -8,7 +8,7 @@ const KERNELS = {
   8: { conv: k.conv2d_subgroup, conv3x3: k.conv2d_3x3_subgroup, weight: k.conv2d_backward_weight_subgroup, weight3x3: k.conv2d_backward_weight_3x3_subgroup, matmul: k.matmul_subgroup },
 } as const;
 
-/** Those of this device, and its lanes; of eight where it has other subgroups, which is for launches that never come to be. */
+/** Those of this device, and its lanes. Where it has other subgroups nothing launches them, and what is counted of them on the way counts eight. */
 export function subgroupKernels({ subgroupWidth }: Pick<Engine, 'subgroupWidth'>): { readonly lanes: 4 | 8 } & (typeof KERNELS)[4 | 8] {
   const lanes = isLanes(subgroupWidth) ? subgroupWidth : 8;
   return { lanes, ...KERNELS[lanes] };

@@ -1,4 +1,4 @@
-// A subgroup of eight lanes, and what its lanes hold. kernels/build.ts writes a second form, NAME_lanes4, with four_lanes.
+// A subgroup of eight lanes, and what its lanes hold. kernels/build.ts writes a second form, NAME_lanes4, with subgroup_4.
 const LANES = 8u;
 
 fn vec4_of_lane(v: vec4f, lane: u32) -> vec4f { return subgroupShuffle(v, lane); }
