@@ -16,7 +16,7 @@ const VEC4 = { swaps: { values: 'values_vec4' }, suffix: 'vec4' } as const, FACT
 /** For subgroups of four lanes, in place of eight. */
 const FOUR = { swaps: { subgroup_8: 'subgroup_4' }, suffix: 'lanes4' } as const;
 /** What imports `stored` is written once more, as the `half` of what it is else, for activations that are float16; the factors of products are so too then. */
-const STORED = { swaps: { stored: 'stored_f16' }, suffix: 'stored_f16' } as const;
+const STORED = { swaps: { stored: 'stored_f16', eights: 'eights_f16' }, suffix: 'stored_f16' } as const;
 
 /** Workgroup memory that every device has (WebGPU's default limit): a kernel that takes more says so. */
 const WORKGROUP_BYTES = 16384;
@@ -43,7 +43,7 @@ export function reflect(file: string, source: string, swaps: Swaps = {}): Reflec
   if (/\t| $/m.test(source)) refuse('no tabs and no trailing spaces');
   if ((source.match(/@compute/g) ?? []).length !== 1 || !/fn main\(/.test(source)) refuse('exactly one entry point, called main');
 
-  const bindings: Reflection['bindings'] = {}, f16: string[] = [], half = swaps['stored'] ? /\b(f16|Stored\w*)\b/ : /\bf16\b/;
+  const bindings: Reflection['bindings'] = {}, f16: string[] = [], half = swaps['stored'] ? /\b(f16|Half8|Stored\w*)\b/ : /\b(f16|Half8)\b/;
   let next = 0, dimsBound = false, written = false;
   for (const line of lines) {
     const m = /^@group\((\d+)\) @binding\((\d+)\) var<(.+?)> (\w+): (.+?);\s*(\/\/.*)?$/.exec(line);

@@ -1,17 +1,17 @@
 // y = x as float16 (+ y if accumulate is set)
-// One invocation casts one value. The gradient of cast_f32.
+// One invocation casts four values. The gradient of cast_f32.
 enable f16;
 #import index
 struct Dims { size: u32, accumulate: u32 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;       // (size)
-@group(0) @binding(1) var<storage, read_write> y: array<f16>; // (size)
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;       // (size)
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f16>>; // (size)
 @group(0) @binding(2) var<uniform> dims: Dims;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) count: vec3u) {
   let i = thread_index(id, count);
-  if (i >= dims.size) { return; }
+  if (i * 4u >= dims.size) { return; }
   var value = x[i];
-  if (dims.accumulate != 0u) { value += f32(y[i]); }
-  y[i] = f16(value);
+  if (dims.accumulate != 0u) { value += vec4f(y[i]); }
+  y[i] = vec4<f16>(value);
 }

@@ -9,6 +9,7 @@
 #import index
 #import conv2d
 #import conv2d_gemm
+#import conv2d_fours
 #import conv2d_share
 #import winograd
 override TRANSPOSED: bool = false;

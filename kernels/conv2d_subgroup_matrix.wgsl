@@ -1,15 +1,16 @@
 // TRANSPOSED = false: y = conv(x, w) + bias + per_image + residual, as conv2d_forward; true: dx from dy, as conv2d_backward_input; factors are float16, sums float32
-// One workgroup of four subgroups computes TILE pixels x TILE channels, a subgroup a quarter in matrices of 16 x 16: an implicit GEMM over k = (kh, kw, channel) whose factors
-// lie in padded workgroup memory, 32 k a turn; the next turn's are fetched while the present turn is multiplied. Sums are named one by one: an array of matrices in a loop lies
-// in memory on an H100. There 190 TFLOP/s of 3 x 3 convolutions, 180 TRANSPOSED, and 25 by such an array; a loop of nothing but products does 621.
+// One workgroup of eight subgroups computes TILE pixels x TILE channels, a subgroup TILE / 2 x TILE / 4 in matrices of 16 x 16: an implicit GEMM over k = (kh, kw, channel) whose factors
+// lie in padded workgroup memory, TILE / 2 k a turn; the next turn's are fetched while the present turn is multiplied. Sums are named one by one: an array of matrices in a loop lies
+// in memory on an H100. There 216 to 249 TFLOP/s of 3 x 3 convolutions; a loop of nothing but products does 641.
 // TILE is 128, or 64 where that leaves most of the device idle; every sum is added in the same order. SPLIT, for images too small to fill one, `splits` workgroups share the turns of a tile and leave
 // their sums in `part`, to be folded; what is added to them is in the first.
-// For GPUs with tensor cores and subgroups of 32; channel counts are multiples of 4. Names are the GEMM's, as in conv2d_tiled.
+// For GPUs with tensor cores and subgroups of 32; channel counts are multiples of 8, KH and KW at most 16. Names are the GEMM's, as in conv2d_tiled.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 #import index
 #import stored
+#import eights
 #import conv2d
 #import conv2d_gemm
 #import conv2d_kinds
@@ -22,9 +23,9 @@ override STRIDED: bool = false;
 override TWO: bool = false;
 // Not with STRIDED.
 override SPLIT: bool = false;
-@group(0) @binding(0) var<storage, read> x: array<Stored4>;           // pixels x CIN
-@group(0) @binding(1) var<storage, read> x2: array<Stored4>;          // pixels x (WC - C); anything where TWO is not set
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;             // (KH, KW, WC, O)
+@group(0) @binding(0) var<storage, read> x: array<Stored8>;           // pixels x CIN
+@group(0) @binding(1) var<storage, read> x2: array<Stored8>;          // pixels x (WC - C); anything where TWO is not set
+@group(0) @binding(2) var<storage, read> w: array<Half8>;             // (KH, KW, WC, O)
 @group(0) @binding(3) var<storage, read> bias: array<vec4f>;          // (COUT)
 @group(0) @binding(4) var<storage, read> per_image: array<vec4f>;     // (N, COUT)
 @group(0) @binding(5) var<storage, read> residual: array<Stored4>;    // pixels x COUT
@@ -36,66 +37,70 @@ alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sums = subgroup_matrix_result<f32, 16, 16>;
 
-// Rows of 32 halves, and of TILE, and 8 more against bank conflicts, in vec4s.
-const XS = 10u;
+// Rows of TILE / 2 halves, and of TILE, and 8 more against bank conflicts, in vec4s.
+fn xs_row() -> u32 { return TILE / 8u + 2u; }
 fn ws_row() -> u32 { return TILE / 4u + 2u; }
-var<workgroup> xs: array<vec4<f16>, TILE * XS>; // (TILE pixels, XS)
-var<workgroup> ws: array<vec4<f16>, TILE * XS>; // (32 k, ws_row), or TRANSPOSED (TILE channels, XS): as the weight lies in memory
-var<workgroup> out: array<vec4f, 256>;          // (4 subgroups, 16, 16 / 4)
+var<workgroup> xs: array<vec4<f16>, TILE * (TILE / 8u + 2u)>; // (TILE pixels, xs_row)
+var<workgroup> ws: array<vec4<f16>, TILE * (TILE / 8u + 2u)>; // (TILE / 2 k, ws_row), or TRANSPOSED (TILE channels, xs_row): as the weight lies in memory
+#import settle
 
-// Four rows' pixels.
-struct Pixels { a: Pixel, b: Pixel, c: Pixel, d: Pixel }
-fn pixels_of(p: u32, k: Kind) -> Pixels { return Pixels(gemm_row(p, k), gemm_row(p + 16u, k), gemm_row(p + 32u, k), gemm_row(p + 48u, k)); }
-
-// The pixels of x that pixels q of y meet at a tap, -1 where they meet none.
-fn met(q: Pixels, tap: u32) -> vec4i { return vec4i(gemm_pixel(q.a, tap), gemm_pixel(q.b, tap), gemm_pixel(q.c, tap), gemm_pixel(q.d, tap)); }
-
-// Channels 4 c of four pixels of x, zero in the padding and beyond the last channel.
-fn fetch_x(p: vec4i, c: u32, cin4: u32) -> mat4x4<f16> { return mat4x4<f16>(x_at(p.x, c, cin4), x_at(p.y, c, cin4), x_at(p.z, c, cin4), x_at(p.w, c, cin4)); }
-fn x_at(p: i32, c: u32, cin4: u32) -> vec4<f16> {
-  if (p < 0 || c >= cin4) { return vec4<f16>(); }
-  let C4 = dims.C / 4u;
-  if (!TWO) { return vec4<f16>(x[u32(p) * cin4 + c]); }
-  if (c < C4) { return vec4<f16>(x[u32(p) * C4 + c]); }
-  return vec4<f16>(x2[u32(p) * (cin4 - C4) + c - C4]);
+// The pixels of x that a row's pixel of y meets: at a tap the one `at` and the tap's `step` further on, if there is one, which bit kh of `inside` and bit 16 + kw say. Two numbers a row leave
+// registers to the sums.
+struct Row { at: i32, inside: u32 }
+fn row_of(row: u32, k: Kind) -> Row {
+  let q = gemm_row(row, k);
+  let s = select(0u, 1u, STRIDED);
+  let size = select(vec2i(i32(dims.H), i32(dims.W)), vec2i(i32(dims.OH), i32(dims.OW)), TRANSPOSED);
+  let pad = vec2i(i32(dims.pad_top), i32(dims.pad_left));
+  let origin = select(vec2i(i32(q.y * dims.stride), i32(q.x * dims.stride)) - pad, vec2i(i32(q.y), i32(q.x)) + pad, TRANSPOSED);
+  var inside = 0u;
+  for (var i = 0u; i < max(dims.KH, dims.KW); i++) {
+    let p = select(origin + i32(i), (origin - i32(i)) >> vec2u(s), TRANSPOSED);
+    let is = select(vec2u(0u), vec2u(1u << i, 65536u << i), (p >= vec2i(0)) & (p < size));
+    inside |= is.x | is.y;
+  }
+  let first = origin >> vec2u(s);
+  return Row((i32(q.n) * size.x + first.x) * size.y + first.y, select(0u, inside, q.n < dims.N));
+}
+struct Tap { kh: u32, kw: u32, step: i32 }
+fn tap_of(tap: u32) -> Tap {
+  let kh = tap / dims.KW;
+  let kw = tap % dims.KW;
+  let s = select(0u, 1u, STRIDED);
+  if (TRANSPOSED) { return Tap(kh, 16u + kw, -i32((kh >> s) * dims.OW + (kw >> s))); }
+  return Tap(kh, 16u + kw, i32(kh * dims.W + kw));
 }
 
-// Four vec4s of the weight. What lies beyond the last k meets zeros of x, beyond the last channel it is not stored: any number of the weight will do there.
-fn fetch_w(i: vec4u, last: u32) -> mat4x4<f16> {
-  let at = min(i, vec4u(last));
-  return mat4x4<f16>(vec4<f16>(w[at.x]), vec4<f16>(w[at.y]), vec4<f16>(w[at.z]), vec4<f16>(w[at.w]));
+// Channels 8 c of the pixel of x that a row meets at a tap, zero in the padding and beyond the last channel.
+fn fetch_x(r: Row, t: Tap, c: u32, cin8: u32) -> Half8 {
+  if (((r.inside >> t.kh) & (r.inside >> t.kw) & 1u) == 0u || c >= cin8) { return Half8(); }
+  let p = u32(r.at + t.step);
+  let C8 = dims.C / 8u;
+  if (!TWO) { return packed(x[p * cin8 + c]); }
+  if (c < C8) { return packed(x[p * C8 + c]); }
+  return packed(x2[p * (cin8 - C8) + c - C8]);
 }
 
-fn keep_x(at: u32, m: mat4x4<f16>) {
-  xs[at] = m[0];
-  xs[at + 16u * XS] = m[1];
-  xs[at + 32u * XS] = m[2];
-  xs[at + 48u * XS] = m[3];
+fn keep_x(at: u32, v: Half8) {
+  xs[at] = first_four(v);
+  xs[at + 1u] = last_four(v);
 }
-fn keep_w(at: u32, step: u32, m: mat4x4<f16>) {
-  ws[at] = m[0];
-  ws[at + step] = m[1];
-  ws[at + 2u * step] = m[2];
-  ws[at + 3u * step] = m[3];
+fn keep_w(at: u32, v: Half8) {
+  ws[at] = first_four(v);
+  ws[at + 1u] = last_four(v);
 }
 
-fn left_factor(row: u32, k: u32) -> Left { return subgroupMatrixLoad<Left, row_major>(&xs, row * XS + k / 4u, XS); }
+fn left_factor(row: u32, k: u32) -> Left { return subgroupMatrixLoad<Left, row_major>(&xs, row * xs_row() + k / 4u, xs_row()); }
 fn right_factor(k: u32, column: u32) -> Right {
-  if (TRANSPOSED) { return subgroupMatrixLoad<Right, col_major>(&ws, column * XS + k / 4u, XS); }
+  if (TRANSPOSED) { return subgroupMatrixLoad<Right, col_major>(&ws, column * xs_row() + k / 4u, xs_row()); }
   return subgroupMatrixLoad<Right, row_major>(&ws, k * ws_row() + column / 4u, ws_row());
 }
 
-// What a row's place in memory depends on.
-struct Place { kind: Kind, split: u32 }
-// A matrix has no elements in WGSL: it goes through memory to where they are masked and added to.
-fn settle(m: Sums, to: Place, row: u32, column: u32, subgroup: u32, lane: u32) {
-  subgroupMatrixStore<row_major>(&out, subgroup * 64u, m, 4u);
-  workgroupBarrier();
-  put(gemm_place(row + lane / 4u, to.kind), to.split, column + lane % 4u, out[subgroup * 64u + lane]);
-  put(gemm_place(row + lane / 4u + 8u, to.kind), to.split, column + lane % 4u, out[subgroup * 64u + lane + 32u]);
-  workgroupBarrier();
-}
-fn put(p: u32, split: u32, c: u32, value: vec4f) {
+// The kind of this workgroup's pixels: a row's place in memory depends on it.
+var<private> here: Kind;
+// Four channels of y at a row, of a split.
+fn put(split: u32, row: u32, c: u32, value: vec4f) {
+  let p = gemm_place(row, here);
   let cout4 = gemm_cout4();
   let area = select(dims.OH * dims.OW, dims.H * dims.W, TRANSPOSED);
   if (p >= dims.N * area || c >= cout4) { return; }
@@ -110,133 +115,142 @@ fn put(p: u32, split: u32, c: u32, value: vec4f) {
   if (SPLIT) { part[split * dims.N * area * cout4 + i] = sum; } else { y[i] = Stored4(sum); }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) li: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-  let cin4 = gemm_cin4();
-  let cout4 = gemm_cout4();
-  let column_tiles = (cout4 + TILE / 4u - 1u) / (TILE / 4u);
+  let cin8 = gemm_cin4() / 2u;
+  let cout8 = gemm_cout4() / 2u;
+  let BK = TILE / 2u;
+  let column_tiles = (cout8 * 8u + TILE - 1u) / TILE;
   let tile = workgroup_index(workgroup, count);
-  let of_tap = (cin4 + 7u) / 8u;
   let area = select(dims.OH * dims.OW, dims.H * dims.W, TRANSPOSED);
-  let share = share_of(tile / column_tiles, (dims.N * area + TILE - 1u) / TILE, dims.KH * dims.KW * of_tap);
+  // A share is in units of 64 k of a tap, which the smaller tile goes through in two turns, but for the last of a tap with no more than 32 left.
+  let units = (cin8 + 7u) / 8u;
+  let of_tap = (cin8 + BK / 8u - 1u) / (BK / 8u);
+  let share = share_of(tile / column_tiles, (dims.N * area + TILE - 1u) / TILE, dims.KH * dims.KW * units);
   let kind = gemm_kind(share.tile, TILE);
+  here = kind;
   let row = kind.row;
-  let column = tile % column_tiles * (TILE / 4u);
+  let column = tile % column_tiles * TILE;
   let top = subgroup % 2u * (TILE / 2u);
-  let left = subgroup / 2u * (TILE / 2u);
+  let left = subgroup / 2u * (TILE / 4u);
 
-  // An invocation brings one vec4 of k of every sixteenth pixel, and of the weight either the same of every sixteenth channel or one vec4 of channels of every few k.
-  let k4 = li % 8u;
-  let m = li / 8u;
-  let four = vec4u(0u, 1u, 2u, 3u);
-  let qa = pixels_of(row + m, kind);
-  let qb = pixels_of(row + m + 64u, kind);
-  let rows = 512u / TILE;
-  let n = li / (TILE / 4u);
-  var wa = (n + rows * four) * cout4 + min(column + li % (TILE / 4u), cout4 - 1u);
-  var wb = wa + 4u * rows * cout4;
-  var keep = n * ws_row() + li % (TILE / 4u);
-  var step_w = rows * ws_row();
+  // An invocation brings eight k of a pixel and eight numbers of the weight, of TILE 128 those of four pixels and four rows.
+  let across = TILE / 16u;
+  let k8 = li % across;
+  let m = li / across;
+  let keep = m * xs_row() + k8 * 2u;
+  let below = 32u * xs_row();
+  let ra = row_of(row + m, kind);
+  let rb = row_of(row + m + 32u, kind);
+  let rc = row_of(row + m + 64u, kind);
+  let rd = row_of(row + m + 96u, kind);
+  // Rows of the weight are k, or TRANSPOSED channels of y. What lies beyond the last k meets zeros of x, beyond the last channel it is not stored: any number of the weight will do there.
+  let wide = TILE / 8u;
+  let n = li / wide;
+  let n8 = li % wide;
+  var first_w = n * cout8 + column / 8u + n8;
+  var rows_w = 16u * cout8;
+  var keep_at = n * ws_row() + n8 * 2u;
+  var step_w = 16u * ws_row();
   if (TRANSPOSED) {
-    wa = min(column * 4u + m + 16u * four, vec4u(dims.C - 1u)) * cin4 + k4;
-    wb = min(column * 4u + m + 64u + 16u * four, vec4u(dims.C - 1u)) * cin4 + k4;
-    keep = m * XS + k4;
-    step_w = 16u * XS;
+    first_w = (column + m) * cin8 + k8;
+    rows_w = 32u * cin8;
+    keep_at = keep;
+    step_w = below;
   }
 
-  let last = dims.KH * dims.KW * dims.WC * dims.O / 4u - 1u;
-  let end = select(kind.taps * of_tap, share.end, SPLIT);
-  var tap = gemm_tap(kind) + share.begin / of_tap;
-  var c = share.begin % of_tap * 8u;
-  var pa = met(qa, tap);
-  var pb = met(qb, tap);
-  var at_w = select((tap * dims.WC + dims.C0 + c * 4u) * cout4, (tap * dims.WC + dims.C0) * cin4 + c, TRANSPOSED);
-  var xa = fetch_x(pa, c + k4, cin4);
-  var xb = mat4x4<f16>();
-  var va = fetch_w(at_w + wa, last);
-  var vb = mat4x4<f16>();
-  if (TILE > 64u) {
-    xb = fetch_x(pb, c + k4, cin4);
-    vb = fetch_w(at_w + wb, last);
+  let last = dims.KH * dims.KW * dims.WC * dims.O / 8u - 1u;
+  var begin = 0u;
+  var end = kind.taps * of_tap;
+  if (SPLIT) {
+    begin = share.begin / units * of_tap + min(share.begin % units * (64u / BK), of_tap);
+    end = share.end / units * of_tap + min(share.end % units * (64u / BK), of_tap);
   }
-  var s00: Sums; var s01: Sums; var s02: Sums; var s03: Sums;
-  var s10: Sums; var s11: Sums; var s12: Sums; var s13: Sums;
-  var s20: Sums; var s21: Sums; var s22: Sums; var s23: Sums;
-  var s30: Sums; var s31: Sums; var s32: Sums; var s33: Sums;
-  for (var step = share.begin; step < end; step++) {
-    keep_x(m * XS + k4, xa);
-    keep_w(keep, step_w, va);
+  var tap = gemm_tap(kind) + begin / of_tap;
+  var t = tap_of(tap);
+  var c = begin % of_tap * (BK / 8u);
+  var at_w = first_w + select((tap * dims.WC + dims.C0 + c * 8u) * cout8, (tap * dims.WC + dims.C0) * cin8 + c, TRANSPOSED);
+  var xa = fetch_x(ra, t, c + k8, cin8);
+  var wa = w[min(at_w, last)];
+  var xb: Half8; var xc: Half8; var xd: Half8;
+  var wb: Half8; var wc: Half8; var wd: Half8;
+  if (TILE > 64u) {
+    xb = fetch_x(rb, t, c + k8, cin8);
+    xc = fetch_x(rc, t, c + k8, cin8);
+    xd = fetch_x(rd, t, c + k8, cin8);
+    wb = w[min(at_w + rows_w, last)];
+    wc = w[min(at_w + 2u * rows_w, last)];
+    wd = w[min(at_w + 3u * rows_w, last)];
+  }
+  var s00: Sums; var s01: Sums;
+  var s10: Sums; var s11: Sums;
+  var s20: Sums; var s21: Sums;
+  var s30: Sums; var s31: Sums;
+  for (var step = begin; step < end; step++) {
+    keep_x(keep, xa);
+    keep_w(keep_at, wa);
     if (TILE > 64u) {
-      keep_x((m + 64u) * XS + k4, xb);
-      keep_w(keep + 4u * step_w, step_w, vb);
+      keep_x(keep + below, xb);
+      keep_x(keep + 2u * below, xc);
+      keep_x(keep + 3u * below, xd);
+      keep_w(keep_at + step_w, wb);
+      keep_w(keep_at + 2u * step_w, wc);
+      keep_w(keep_at + 3u * step_w, wd);
     }
     workgroupBarrier();
 
-    c += 8u;
-    if (c >= cin4) {
+    c += BK / 8u;
+    if (c >= cin8) {
       c = 0u;
       tap = gemm_next(tap, kind);
-      pa = met(qa, tap);
-      pb = met(qb, tap);
+      t = tap_of(tap);
     }
-    at_w = select((tap * dims.WC + dims.C0 + c * 4u) * cout4, (tap * dims.WC + dims.C0) * cin4 + c, TRANSPOSED);
-    xa = fetch_x(pa, c + k4, cin4);
-    va = fetch_w(at_w + wa, last);
-    if (TILE > 64u) {
-      xb = fetch_x(pb, c + k4, cin4);
-      vb = fetch_w(at_w + wb, last);
+    if (step + 1u < end) {
+      at_w = first_w + select((tap * dims.WC + dims.C0 + c * 8u) * cout8, (tap * dims.WC + dims.C0) * cin8 + c, TRANSPOSED);
+      xa = fetch_x(ra, t, c + k8, cin8);
+      wa = w[min(at_w, last)];
+      if (TILE > 64u) {
+        xb = fetch_x(rb, t, c + k8, cin8);
+        xc = fetch_x(rc, t, c + k8, cin8);
+        xd = fetch_x(rd, t, c + k8, cin8);
+        wb = w[min(at_w + rows_w, last)];
+        wc = w[min(at_w + 2u * rows_w, last)];
+        wd = w[min(at_w + 3u * rows_w, last)];
+      }
     }
 
-    for (var k = 0u; k < 32u; k += 16u) {
-      let b0 = right_factor(k, left);
-      let b1 = right_factor(k, left + 16u);
-      let a0 = left_factor(top, k);
-      s00 = subgroupMatrixMultiplyAccumulate(a0, b0, s00);
-      s01 = subgroupMatrixMultiplyAccumulate(a0, b1, s01);
-      let a1 = left_factor(top + 16u, k);
-      s10 = subgroupMatrixMultiplyAccumulate(a1, b0, s10);
-      s11 = subgroupMatrixMultiplyAccumulate(a1, b1, s11);
+    for (var k = 0u; k < BK; k += 16u) {
+      let right0 = right_factor(k, left);
+      let left0 = left_factor(top, k);
+      s00 = subgroupMatrixMultiplyAccumulate(left0, right0, s00);
+      let left1 = left_factor(top + 16u, k);
+      s10 = subgroupMatrixMultiplyAccumulate(left1, right0, s10);
       if (TILE > 64u) {
-        let b2 = right_factor(k, left + 32u);
-        let b3 = right_factor(k, left + 48u);
-        s02 = subgroupMatrixMultiplyAccumulate(a0, b2, s02);
-        s03 = subgroupMatrixMultiplyAccumulate(a0, b3, s03);
-        s12 = subgroupMatrixMultiplyAccumulate(a1, b2, s12);
-        s13 = subgroupMatrixMultiplyAccumulate(a1, b3, s13);
-        let a2 = left_factor(top + 32u, k);
-        s20 = subgroupMatrixMultiplyAccumulate(a2, b0, s20);
-        s21 = subgroupMatrixMultiplyAccumulate(a2, b1, s21);
-        s22 = subgroupMatrixMultiplyAccumulate(a2, b2, s22);
-        s23 = subgroupMatrixMultiplyAccumulate(a2, b3, s23);
-        let a3 = left_factor(top + 48u, k);
-        s30 = subgroupMatrixMultiplyAccumulate(a3, b0, s30);
-        s31 = subgroupMatrixMultiplyAccumulate(a3, b1, s31);
-        s32 = subgroupMatrixMultiplyAccumulate(a3, b2, s32);
-        s33 = subgroupMatrixMultiplyAccumulate(a3, b3, s33);
+        let right1 = right_factor(k, left + 16u);
+        s01 = subgroupMatrixMultiplyAccumulate(left0, right1, s01);
+        s11 = subgroupMatrixMultiplyAccumulate(left1, right1, s11);
+        let left2 = left_factor(top + 32u, k);
+        s20 = subgroupMatrixMultiplyAccumulate(left2, right0, s20);
+        s21 = subgroupMatrixMultiplyAccumulate(left2, right1, s21);
+        let left3 = left_factor(top + 48u, k);
+        s30 = subgroupMatrixMultiplyAccumulate(left3, right0, s30);
+        s31 = subgroupMatrixMultiplyAccumulate(left3, right1, s31);
       }
     }
     workgroupBarrier();
   }
 
-  let to = Place(kind, share.split);
-  let p = row + top;
-  let o = column + left / 4u;
-  settle(s00, to, p, o, subgroup, lane);
-  settle(s01, to, p, o + 4u, subgroup, lane);
-  settle(s10, to, p + 16u, o, subgroup, lane);
-  settle(s11, to, p + 16u, o + 4u, subgroup, lane);
+  let split = share.split;
+  let to_row = row + top;
+  let to = (column + left) / 4u;
+  settle(s00, split, to_row, to, subgroup, lane);
+  settle(s10, split, to_row + 16u, to, subgroup, lane);
   if (TILE > 64u) {
-    settle(s02, to, p, o + 8u, subgroup, lane);
-    settle(s03, to, p, o + 12u, subgroup, lane);
-    settle(s12, to, p + 16u, o + 8u, subgroup, lane);
-    settle(s13, to, p + 16u, o + 12u, subgroup, lane);
-    settle(s20, to, p + 32u, o, subgroup, lane);
-    settle(s21, to, p + 32u, o + 4u, subgroup, lane);
-    settle(s22, to, p + 32u, o + 8u, subgroup, lane);
-    settle(s23, to, p + 32u, o + 12u, subgroup, lane);
-    settle(s30, to, p + 48u, o, subgroup, lane);
-    settle(s31, to, p + 48u, o + 4u, subgroup, lane);
-    settle(s32, to, p + 48u, o + 8u, subgroup, lane);
-    settle(s33, to, p + 48u, o + 12u, subgroup, lane);
+    settle(s01, split, to_row, to + 4u, subgroup, lane);
+    settle(s11, split, to_row + 16u, to + 4u, subgroup, lane);
+    settle(s20, split, to_row + 32u, to, subgroup, lane);
+    settle(s21, split, to_row + 32u, to + 4u, subgroup, lane);
+    settle(s30, split, to_row + 48u, to, subgroup, lane);
+    settle(s31, split, to_row + 48u, to + 4u, subgroup, lane);
   }
 }

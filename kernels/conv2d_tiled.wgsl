@@ -10,6 +10,7 @@
 #import stored
 #import conv2d
 #import conv2d_gemm
+#import conv2d_fours
 #import conv2d_kinds
 override TRANSPOSED: bool = false;
 // TRANSPOSED with a stride of 2, and only then.

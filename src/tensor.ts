@@ -109,6 +109,8 @@ export const sameShape = (a: Tensor, b: Tensor, last = true): boolean => {
 export class ParameterTensor extends Tensor {
   readonly name: string;
   readonly grad: Slice;
+  /** Its values as float16, where a model keeps such a copy during its forward pass. */
+  rounded: Slice | null = null;
   override requiresGrad = true;
   constructor(engine: Engine, shape: readonly number[], slice: Slice, name: string, grad: Slice) {
     super(engine, shape, slice);

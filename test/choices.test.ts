@@ -6,7 +6,8 @@ import { deviceClass } from '../src/gpu/device-class.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
 import { groupNorm } from '../src/ops/group_norm.ts';
-import { convCandidates, convChoice } from '../src/ops/conv2d_choice.ts';
+import { convCandidates, convChoice, convTile } from '../src/ops/conv2d_choice.ts';
+import { CORE_BYTES, HALF } from '../src/ops/half.ts';
 import { Tensor } from '../src/tensor.ts';
 
 const tests = suite('choices');
@@ -84,6 +85,19 @@ tests('tensor cores leave the sums of small images in parts as well, of convolut
     assert.equal(rest.map((changes) => convChoice(engine, { ...small, N, ...changes }, 'forward')), rest.map(() => ({ variant: 'subgroup_matrix', splits: 1 })));
   }
   assert.equal(convChoice(engine, small, 'weight'), { variant: 'subgroup_matrix' });
+});
+
+tests('tensor cores take channels in eights and kernels of up to 16 taps each way, plain float16 the rest', () => {
+  const engine = on(32), variants = (changes: object) => (['forward', 'input', 'weight'] as const).map((direction) => convChoice(engine, { ...dims, ...changes }, direction).variant);
+  for (const product of Object.values(HALF)) for (const kernel of Object.values(product)) engine.half.add(kernel.name);
+  for (const changes of [{}, { C: 24, WC: 40, C0: 16 }, { KH: 1, KW: 16 }]) assert.equal(variants(changes), Array(3).fill('subgroup_matrix'), JSON.stringify(changes));
+  for (const changes of [{ C: 20, WC: 20 }, { O: 36 }, { WC: 20 }, { WC: 28, C0: 12 }, { KH: 17 }, { KW: 17 }]) assert.equal(variants(changes), Array(3).fill('tiled_f16'), JSON.stringify(changes));
+});
+
+tests('tiles on tensor cores are the larger ones where they, with the parts of their sums, keep a large GPU busy', () => {
+  const engine = (bytes: number) => new Engine(paperDevice(32, {}, ['subgroups'], { maxComputeWorkgroupStorageSize: bytes }));
+  assert.equal([1, 2, 3].map((splits) => convTile(engine(CORE_BYTES), 2048, 256, splits)), [64, 64, 128]);
+  assert.is(convTile(engine(CORE_BYTES - 1), 2048, 256, 3), 64);
 });
 
 tests('nothing is kept of a choice that another shape asked for', () => {

@@ -1,11 +1,13 @@
 // Plans counted on a device of paper: the same as on a real one, and within the budgets of the paper's CIFAR-10 model.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { place, trainingOf } from '../bench/model.ts';
+import { place, trainingOf, watch } from '../bench/model.ts';
 import { Sampler } from '../src/diffusion/sampler.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
+import { SUBGROUP_MATRIX } from '../src/gpu/requirements.ts';
 import { openEngine } from '../src/node.ts';
+import { CORE_BYTES, HALF } from '../src/ops/half.ts';
 
 const paper = suite('plans on paper');
 
@@ -32,6 +34,36 @@ paper('ddpm-cifar10 at batch 128: dispatches and memory of a training step, with
     const { unet, diffusion } = place(new Engine(paperDevice(width)), 'ddpm-cifar10', false);
     const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [64, 32, 32, 3], { method: 'ddim', steps: 50 });
     assert.ok(sampler.dispatches <= (width === 8 ? 187 : 192), `${sampler.dispatches} dispatches a sampling step, subgroups of ${width}`);
+  }
+});
+
+/** A GPU whose tensor cores are right, with activations as float16. */
+function withCores(): Engine {
+  const engine = new Engine(paperDevice(32, {}, ['subgroups', 'shader-f16', SUBGROUP_MATRIX], { maxComputeWorkgroupStorageSize: CORE_BYTES }));
+  for (const product of Object.values(HALF)) for (const kernel of Object.values(product)) engine.half.add(kernel.name);
+  engine.storage = 'f16';
+  return engine;
+}
+
+paper('ddpm-cifar10 on tensor cores: dispatches of a training step and of a sampling step', () => {
+  const { dispatches } = trainingOf(withCores(), 'ddpm-cifar10', 128, false).training.plan, { unet, diffusion } = place(withCores(), 'ddpm-cifar10', false);
+  assert.ok(dispatches <= 600, `${dispatches} dispatches a training step`);
+  const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [64, 32, 32, 3], { method: 'ddim', steps: 50 });
+  assert.ok(sampler.dispatches <= 198, `${sampler.dispatches} dispatches a sampling step`);
+});
+
+paper('tensor cores read the weights that a pass rounded at its start, in blocks that run again as well', () => {
+  for (const checkpointBlocks of [false, true]) {
+    const engine = withCores(), casts: { size: number; y: GPUBuffer }[] = [], read = new Map<GPUBuffer, number>();
+    watch(engine, () => trainingOf(engine, 'tiny', 4, false, checkpointBlocks), (kernel, { size }, slices) => {
+      if (kernel === 'cast_f16') casts.push({ size: size!, y: slices[1]!.buffer });
+      if (kernel.startsWith('conv2d_subgroup_matrix')) read.set(slices[2]!.buffer, (read.get(slices[2]!.buffer) ?? 0) + 1);
+    });
+    const whole = casts.reduce((a, b) => (b.size > a.size ? b : a)), all = [...read.values()].reduce((a, b) => a + b, 0);
+    assert.ok(whole.size >= trainingOf(withCores(), 'tiny', 4, false).parameters.count, `${whole.size} weights in the copy`);
+    // The first convolution's weight and, both ways, the last's are widened, and those of the time embedding are joined: they are rounded by themselves.
+    assert.is(all - read.get(whole.y)!, 5, `${all} in all`);
+    assert.is(casts.length, 1 + 5 + 2, 'and the images, and the gradient of what is predicted for them');
   }
 });
 paper.run();

@@ -50,7 +50,7 @@ type ArgsOf<B, O, P, D> = { readonly [N in keyof B]: Slice } & { readonly [N in 
 /** The kernel itself, or the one for float16 activations where it is given such. Throws E-KERNEL for a slice of another type than the kernel reads or writes. */
 export function forTypes(kernel: Kernel, given: Readonly<Record<string, unknown>>): Kernel {
   const type = (name: string): ElementType => (given[name] as Slice | undefined)?.type ?? 'f32';
-  const chosen = kernel.half?.f16?.some((name) => type(name) === 'f16') ? kernel.half : kernel;
+  const chosen = kernel.half?.f16?.some((name) => type(name) === 'f16' && !kernel.f16?.includes(name)) ? kernel.half : kernel;
   for (const name in chosen.bindings) {
     const takes = chosen.f16?.includes(name) ? 'f16' : 'f32';
     if (type(name) !== takes) throw new DdpmError('E-KERNEL', `${chosen.name}: ${name} is ${takes} there, and was given as ${type(name)}${takes === 'f32' ? `: ${kernel.name} has no form for it` : ''}. Cast one to the other first.`);

@@ -16,8 +16,8 @@ export interface Mode {
   readonly clock: Clock | null;
   /** What the blocks' time_emb_proj make of the embedding, all at once; a block that is not in it does so itself. */
   readonly projected?: ReadonlyMap<ResnetBlock2D, Tensor>;
-  /** Gradient checkpointing: backward runs each block again. */
-  readonly again?: boolean;
+  /** Gradient checkpointing: backward runs each block again, inside of this. */
+  readonly again?: (<T>(block: () => T) => T) | null;
 }
 
 /** A convolution and its bias: (N, H, W, C) -> (N, OH, OW, O); see conv2d(). */

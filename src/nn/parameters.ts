@@ -2,6 +2,7 @@
 import { DdpmError } from '../errors.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Slice } from '../gpu/kernel.ts';
+import { readsRounded } from '../ops/half.ts';
 import { ParameterTensor } from '../tensor.ts';
 import { initialise } from './init.ts';
 import { type Module, type Parameter, parametersOf } from './parameter.ts';
@@ -20,7 +21,7 @@ export interface Chunk {
 interface Place {
   readonly parameter: Parameter;
   readonly chunk: number;
-  /** In float32 elements; a multiple of 64, since a binding starts at a multiple of 256 bytes. */
+  /** In float32 elements; a multiple of 64, since a binding starts at a multiple of 256 bytes, and of 128 where tensor cores read a copy as float16. */
   readonly offset: number;
 }
 
@@ -48,11 +49,12 @@ export class Parameters {
    * With `training: false` there are values only, which get no gradient; with `initial: false` they are zeros, for weights that come from a file. Throws E-LIMIT where one parameter exceeds what the device binds.
    */
   static place(engine: Engine, model: Module, { seed = 0, training = true, initial = true, chunkBytes = engine.device.limits.maxStorageBufferBindingSize } = {}): Parameters {
-    const most = Math.floor(Math.min(chunkBytes, engine.device.limits.maxStorageBufferBindingSize) / 256) * 64;
+    const unit = readsRounded(engine) ? 128 : 64;
+    const most = Math.floor(Math.min(chunkBytes, engine.device.limits.maxStorageBufferBindingSize) / (4 * unit)) * unit;
     const counts = [0];
     const places = parametersOf(model).map((parameter): Place => {
       if (parameter.size > most) throw new DdpmError('E-LIMIT', `${parameter.name} has ${parameter.size} values; this device binds at most ${most}.`);
-      const room = Math.ceil(parameter.size / 64) * 64;
+      const room = Math.ceil(parameter.size / unit) * unit;
       if (counts.at(-1)! + room > most) counts.push(0);
       const chunk = counts.length - 1, offset = counts[chunk]!;
       counts[chunk]! += room;

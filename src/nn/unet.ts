@@ -6,12 +6,14 @@ import type { Engine } from '../gpu/engine.ts';
 import { fill } from '../gpu/kernels.gen.ts';
 import { cast } from '../ops/cast.ts';
 import { placeFrequencies, timestepEmbedding } from '../ops/embedding.ts';
+import { readsRounded } from '../ops/half.ts';
 import { linears } from '../ops/linears.ts';
 import { add, silu } from '../ops/pointwise.ts';
 import { Tensor } from '../tensor.ts';
 import { type UNetConfig, type UNetFields, readConfig } from './config.ts';
 import { Attention, type BlockOptions, Conv2d, Downsample2D, Embedding, GroupNorm, Linear, type Mode, ResnetBlock2D, Upsample2D } from './layers.ts';
-import { Module } from './parameter.ts';
+import { Module, parametersOf } from './parameter.ts';
+import { roundWeights, type WithRounded } from './rounded.ts';
 
 class TimestepEmbedding extends Module {
   readonly linear_1: Linear;
@@ -27,7 +29,7 @@ class TimestepEmbedding extends Module {
 }
 
 /** Runs a block: with a tape, by keeping what backward needs, or (`again`) by running it a second time then. */
-const run = (engine: Engine, { again }: Mode, block: () => Tensor): Tensor => (again ? checkpoint(engine, block) : engine.scope(block));
+const run = (engine: Engine, { again }: Mode, block: () => Tensor): Tensor => (again ? checkpoint(engine, () => again(block)) : engine.scope(block));
 
 /** One level going down: pairs of resnet and, where the type says so, attention; then half the size. */
 class DownBlock extends Module {
@@ -206,10 +208,10 @@ export class UNet extends Module {
     if (!frequencies) throw new DdpmError('E-ENGINE', 'the model is not on this device yet: call Parameters.place(engine, model) first.');
     this.#checkLabels(labels, N);
 
-    return engine.scope(() => {
+    const pass = (rounded: WithRounded): Tensor => {
       // Every block applies SiLU to the same embedding: once is enough.
       const temb = engine.scope(() => silu(this.#embed(t, labels, frequencies)));
-      const mode: Mode = { clock, again: this.#again, projected: this.#project(temb) };
+      const mode: Mode = { clock, again: this.#again ? rounded : null, projected: this.#project(temb) };
       // Between the first convolution and the last, activations are what the engine stores; the embedding of t stays float32.
       let h = engine.scope(() => {
         const first = cast(image, storage);
@@ -224,6 +226,10 @@ export class UNet extends Module {
       h = engine.scope(() => this.mid_block.forward(bottom, temb, mode));
       for (const block of this.up_blocks) h = block.forward(h, skips, temb, mode);
       return cast(this.conv_out.forward(this.conv_norm_out.forward(h, true)), 'f32');
+    };
+    return engine.scope(() => {
+      const rounded: WithRounded = readsRounded(engine) ? roundWeights(engine, parametersOf(this)) : (fn) => fn();
+      return rounded(() => pass(rounded));
     });
   }
 

@@ -1,5 +1,5 @@
 // From float32 to float16 and back: the edges of a network whose activations are stored as float16.
-import { record, threads } from '../autograd.ts';
+import { pointwise, record } from '../autograd.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { ElementType, Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
@@ -14,5 +14,5 @@ export function cast(x: Tensor, type: ElementType): Tensor {
 }
 
 function launch(engine: Engine, size: number, x: Slice, y: Slice, accumulate: 0 | 1): void {
-  engine.run(y.type === 'f16' ? k.cast_f16 : k.cast_f32, threads(size), { x, y, size, accumulate });
+  engine.run(y.type === 'f16' ? k.cast_f16 : k.cast_f32, pointwise(size), { x, y, size, accumulate });
 }

@@ -2,7 +2,7 @@
 import { type Destination, record } from '../autograd.ts';
 import { sumPixels, sumRows } from './sum.ts';
 import { DdpmError } from '../errors.ts';
-import { Tensor } from '../tensor.ts';
+import { ParameterTensor, Tensor } from '../tensor.ts';
 import type { ConvDims } from './conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo, variantOfTwo } from './conv2d_kernels.ts';
 
@@ -38,6 +38,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
   for (const [what, tensor, size] of [['bias', bias, O], ['perImage', perImage, N * O], ['residual', residual, N * OH * OW * O]] as const)
     if (tensor && tensor.size !== size) throw new DdpmError('E-SHAPE', `conv2d: ${what} (${tensor.shape.join(', ')}) does not fit the result (${N}, ${OH}, ${OW}, ${O}).`);
 
+  const rounded = w instanceof ParameterTensor ? w.rounded : null;
   const y = Tensor.empty(engine, [N, OH, OW, O], xs[0]!.type);
   let C0 = 0;
   const parts = xs.map((t, i) => {
@@ -50,7 +51,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
     C0 += C;
     return { x: t, dims };
   });
-  const args = ({ x: t, dims }: (typeof parts)[number]) => ({ ...dims, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? w).slice, residual: (residual ?? t).slice, y: y.slice });
+  const args = ({ x: t, dims }: (typeof parts)[number]) => ({ ...dims, rounded, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? w).slice, residual: (residual ?? t).slice, y: y.slice });
   const [first, second] = parts as [(typeof parts)[number], (typeof parts)[number]?];
   const both = second ? variantOfTwo(engine, [first.dims, second.dims]) : null;
   if (second && both) forwardTwo(engine, args(first), second.x.slice, both);
@@ -63,7 +64,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
       const [dw, db, dPerImage] = out.slice(xs.length) as (Destination | null)[];
       parts.forEach(({ x: t, dims }, i) => {
         const dx = out[i];
-        if (dx) backwardInput(engine, dims, dy, w.slice, dx);
+        if (dx) backwardInput(engine, { ...dims, rounded }, dy, w.slice, dx);
         // The first part's pass over dy sums it for the bias as well.
         if (dw) backwardWeight(engine, dims, t.slice, dy, dw, i === 0 ? db : null);
       });

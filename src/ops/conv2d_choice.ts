@@ -5,7 +5,7 @@ import type { Engine } from '../gpu/engine.ts';
 import type { Args } from '../gpu/kernel.ts';
 import { conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled, type conv2d_forward } from '../gpu/kernels.gen.ts';
 import { BUSY, CONV_VARIANTS, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
-import { type CoreTile, coreTile, halfVariant } from './half.ts';
+import { type CoreTile, coreTile, HALF, halfVariant } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
 
 /** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
@@ -26,8 +26,8 @@ export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => 
 /** Tiles of rows x columns. */
 export const tiles = (rows: number, columns: number, height: number, width: number): number => Math.ceil(rows / height) * Math.ceil(columns / width);
 
-/** Pixels and channels of a tile on tensor cores: fewer where it would leave most of a large GPU idle. */
-export const convTile = (engine: Engine, pixels: number, channels: number): CoreTile => coreTile(engine, tiles(pixels, channels, 128, 128) < 96 ? 64 : 128);
+/** Pixels and channels of a tile on tensor cores, whose sums are left in `splits` parts: fewer where it would leave most of a large GPU idle. */
+export const convTile = (engine: Engine, pixels: number, channels: number, splits = 1): CoreTile => coreTile(engine, splits * tiles(pixels, channels, 128, 128) < 96 ? 64 : 128);
 
 /** Input and output channels of a tile of a weight's gradient there, where there is room for it. */
 export const coreWeightTile = (C: number, O: number): CoreTile => (Math.min(C, O) > 64 ? 128 : 64);
@@ -60,7 +60,7 @@ export function weightSplits(variant: Split, dims: ConvDims, lanes: number): num
 /**
  * Parts in which the filtered GEMM and that of tensor cores leave their sums on a GPU, by the image alone: a batch must not change what is added first. Small images leave a device half empty, even many of
  * them, and its workgroups take one turn after another: on an H100, in float32, 64 workgroups, of 128 images of 4 x 4, took 166 microseconds, and 256, of 8 x 8, 198 for the same 96 turns. A part has at
- * least as many turns as the image has pixels; a turn is a column of three taps and eight channels, or one tap and 32.
+ * least as many turns as the image has pixels; a turn is a column of three taps and eight channels, or one tap and 32, of which tensor cores take two at a time in their larger tile.
  */
 export function convSplits(engine: Engine, variant: 'tiled3x3' | 'subgroup_matrix', dims: ConvDims, direction: ConvDirection): number {
   if (engine.deviceClass !== 'gpu' || !keepsSize3x3(dims)) return 1;
@@ -107,9 +107,13 @@ export function floatChoice(engine: Engine, dims: ConvDims, direction: ConvDirec
   return engine.choices.of<FloatChoice>(OPS[direction], shape, at, () => whole(engine, usual(engine, dims, direction), dims, direction), (choice) => takes(engine, dims, direction, choice));
 }
 
+/** Channels that kernels take: multiples of so many. Those for tensor cores read eight float16 at a time. */
+export const channelsAtATime = (engine: Engine): 4 | 8 => (engine.half.has(HALF.conv.subgroup_matrix.name) && engine.half.has(HALF.weight.subgroup_matrix.name) ? 8 : 4);
+
 /** How this engine computes it: the same, with float16 factors where there is a GEMM that takes them. */
 export function convChoice(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvChoice {
-  const choice = floatChoice(engine, dims, direction), half = halfVariant(engine, direction === 'weight' ? 'weight' : 'conv');
+  const choice = floatChoice(engine, dims, direction), { C, O, WC, C0, KH, KW } = dims, cores = [C, O, WC, C0].every((channels) => channels % 8 === 0) && Math.max(KH, KW) <= 16;
+  const half = halfVariant(engine, direction === 'weight' ? 'weight' : 'conv', cores);
   if (!half || choice.variant === 'plain' || choice.variant === 'padded') return choice;
   return half === 'subgroup_matrix' && direction !== 'weight' ? { variant: half, splits: convSplits(engine, half, dims, direction) } : { variant: half };
 }

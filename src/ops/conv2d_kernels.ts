@@ -1,16 +1,17 @@
 // The kernels of a convolution: which family computes a shape on a device, and how it is launched.
-import { type Destination, threads } from '../autograd.ts';
+import { type Destination, pointwise, threads } from '../autograd.ts';
 import { fold, termsRoom } from '../folds.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { Columns } from './columns.ts';
-import { type ConvChoice, convChoice, type ConvDims, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
 import { sumRows } from './sum.ts';
 
-export type ConvArgs = Args<typeof k.conv2d_forward>;
+/** `rounded`: the weight as float16, where there is such a copy; else tensor cores get one for the time of the call. */
+export type ConvArgs = Args<typeof k.conv2d_forward> & { readonly rounded?: Slice | null };
 
 /** One GEMM for the forward and the input's gradient, one for the weight's. */
 const TILED = { tiled: k.conv2d_tiled, tiled3x3: k.conv2d_3x3_tiled, ...HALF.conv } as const;
@@ -20,7 +21,7 @@ const WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, tiled3x3: k.conv2d
  * The GEMM over pixels and channels. With a stride of 2 an input's gradient takes pixels of one kind in a tile, of four; `tiled3x3` takes four pixels, one below the other, for
  * a row. Where it leaves its sums in parts, these are folded here.
  */
-function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.conv2d_tiled>, tile?: CoreTile): void {
+function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.conv2d_tiled> & Pick<ConvArgs, 'rounded'>, tile?: CoreTile): void {
   const { N, H, W, OH, OW, C, O, y } = args, channels = args.TRANSPOSED ? C : O, stride = args.TRANSPOSED ? args.stride : 1, kinds = stride ** 2, STRIDED = stride - 1;
   const rows = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW, size = rows * channels;
   if (variant !== 'tiled3x3' && variant !== 'subgroup_matrix') return engine.run(TILED[variant], grid(kinds * tiles(rows, channels, 128, 64)), { ...args, STRIDED });
@@ -29,11 +30,19 @@ function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.c
   const all = { ...args, splits, SPLIT, accumulate: SPLIT ? 0 : args.accumulate };
   if (variant === 'tiled3x3') engine.run(k.conv2d_3x3_tiled, grid(splits * tiles(N * Math.ceil(H / 4) * W, channels, 32, 64)), { ...all, y: SPLIT ? parts : y });
   else {
-    const TILE = tile ?? convTile(engine, kinds * rows, channels);
-    engine.run(k.conv2d_subgroup_matrix, grid(splits * kinds * tiles(rows, channels, TILE, TILE)), { ...all, STRIDED, TILE, part: parts });
+    const TILE = tile ?? convTile(engine, kinds * rows, channels, splits), w = args.rounded ?? halved(engine, args.w);
+    engine.run(k.conv2d_subgroup_matrix, grid(splits * kinds * tiles(rows, channels, TILE, TILE)), { ...all, w, STRIDED, TILE, part: parts });
+    if (w !== args.rounded) engine.free(w);
   }
   if (SPLIT) fold(engine, parts, [{ y, accumulate: args.accumulate ? 1 : 0, from: 0, terms: splits, step: size, size }]);
   else engine.free(parts);
+}
+
+/** A copy of a weight as float16. */
+function halved(engine: Engine, w: Slice): Slice {
+  const size = w.bytes / 4, y = engine.allocate(2 * size, 'f16');
+  engine.run(k.cast_f16, pointwise(size), { x: w, y, size, accumulate: 0 });
+  return y;
 }
 
 /**
@@ -60,12 +69,12 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
     forward(engine, { ...args, x: copies.rounded(args.x), w: copies.rounded(args.w) }, floatChoice(engine, args, 'forward'));
     copies.free();
   } else {
-    const copies = new Columns(engine), dims = even(args);
+    const copies = new Columns(engine), dims = even(engine, args);
     const x = copies.widened(args.x, N * H * W, C, dims.C);
     const y = dims.O === O ? args.y : copies.room(pixels, dims.O, args.y.type);
     forward(engine, {
       ...args, ...dims, x, y,
-      w: evenWeight(copies, args, args.w),
+      w: evenWeight(copies, args, args.w, dims),
       bias: args.has_bias ? copies.widened(args.bias, 1, O, dims.O) : args.w,
       per_image: args.has_per_image ? copies.widened(args.per_image, N, O, dims.O) : args.w,
       residual: args.has_residual ? copies.widened(args.residual, pixels, O, dims.O) : x,
@@ -88,7 +97,7 @@ export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: k
 }
 
 /** dx from dy. */
-export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slice, dx: Destination, { variant, rows = tileRows(dims.H), tile, splits = 1 }: ConvChoice = convChoice(engine, dims, 'input')): void {
+export function backwardInput(engine: Engine, dims: ConvDims & Pick<ConvArgs, 'rounded'>, dy: Slice, w: Slice, dx: Destination, { variant, rows = tileRows(dims.H), tile, splits = 1 }: ConvChoice = convChoice(engine, dims, 'input')): void {
   const { N, H, W, C, OH, OW, O, stride } = dims;
   const pixels = N * H * W;
   // But for the plain kernel, the forward's GEMM, with pixels gathered and the weight read the other way round.
@@ -106,9 +115,9 @@ export function backwardInput(engine: Engine, dims: ConvDims, dy: Slice, w: Slic
     backwardInput(engine, dims, copies.rounded(dy), copies.rounded(w), dx, floatChoice(engine, dims, 'input'));
     copies.free();
   } else if (variant === 'padded') {
-    const copies = new Columns(engine), wide = even(dims);
+    const copies = new Columns(engine), wide = even(engine, dims);
     const out = wide.C === C ? dx : { slice: copies.room(pixels, wide.C, dx.slice.type), accumulate: 0 as const };
-    backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w), out);
+    backwardInput(engine, wide, copies.widened(dy, N * OH * OW, O, wide.O), evenWeight(copies, dims, w, wide), out);
     if (out !== dx) copies.cut(out.slice, dx.slice, pixels, C, wide.C, { accumulate: dx.accumulate });
     copies.free();
   } else gemm(engine, variant, { ...args, splits, x2: dy, TWO: 0 }, tile);
@@ -128,7 +137,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     return copies.free();
   }
   if (variant === 'padded') {
-    const copies = new Columns(engine), wide = even(dims);
+    const copies = new Columns(engine), wide = even(engine, dims);
     const slice = copies.room(KH * KW * wide.C, wide.O), narrow = wide.O === O ? slice : copies.room(KH * KW * wide.C, O);
     backwardWeight(engine, wide, copies.widened(x, N * H * W, C, wide.C), copies.widened(dy, pixels, O, wide.O), { slice, accumulate: 0 }, db);
     if (narrow !== slice) copies.cut(slice, narrow, KH * KW * wide.C, O, wide.O);
@@ -164,13 +173,14 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
 /** `count` elements of a slice, from `first`. */
 const range = ({ buffer, offset }: Slice, first: number, count: number): Slice => ({ buffer, offset: offset + 4 * first, bytes: 4 * count });
 
-const up4 = (channels: number) => Math.ceil(channels / 4) * 4;
+/** The shape with channels padded to as many as kernels take, and the weight cut to what x meets. */
+function even(engine: Engine, dims: ConvDims): ConvDims & { readonly rounded: null } {
+  const unit = channelsAtATime(engine), up = (channels: number) => Math.ceil(channels / unit) * unit;
+  return { ...dims, C: up(dims.C), O: up(dims.O), WC: up(dims.C), C0: 0, rounded: null };
+}
 
-/** The shape with channels padded to multiples of four, and the weight cut to what x meets. */
-const even = (dims: ConvDims) => ({ ...dims, C: up4(dims.C), O: up4(dims.O), WC: up4(dims.C), C0: 0 });
-
-/** The part of the weight that x meets, (KH, KW, C, O), as (KH, KW, up4(C), up4(O)). */
-function evenWeight(copies: Columns, { KH, KW, C, O, WC, C0 }: ConvDims, w: Slice): Slice {
-  const rows = copies.widened(w, KH * KW, C * O, up4(C) * O, { stride: WC * O, first: C0 * O });
-  return copies.widened(rows, KH * KW * up4(C), O, up4(O));
+/** The part of the weight that x meets, (KH, KW, C, O), as (KH, KW, wide.C, wide.O). */
+function evenWeight(copies: Columns, { KH, KW, C, O, WC, C0 }: ConvDims, w: Slice, wide: ConvDims): Slice {
+  const rows = copies.widened(w, KH * KW, C * O, wide.C * O, { stride: WC * O, first: C0 * O });
+  return copies.widened(rows, KH * KW * wide.C, O, wide.O);
 }

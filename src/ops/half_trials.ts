@@ -20,31 +20,37 @@ export interface ProductTrial {
   readonly run: (engine: Engine, variant: Exclude<Variant, 'rounded'>, a: Slice, b: Slice, y: Slice) => void;
 }
 
-// Ragged in every tile, and over the border of the largest.
-const DIMS: ConvDims = {
-  N: 3, H: 9, W: 7, C: 36, OH: 9, OW: 7, O: 132, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: 36, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1,
-};
-const [X, W, Y] = [3 * 9 * 7 * 36, 9 * 36 * 132, 3 * 9 * 7 * 132];
+/** `tile`: of the kernels for tensor cores, which have two. */
+type Tile = { readonly tile?: CoreTile | undefined };
+
+/** Ragged in every tile, and over the border of the largest; tensor cores take multiples of eight channels. */
+function shape({ tile }: Tile): { readonly dims: ConvDims; readonly X: number; readonly W: number; readonly Y: number } {
+  const [C, O] = tile ? [40, 136] : [36, 132];
+  return {
+    dims: { N: 3, H: 9, W: 7, C, OH: 9, OW: 7, O, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 },
+    X: 3 * 9 * 7 * C, W: 9 * C * O, Y: 3 * 9 * 7 * O,
+  };
+}
 /** What is given where nothing is added. */
 const none = (x: Slice, w: Slice) => ({ bias: w, per_image: w, residual: x });
 
-/** `tile`: of the kernels for tensor cores, which have two. */
-type Tile = { readonly tile?: CoreTile };
 const conv = ({ tile }: Tile): readonly ProductTrial[] => {
+  const { dims, X, W, Y } = shape({ tile });
   const of = (variant: Exclude<Variant, 'rounded'>) => (tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }), activations = [true, false, true] as const;
   return [
-    { what: 'conv2d', sizes: [X, W, Y], activations, run: (engine, variant, x, w, y) => forward(engine, { ...DIMS, x, w, y, ...none(x, w) }, of(variant)) },
-    // The same pixels twice, as 36 of 72 channels each.
-    { what: 'conv2d of two inputs', sizes: [X, 2 * W, Y], activations, run: (engine, variant, x, w, y) => forwardTwo(engine, { ...DIMS, WC: 72, x, w, y, ...none(x, w) }, x, variant, tile) },
-    { what: 'gradient by the input', sizes: [Y, W, X], activations, run: (engine, variant, dy, w, dx) => backwardInput(engine, DIMS, dy, w, { slice: dx, accumulate: 0 }, of(variant)) },
+    { what: 'conv2d', sizes: [X, W, Y], activations, run: (engine, variant, x, w, y) => forward(engine, { ...dims, x, w, y, ...none(x, w) }, of(variant)) },
+    // The same pixels twice, as half of the channels each.
+    { what: 'conv2d of two inputs', sizes: [X, 2 * W, Y], activations, run: (engine, variant, x, w, y) => forwardTwo(engine, { ...dims, WC: 2 * dims.C, x, w, y, ...none(x, w) }, x, variant, tile) },
+    { what: 'gradient by the input', sizes: [Y, W, X], activations, run: (engine, variant, dy, w, dx) => backwardInput(engine, dims, dy, w, { slice: dx, accumulate: 0 }, of(variant)) },
   ];
 };
-const weight = ({ tile }: Tile): readonly ProductTrial[] => [
-  {
+const weight = ({ tile }: Tile): readonly ProductTrial[] => {
+  const { dims, X, W, Y } = shape({ tile });
+  return [{
     what: 'gradient by the weight', sizes: [X, Y, W], activations: [true, true, false],
-    run: (engine, variant, x, dy, dw) => backwardWeight(engine, DIMS, x, dy, { slice: dw, accumulate: 0 }, null, tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }),
-  },
-];
+    run: (engine, variant, x, dy, dw) => backwardWeight(engine, dims, x, dy, { slice: dw, accumulate: 0 }, null, tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }),
+  }];
+};
 // The last are of whole vec4s, which plain float16 has a kernel of its own for, and tensor cores no other.
 const product = ({ tile }: Tile): readonly ProductTrial[] =>
   ([[66, 70, false, false], [66, 70, false, true], [66, 70, true, false], [68, 72, false, false], [68, 72, false, true], [68, 72, true, false], [68, 72, true, true]] as const).slice(tile ? 3 : 0).map(([M, N, first, second]) => ({

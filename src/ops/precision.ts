@@ -43,7 +43,8 @@ function candidates(engine: Engine): readonly Candidate[] {
  * Sets the precision of products from here on; plans that were captured before keep theirs. For `f16` every kernel is first compared with the float32 one on this device.
  * One that is wrong is not used, and the result says which and by how much: tensor cores give way to plain float16, that to float32. Conv2d, linear layers and attention
  * round their factors to float16; sums, norms, softmax, losses, weights and moments are float32. On a GPU whose kernels for it are all right, networks also store their
- * activations and the gradients of these as float16 (`engine.storage`). Train with it under AdamW's loss scaling, as Training does.
+ * activations and the gradients of these as float16 (`engine.storage`). Train with it under AdamW's loss scaling, as Training does. Place models after it: tensor cores then read a copy of
+ * the weights that is rounded once a pass, and not one for each convolution.
  *
  * @throws DdpmError E-LIMIT where the device was opened without the feature shader-f16
  */

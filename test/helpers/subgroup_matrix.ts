@@ -1,6 +1,7 @@
 // Kernels for tensor cores where there are none: their matrices taken apart, so that all but the multiplication itself runs as it is written.
 import type { Engine } from '../../src/gpu/engine.ts';
 import type { Kernel } from '../../src/gpu/kernel.ts';
+import { takePrecision } from '../../src/ops/precision.ts';
 
 /** The lines that name one sum each, as tables and a loop over them: compilers that inline everything take minutes for what is written out. What is done at TILE 128 alone stands behind the rest. */
 function looped(wgsl: string): string {
@@ -17,6 +18,22 @@ function looped(wgsl: string): string {
     .replace(multiply, (_, head: string) =>
       `${head}${loop({ to: products.map((p) => p.to), old: products.map((p) => p.of), i: products.map((p) => p.a), j: products.map((p) => p.b) }, 'totals[to[t]] = multiplied(left_factor(top + i[t], k), right_factor(k, left + j[t]), totals[old[t]], lane);')}\n    }\n`)
     .replace(/  settle\(s00[^]*\n\}\n/, `${loop({ which: offsets.map((o) => o.s), down: offsets.map((o) => o.row), right: offsets.map((o) => o.column) }, `settle(totals[which[t]], ${settled[0]![3]} + down[t], ${settled[0]![5]} + right[t], subgroup, lane);`)}\n}\n`);
+}
+
+/** `xs` in device memory, each workgroup's elements behind the one's before: llvmpipe has less workgroup memory than tiles of 128 take. */
+const LEFT = /^var<workgroup> xs: array<(\S+), (.+)>;.*\n/m;
+/** How many elements it has, in terms of TILE. */
+const sizeOfLeft = (wgsl: string): string => LEFT.exec(wgsl)![2]!.replace(/\b[A-Z]{2,}\b/g, (name) => (name === 'TILE' ? name : new RegExp(`const ${name} = (\\d+u);`).exec(wgsl)![1]!));
+function leftOutside(wgsl: string, bindings: number): string {
+  const size = sizeOfLeft(wgsl), dims = `@binding(${bindings}) var<uniform> dims`;
+  if (!wgsl.includes(dims)) throw new Error(`dims is not at binding ${bindings}`);
+  return wgsl
+    .replace(LEFT, '')
+    .replace(/\bxs\[/g, 'xs[begin + ')
+    .replaceAll('workgroupBarrier();', 'workgroupBarrier(); storageBarrier();')
+    .replace(`@group(0) ${dims}`, `@group(0) @binding(${bindings}) var<storage, read_write> xs: array<vec4<f16>>;\n@group(0) @binding(${bindings + 1}) var<uniform> dims`)
+    .replace('@compute', 'var<private> begin: u32;\n@compute')
+    .replace(/(fn main\([^]*?\) \{\n)/, `$1  begin = (workgroup.x + workgroup.y * count.x) * (${size});\n`);
 }
 
 /**
@@ -53,7 +70,10 @@ fn store(offset: u32, m: array<f32, 8>, stride: u32, lane: u32) {
   }
 }
 `;
-  return { ...kernel, ...(kernel.half && { half: emulated(kernel.half) }), name: `${kernel.name}_emulated`, features: ['shader-f16'], wgsl: source.replace('@compute', `${functions}@compute`) };
+  return {
+    ...kernel, ...(kernel.half && { half: emulated(kernel.half) }), name: `${kernel.name}_emulated`, features: ['shader-f16'], bindings: { ...kernel.bindings, xs: 'read_write' }, f16: [...(kernel.f16 ?? []), 'xs'],
+    wgsl: leftOutside(source.replace('@compute', `${functions}@compute`), Object.keys(kernel.bindings).length),
+  };
 }
 
 /** Runs fn with the engine's tensor-core kernels emulated, and where there are such once more with tiles of 128: small shapes take those of 64. More workgroups than those need find nothing to do. */
@@ -63,7 +83,10 @@ export async function emulating(engine: Engine, fn: () => Promise<void>): Promis
   engine.run = ((kernel: Kernel, grid, args) => {
     if (!/_subgroup_matrix(_stored_f16)?$/.test(kernel.name)) return run.call(engine, kernel, grid, args as never);
     if (!made.has(kernel.name)) made.set(kernel.name, emulated(kernel));
-    return run.call(engine, made.get(kernel.name)!, grid, { ...(args as object), ...(TILE && { TILE }) } as never);
+    const given = { ...(args as { TILE: number }), ...(TILE && { TILE }) }, size = new Function('TILE', `return ${sizeOfLeft(kernel.wgsl).replace(/(\d)u\b/g, '$1')}`)(given.TILE) as number;
+    const xs = engine.allocate(8 * size * grid[0] * (grid[1] ?? 1), 'f16');
+    run.call(engine, made.get(kernel.name)!, grid, { ...given, xs } as never);
+    engine.free(xs);
   }) as typeof run;
   try {
     await fn();
@@ -71,5 +94,17 @@ export async function emulating(engine: Engine, fn: () => Promise<void>): Promis
     if (made.size) await fn();
   } finally {
     engine.run = run;
+  }
+}
+
+/** Runs fn with products on tensor cores, or on what the engine takes. */
+export async function onCores(cores: boolean, engine: Engine, fn: () => Promise<void>): Promise<void> {
+  if (!cores) return fn();
+  const names = [...engine.half], { storage } = engine;
+  takePrecision(engine, { half: new Set(['conv2d_subgroup_matrix', 'conv2d_backward_weight_subgroup_matrix', 'matmul_subgroup_matrix']), storage });
+  try {
+    await emulating(engine, fn);
+  } finally {
+    takePrecision(engine, { half: new Set(names), storage });
   }
 }

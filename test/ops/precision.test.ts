@@ -4,10 +4,16 @@ import * as assert from 'uvu/assert';
 import { reflect } from '../../kernels/build.ts';
 import { pointwise, Tape } from '../../src/autograd.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
+import type { Slice } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { engineRequirements } from '../../src/gpu/requirements.ts';
 import { openEngine } from '../../src/node.ts';
+import { normal, varianceScaling } from '../../src/nn/init.ts';
+import { Module, Parameter, parametersOf } from '../../src/nn/parameter.ts';
+import { Parameters } from '../../src/nn/parameters.ts';
+import { roundWeights } from '../../src/nn/rounded.ts';
 import { attention, matmul } from '../../src/ops/attention.ts';
+import { cast } from '../../src/ops/cast.ts';
 import { conv2d } from '../../src/ops/conv2d.ts';
 import type { ConvDims } from '../../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
@@ -55,11 +61,15 @@ function assertRounded(got: Float32Array, terms: number, of: (round: (v: Floats)
 const VARIANTS = process.env['DDPM_TEST_TENSOR_CORES'] === '1' ? (['tiled_f16', 'subgroup_matrix'] as const) : (['tiled_f16'] as const);
 if (VARIANTS.length < 2) console.log('  SKIPPED  emulated tensor cores: they take a minute to compile (DDPM_TEST_TENSOR_CORES=1)');
 
-for (const [what, N, H, W, C, O, K, stride, wC, c0] of [
-  ['ragged in all directions', 2, 9, 7, 36, 68, 3, 1, 36, 0], ['stride 2, channels 4 to 11 of 16', 2, 10, 6, 8, 12, 3, 2, 16, 4], ['1 x 1, and pixels in splits', 2, 24, 20, 8, 20, 1, 1, 8, 0],
-  ['several tiles of 128 each way', 1, 11, 13, 132, 140, 1, 1, 132, 0], ['many channels to few', 1, 5, 7, 140, 20, 1, 1, 140, 0],
+/** Channels as a kernel takes them: in fours, on tensor cores in eights. */
+const channels = (variant: (typeof VARIANTS)[number], fours: number): number => (variant === 'subgroup_matrix' ? 8 : 4) * fours;
+
+for (const [what, N, H, W, inputs, outputs, K, stride, all, before4] of [
+  ['ragged in all directions', 2, 9, 7, 9, 17, 3, 1, 9, 0], ['stride 2, part of the channels', 2, 10, 6, 2, 3, 3, 2, 4, 1], ['1 x 1, and pixels in splits', 2, 24, 20, 2, 5, 1, 1, 2, 0],
+  ['several tiles of 128 each way', 1, 11, 13, 33, 35, 1, 1, 33, 0], ['many channels to few', 1, 5, 7, 35, 5, 1, 1, 35, 0],
 ] as const)
   for (const variant of VARIANTS) halves(`conv2d, ${variant}: ${what}`, (engine) => emulating(engine, async () => {
+    const [C, O, wC, c0] = [inputs, outputs, all, before4].map((fours) => channels(variant, fours)) as [number, number, number, number];
     const pad = stride === 2 ? 0 : (K - 1) / 2, OH = Math.floor(H / stride), OW = Math.floor(W / stride), s = { N, H, W, C, O, KH: K, KW: K, stride, pad: [pad, pad] as const, OH, OW, wC, c0 };
     const [x, w, dy, bias] = [N * H * W * C, K * K * wC * O, N * OH * OW * O, O].map((n, i) => random(n, i)), before = random(Math.max(x.length, w.length, dy.length), 9);
     const [tx, tw, tdy, tb] = [x, w, dy, bias].map((v) => upload(engine, [v.length], v).slice);
@@ -83,7 +93,7 @@ for (const [what, N, H, W, C, O, K, stride, wC, c0] of [
   }));
 
 for (const variant of VARIANTS) halves(`conv2d of two inputs in one dispatch, ${variant}`, (engine) => emulating(engine, async () => {
-  const [C, C2, O, pixels] = [12, 24, 20, 30], x = random(pixels * C, 0), x2 = random(pixels * C2, 1), w = random((C + C2) * O, 2);
+  const [C, C2, O] = [3, 6, 5].map((fours) => channels(variant, fours)) as [number, number, number], pixels = 30, x = random(pixels * C, 0), x2 = random(pixels * C2, 1), w = random((C + C2) * O, 2);
   const [tx, tx2, tw] = [x, x2, w].map((v) => upload(engine, [v.length], v).slice), y = Tensor.empty(engine, [pixels * O]);
   const dims = { N: 1, H: pixels, W: 1, C, OH: pixels, OW: 1, O, KH: 1, KW: 1, stride: 1, pad_top: 0, pad_left: 0, WC: C + C2, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
   forwardTwo(engine, { ...dims, x: tx, w: tw, bias: tx, per_image: tx, residual: tx, y: y.slice }, tx2, variant);
@@ -219,6 +229,13 @@ halves('tensor cores that give wrong results are not used, nor float16 that does
     assert.is(engine.precision, 'f32');
   }));
 
+/** float16 as float32. */
+function wide(engine: Engine, x: Slice): Slice {
+  const size = x.bytes / 2, y = engine.allocate(4 * size);
+  engine.run(k.cast_f32, pointwise(size), { x, y, size, accumulate: 0 });
+  return y;
+}
+
 /** On a device as of tensor cores, opened with so much workgroup memory, with the plain kernels in place of theirs: `seen` gets each launch that would be theirs. */
 async function withStandIns(bytes: number, seen: (kernel: string, tile: number, stored: boolean) => object, test: (engine: Engine) => Promise<void>): Promise<void> {
   const { engine, device, close } = await openEngine({ ...openOptions, precision: 'f16' });
@@ -230,9 +247,11 @@ async function withStandIns(bytes: number, seen: (kernel: string, tile: number, 
   engine.run = ((kernel, grid, args) => {
     const standIn = plain[kernel.name], given = args as unknown as Record<string, number & { type?: string }>;
     if (!standIn) return run.call(engine, kernel, grid, args);
-    const damaged = seen(kernel.name, given['TILE'], Object.values(given).some((v) => v.type === 'f16'));
+    // The weight is always float16 there, and float32 for the stand-in.
+    const { w, ...others } = given, damaged = seen(kernel.name, given['TILE'], Object.values(others).some((v) => v?.type === 'f16'));
+    const weight = kernel.name === MATRIX[0] ? wide(engine, w as unknown as Slice) : null;
     // Its tiles are smaller; workgroups that find nothing to do end.
-    return run.call(engine, standIn, [(kernel.name === MATRIX[2] ? 16 : 2) * grid[0]], { ...given, trans_a: given['TRANS_A'], trans_b: given['TRANS_B'], ...damaged } as never);
+    return run.call(engine, standIn, [(kernel.name === MATRIX[2] ? 16 : 2) * grid[0]], { ...given, trans_a: given['TRANS_A'], trans_b: given['TRANS_B'], ...(weight && { w: weight }), ...damaged } as never);
   }) as typeof run;
   try {
     await test(engine);
@@ -257,6 +276,45 @@ halves('tensor cores compute in tiles of 128 where the device was opened with ro
       await captureLarge(engine);
       assert.equal([...used].sort(), MATRIX.map((kernel) => `${kernel} ${tiles.at(-1)} true`).sort(), `${bytes} bytes`);
     });
+  }
+});
+
+halves('a model\'s weights are rounded in one pass for as long as they are read, where each begins at a multiple of 256 bytes', async (engine) => {
+  class Net extends Module {
+    readonly first = new Parameter([40, 9, 1, 1], 'conv', varianceScaling(1));
+    readonly bias = new Parameter([40], 'plain', normal);
+    readonly second = new Parameter([33, 40], 'linear', varianceScaling(1));
+  }
+  for (const cores of [true, false]) {
+    if (cores) engine.half.add(MATRIX[0]!);
+    const net = new Net(), parameters = Parameters.place(engine, net, { seed: 3 }), { first, second } = net, tensors = [first.tensor, second.tensor];
+    engine.half.delete(MATRIX[0]!);
+    const plan = engine.capture(() => {
+      const rounded = roundWeights(engine, parametersOf(net));
+      return rounded(() => {
+        const seen = tensors.map(({ rounded: slice, shape }) => slice && cast(new Tensor(engine, shape, slice), 'f32'));
+        // As blocks do that backward will run again.
+        rounded(() => assert.equal(tensors.map(({ rounded: slice }) => !!slice), [true, cores]));
+        assert.equal(tensors.map(({ rounded: slice }) => !!slice), [true, cores], 'still');
+        return seen;
+      });
+    });
+    assert.equal(tensors.map((tensor) => tensor.rounded), [null, null]);
+    await plan.compile();
+    const written = await parameters.read('values');
+    for (const [i, p] of [first, second].entries()) {
+      if (!plan.result[i]) continue;
+      const want = new Float32Array(p.size);
+      p.toDevice(written.get(p.name)!.data, want);
+      plan.run();
+      assert.equal([...(await plan.result[i]!.read())], [...half(want)], `${p.name}, ${cores}`);
+      // The next pass rounds what the weights are then.
+      parameters.write('values', new Map([...written].map(([name, { shape, data }]) => [name, { shape, data: data.map((v) => 2 * v) }])), 'twice');
+      plan.run();
+      assert.equal([...(await plan.result[i]!.read())], [...half(want.map((v) => 2 * v))]);
+      parameters.write('values', written, 'as before');
+    }
+    await plan.destroy();
   }
 });
 

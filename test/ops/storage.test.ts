@@ -10,11 +10,11 @@ import { conv2d } from '../../src/ops/conv2d.ts';
 import { groupNorm } from '../../src/ops/group_norm.ts';
 import { add, dropout, silu, upsample } from '../../src/ops/pointwise.ts';
 import { openEngine } from '../../src/node.ts';
-import { takePrecision, usePrecision } from '../../src/ops/precision.ts';
+import { usePrecision } from '../../src/ops/precision.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, clockAt, differentiate, gpu, gpuSuite, openOptions, random, upload } from '../helpers/gpu.ts';
-import { emulating } from '../helpers/subgroup_matrix.ts';
+import { onCores } from '../helpers/subgroup_matrix.ts';
 import { groupNormErrors } from '../ref/accuracy.ts';
 import * as attend from '../ref/attention.ts';
 import * as conv from '../ref/conv2d.ts';
@@ -29,18 +29,6 @@ const stored = gpuSuite('activations as float16', { precision: 'f16', as: 'gpu' 
 // DDPM_TEST_TENSOR_CORES=1 npm test -- test/ops/storage: also the kernels for tensor cores, with their matrices emulated. llvmpipe takes a minute to compile them.
 const CORES = process.env['DDPM_TEST_TENSOR_CORES'] === '1' ? [false, true] : [false];
 if (CORES.length < 2) console.log('  SKIPPED  emulated tensor cores: they take a minute to compile (DDPM_TEST_TENSOR_CORES=1)');
-
-/** Runs fn with products on tensor cores, or on what the engine takes. */
-async function on(cores: boolean, engine: Engine, fn: () => Promise<void>): Promise<void> {
-  if (!cores) return fn();
-  const names = [...engine.half], { storage } = engine;
-  takePrecision(engine, { half: new Set(['conv2d_subgroup_matrix', 'conv2d_backward_weight_subgroup_matrix', 'matmul_subgroup_matrix']), storage });
-  try {
-    await emulating(engine, fn);
-  } finally {
-    takePrecision(engine, { half: new Set(names), storage });
-  }
-}
 
 /** Numbers that float16 has, and a tensor of them. */
 const halves = (n: number, id: number): Float32Array => half(random(n, id));
@@ -95,12 +83,14 @@ stored('sums of terms that are float32, on top of what is there, are rounded onc
   assertClose(await y.read(), sum((v) => v), { atol: also(bound(4, sum(Math.abs)), sum(Math.abs)).map((v, i) => (mine(i) ? v : 0)), what: 'y' });
 });
 
-for (const [what, N, H, W, C, O, K, { stride = 1, residual = false } = {}] of [
+for (const [what, N, H, W, inputs, outputs, K, { stride = 1, residual = false } = {}] of [
   ['1 to 5 channels, padded', 2, 5, 7, [1], 5, 3], ['12 to 3, padded', 1, 6, 5, [12], 3, 3], ['two inputs of odd channels, one added to the other', 1, 5, 3, [3, 2], 5, 3], ['tiled, ragged', 2, 9, 7, [36], 68, 3],
   ['tiled, stride 2', 2, 9, 8, [8], 12, 3, { stride: 2 }], ['tiled, two inputs', 2, 5, 6, [12, 8], 20, 3, { residual: true }], ['a linear layer, split', 1, 24, 25, [8], 20, 1, { residual: true }],
   ['small images, whose sums tensor cores leave in parts', 3, 3, 4, [100], 68, 3, { residual: true }],
 ] as const satisfies readonly (readonly [string, number, number, number, readonly number[], number, number, { stride?: number; residual?: boolean }?])[])
-  for (const cores of CORES) stored(`conv2d: ${what}${cores ? ', on tensor cores' : ''}`, (engine) => on(cores, engine, async () => {
+  for (const cores of CORES) stored(`conv2d: ${what}${cores ? ', on tensor cores' : ''}`, (engine) => onCores(cores, engine, async () => {
+    // Tensor cores take eights where others take fours.
+    const wide = (channels: number) => (cores && channels % 4 === 0 ? 2 * channels : channels), C = inputs.map(wide), O = wide(outputs);
     const WC = C.reduce((a, b) => a + b, 0), pad = K === 3 && stride === 1 ? 1 : 0, OH = stride === 2 ? Math.floor((H - 2) / 2) + 1 : H, OW = stride === 2 ? Math.floor((W - 2) / 2) + 1 : W, P = OH * OW;
     const xs = C.map((c, i) => halves(N * H * W * c, i)), w = random(K * K * WC * O, 3), bias = random(O, 4), perImage = random(N * O, 5), dy = halves(N * P * O, 6), added = halves(dy.length, 7);
     const tx = xs.map((x, i) => put(engine, [N, H, W, C[i]], x)), rest = [upload(engine, [K, K, WC, O], w), upload(engine, [O], bias), upload(engine, [N, O], perImage)], tr = residual ? [put(engine, [N, OH, OW, O], added)] : [];
@@ -180,7 +170,7 @@ function attentionErrors({ q, k: key, v, N, T, C, heads }: attend.Attention, dy:
 }
 
 for (const [N, T, C, heads] of [[2, 7, 8, 2], [1, 33, 12, 1]] as const)
-  for (const cores of CORES) stored(`attention over ${T} pixels, ${heads} head${heads > 1 ? 's' : ''}${cores ? ', on tensor cores' : ''}`, (engine) => on(cores, engine, async () => {
+  for (const cores of CORES) stored(`attention over ${T} pixels, ${heads} head${heads > 1 ? 's' : ''}${cores ? ', on tensor cores' : ''}`, (engine) => onCores(cores, engine, async () => {
     const [q, key, v, dy] = [0, 1, 2, 3].map((id) => halves(N * T * C, id)), t = [q, key, v].map((data) => put(engine, [N, T, C], data)), a = { q, k: key, v, N, T, C, heads };
     const { y, gradients } = await differentiate(t, () => attention(t[0], t[1], t[2], heads), dy), want = attend.attentionBackward({ ...a, dy }), { o } = attend.attention(a), off = attentionErrors(a, dy);
     assertClose(y, o, { atol: also(off.o, o), what: 'o' });

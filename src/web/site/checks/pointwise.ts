@@ -68,11 +68,11 @@ export const POINTWISE = {
   fill: { twin: ['pointwise', 'fill'], make: () => ({ shape: `(${n})`, grid: pointwise(n), inputs: {}, numbers: { value: 0.25 }, outputs: { y: { want: point.fill(n, 0.25), off: 0 } } }) },
   cast_f16: { twin: ['half', 'half'], make: () => {
     const x = values(n, 1).map((v, i) => v * 2 ** ((i % 24) - 12)), y = half(values(n, 2)), want = point.accumulate(y, x);
-    return { shape: `(${n})`, grid: threads(n), inputs: { x, y }, numbers: { size: n, accumulate: 1 }, outputs: { y: { want, off: roundedToHalf(want) } } };
+    return { shape: `(${n})`, grid: pointwise(n), inputs: { x, y }, numbers: { size: n, accumulate: 1 }, outputs: { y: { want, off: roundedToHalf(want) } } };
   } },
   cast_f32: { twin: ['half', 'half'], make: () => {
     const x = half(values(n, 1).map((v, i) => v * 2 ** ((i % 24) - 12)));
-    return { shape: `(${n})`, grid: threads(n), inputs: { x }, numbers: { size: n, accumulate: 0 }, outputs: { y: { want: x, off: 0 } } };
+    return { shape: `(${n})`, grid: pointwise(n), inputs: { x }, numbers: { size: n, accumulate: 0 }, outputs: { y: { want: x, off: 0 } } };
   } },
   accumulate: { twin: ['pointwise', 'accumulate'], make: (stored = whole) => {
     const x = stored(values(n, 1)), y = stored(values(n, 2)), want = point.accumulate(y, x);

@@ -100,7 +100,7 @@ export const PRODUCTS = {
   conv2d_3x3_subgroup_lanes4: { twin: ['conv2d', 'conv2d'], make: () => subgroupFiltered(4) },
   conv2d_3x3_tiled: { twin: ['winograd', 'filtered'], make: () => forwardFiltered(8, 20, 4, (_, O) => tiles(groups3x3, O, 32, 64)) },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64)) },
-  conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 64, 64), stored, half) },
+  conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 24, (_, O) => tiles(pixels, O, 64, 64), stored, half) },
   conv2d_tiled_f16: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64), stored, half) },
   conv2d_backward_input: { twin: ['conv2d', 'conv2dBackwardInput'], make: (stored) => backwardInput(3, 5, (C) => threads(pixels * C)[0], stored) },
   conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0], stored) },
@@ -110,7 +110,7 @@ export const PRODUCTS = {
   conv2d_backward_weight_3x3_subgroup_lanes4: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => subgroupWeight3x3(4) },
   conv2d_backward_weight_3x3_tiled: { twin: ['winograd', 'filteredWeight'], make: () => backwardFiltered(8, 20, (C, O) => tiles(3 * C, O, 32, 64)) },
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128)) },
-  conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => 9 * tiles(C, O, 64, 64), stored, half) },
+  conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 24, (C, O) => 9 * tiles(C, O, 64, 64), stored, half) },
   conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128), stored, half) },
   fold: { twin: ['conv2d', 'sumRows'], make: (_, on = 'cpu') => {
     // Two sums in one dispatch, as a weight's and a bias's gradient: 335 values of 11 terms, and behind them 5 of 11.
