@@ -83,7 +83,7 @@ export async function emulating(engine: Engine, fn: () => Promise<void>): Promis
   engine.run = ((kernel: Kernel, grid, args) => {
     if (!/_subgroup_matrix(_stored_f16)?$/.test(kernel.name)) return run.call(engine, kernel, grid, args as never);
     if (!made.has(kernel.name)) made.set(kernel.name, emulated(kernel));
-    const given = { ...(args as { TILE: number }), ...(TILE && { TILE }) }, size = new Function('TILE', `return ${sizeOfLeft(kernel.wgsl).replace(/(\d)u\b/g, '$1')}`)(given.TILE) as number;
+    const given = { TILE: 64, ...(args as object), ...(TILE && { TILE }) }, size = new Function('TILE', `return ${sizeOfLeft(kernel.wgsl).replace(/(\d)u\b/g, '$1')}`)(given.TILE) as number;
     const xs = engine.allocate(8 * size * grid[0] * (grid[1] ?? 1), 'f16');
     run.call(engine, made.get(kernel.name)!, grid, { ...given, xs } as never);
     engine.free(xs);
