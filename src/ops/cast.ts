@@ -9,10 +9,11 @@ import { Tensor } from '../tensor.ts';
 export function cast(x: Tensor, type: ElementType): Tensor {
   if (x.type === type) return x;
   const y = Tensor.empty(x.engine, x.shape, type);
-  launch(x.engine, x.size, x.slice, y.slice, 0);
-  return record(y, [x], (dy, [dx]) => dx && launch(x.engine, x.size, dy, dx.slice, dx.accumulate));
+  castInto(x.engine, x.size, x.slice, y.slice);
+  return record(y, [x], (dy, [dx]) => dx && castInto(x.engine, x.size, dy, dx.slice, dx.accumulate));
 }
 
-function launch(engine: Engine, size: number, x: Slice, y: Slice, accumulate: 0 | 1): void {
+/** y = x as y stores it, `size` values, or on top of what is there. */
+export function castInto(engine: Engine, size: number, x: Slice, y: Slice, accumulate: 0 | 1 = 0): void {
   engine.run(y.type === 'f16' ? k.cast_f16 : k.cast_f32, pointwise(size), { x, y, size, accumulate });
 }

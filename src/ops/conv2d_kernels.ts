@@ -1,9 +1,10 @@
 // The kernels of a convolution: which family computes a shape on a device, and how it is launched.
-import { type Destination, pointwise, threads } from '../autograd.ts';
+import { type Destination, threads } from '../autograd.ts';
 import { fold, termsRoom } from '../folds.ts';
 import type { Engine } from '../gpu/engine.ts';
 import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
+import { castInto } from './cast.ts';
 import { Columns } from './columns.ts';
 import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
@@ -41,7 +42,7 @@ function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.c
 /** A copy of a weight as float16. */
 function halved(engine: Engine, w: Slice): Slice {
   const size = w.bytes / 4, y = engine.allocate(2 * size, 'f16');
-  engine.run(k.cast_f16, pointwise(size), { x: w, y, size, accumulate: 0 });
+  castInto(engine, size, w, y);
   return y;
 }
 

@@ -21,11 +21,11 @@ export interface ProductTrial {
 }
 
 /** `tile`: of the kernels for tensor cores, which have two. */
-type Tile = { readonly tile?: CoreTile | undefined };
+type Tile = { readonly tile?: CoreTile };
 
 /** Ragged in every tile, and over the border of the largest; tensor cores take multiples of eight channels. */
-function shape({ tile }: Tile): { readonly dims: ConvDims; readonly X: number; readonly W: number; readonly Y: number } {
-  const [C, O] = tile ? [40, 136] : [36, 132];
+function shape(cores: boolean): { readonly dims: ConvDims; readonly X: number; readonly W: number; readonly Y: number } {
+  const [C, O] = cores ? [40, 136] : [36, 132];
   return {
     dims: { N: 3, H: 9, W: 7, C, OH: 9, OW: 7, O, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 },
     X: 3 * 9 * 7 * C, W: 9 * C * O, Y: 3 * 9 * 7 * O,
@@ -35,7 +35,7 @@ function shape({ tile }: Tile): { readonly dims: ConvDims; readonly X: number; r
 const none = (x: Slice, w: Slice) => ({ bias: w, per_image: w, residual: x });
 
 const conv = ({ tile }: Tile): readonly ProductTrial[] => {
-  const { dims, X, W, Y } = shape({ tile });
+  const { dims, X, W, Y } = shape(!!tile);
   const of = (variant: Exclude<Variant, 'rounded'>) => (tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }), activations = [true, false, true] as const;
   return [
     { what: 'conv2d', sizes: [X, W, Y], activations, run: (engine, variant, x, w, y) => forward(engine, { ...dims, x, w, y, ...none(x, w) }, of(variant)) },
@@ -45,7 +45,7 @@ const conv = ({ tile }: Tile): readonly ProductTrial[] => {
   ];
 };
 const weight = ({ tile }: Tile): readonly ProductTrial[] => {
-  const { dims, X, W, Y } = shape({ tile });
+  const { dims, X, W, Y } = shape(!!tile);
   return [{
     what: 'gradient by the weight', sizes: [X, Y, W], activations: [true, true, false],
     run: (engine, variant, x, dy, dw) => backwardWeight(engine, dims, x, dy, { slice: dw, accumulate: 0 }, null, tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }),

@@ -13,7 +13,7 @@ import { Module, Parameter, parametersOf } from '../../src/nn/parameter.ts';
 import { Parameters } from '../../src/nn/parameters.ts';
 import { roundWeights } from '../../src/nn/rounded.ts';
 import { attention, matmul } from '../../src/ops/attention.ts';
-import { cast } from '../../src/ops/cast.ts';
+import { cast, castInto } from '../../src/ops/cast.ts';
 import { conv2d } from '../../src/ops/conv2d.ts';
 import type { ConvDims } from '../../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
@@ -64,12 +64,13 @@ if (VARIANTS.length < 2) console.log('  SKIPPED  emulated tensor cores: they tak
 /** Channels as a kernel takes them: in fours, on tensor cores in eights. */
 const channels = (variant: (typeof VARIANTS)[number], fours: number): number => (variant === 'subgroup_matrix' ? 8 : 4) * fours;
 
-for (const [what, N, H, W, inputs, outputs, K, stride, all, before4] of [
+// Channels in fours: those of x, of y, of the weight, and of the weight before x's.
+for (const [what, N, H, W, inputs, outputs, K, stride, all, first] of [
   ['ragged in all directions', 2, 9, 7, 9, 17, 3, 1, 9, 0], ['stride 2, part of the channels', 2, 10, 6, 2, 3, 3, 2, 4, 1], ['1 x 1, and pixels in splits', 2, 24, 20, 2, 5, 1, 1, 2, 0],
   ['several tiles of 128 each way', 1, 11, 13, 33, 35, 1, 1, 33, 0], ['many channels to few', 1, 5, 7, 35, 5, 1, 1, 35, 0],
 ] as const)
   for (const variant of VARIANTS) halves(`conv2d, ${variant}: ${what}`, (engine) => emulating(engine, async () => {
-    const [C, O, wC, c0] = [inputs, outputs, all, before4].map((fours) => channels(variant, fours)) as [number, number, number, number];
+    const [C, O, wC, c0] = [inputs, outputs, all, first].map((fours) => channels(variant, fours)) as [number, number, number, number];
     const pad = stride === 2 ? 0 : (K - 1) / 2, OH = Math.floor(H / stride), OW = Math.floor(W / stride), s = { N, H, W, C, O, KH: K, KW: K, stride, pad: [pad, pad] as const, OH, OW, wC, c0 };
     const [x, w, dy, bias] = [N * H * W * C, K * K * wC * O, N * OH * OW * O, O].map((n, i) => random(n, i)), before = random(Math.max(x.length, w.length, dy.length), 9);
     const [tx, tw, tdy, tb] = [x, w, dy, bias].map((v) => upload(engine, [v.length], v).slice);
@@ -231,8 +232,8 @@ halves('tensor cores that give wrong results are not used, nor float16 that does
 
 /** float16 as float32. */
 function wide(engine: Engine, x: Slice): Slice {
-  const size = x.bytes / 2, y = engine.allocate(4 * size);
-  engine.run(k.cast_f32, pointwise(size), { x, y, size, accumulate: 0 });
+  const y = engine.allocate(2 * x.bytes);
+  castInto(engine, x.bytes / 2, x, y);
   return y;
 }
 
