@@ -20,10 +20,12 @@ function looped(wgsl: string): string {
     .replace(/  settle\(s00[^]*\n\}\n/, `${loop({ which: offsets.map((o) => o.s), down: offsets.map((o) => o.row), right: offsets.map((o) => o.column) }, `settle(totals[which[t]], ${settled[0]![3]} + down[t], ${settled[0]![5]} + right[t], subgroup, lane);`)}\n}\n`);
 }
 
-/** `xs` in device memory, each workgroup's elements behind the one's before: llvmpipe has less workgroup memory than tiles of 128 take. */
-const LEFT = /^var<workgroup> xs: array<(\S+), (.+)>;.*\n/m;
+/** The left factor's workgroup memory. */
+const LEFT = /^var<workgroup> xs: array<vec4<f16>, (.+)>;.*\n/m;
 /** How many elements it has, in terms of TILE. */
-const sizeOfLeft = (wgsl: string): string => LEFT.exec(wgsl)![2]!.replace(/\b[A-Z]{2,}\b/g, (name) => (name === 'TILE' ? name : new RegExp(`const ${name} = (\\d+u);`).exec(wgsl)![1]!));
+const sizeOfLeft = (wgsl: string): string => LEFT.exec(wgsl)![1]!.replace(/\b[A-Z]{2,}\b/g, (name) => (name === 'TILE' ? name : new RegExp(`const ${name} = (\\d+u);`).exec(wgsl)![1]!));
+
+/** The kernel with `xs` in device memory, each workgroup's elements behind the one's before: llvmpipe has less workgroup memory than tiles of 128 take. */
 function leftOutside(wgsl: string, bindings: number): string {
   const size = sizeOfLeft(wgsl), dims = `@binding(${bindings}) var<uniform> dims`;
   if (!wgsl.includes(dims)) throw new Error(`dims is not at binding ${bindings}`);
@@ -96,6 +98,9 @@ export async function emulating(engine: Engine, fn: () => Promise<void>): Promis
     engine.run = run;
   }
 }
+
+/** What onCores() is called with: tensor cores too if DDPM_TEST_TENSOR_CORES=1. */
+export const CORES: readonly boolean[] = process.env['DDPM_TEST_TENSOR_CORES'] === '1' ? [false, true] : [false];
 
 /** Runs fn with products on tensor cores, or on what the engine takes. */
 export async function onCores(cores: boolean, engine: Engine, fn: () => Promise<void>): Promise<void> {

@@ -14,7 +14,7 @@ import { usePrecision } from '../../src/ops/precision.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
 import { assertError, clockAt, differentiate, gpu, gpuSuite, openOptions, random, upload } from '../helpers/gpu.ts';
-import { onCores } from '../helpers/subgroup_matrix.ts';
+import { CORES, onCores } from '../helpers/subgroup_matrix.ts';
 import { groupNormErrors } from '../ref/accuracy.ts';
 import * as attend from '../ref/attention.ts';
 import * as conv from '../ref/conv2d.ts';
@@ -27,7 +27,6 @@ type Floats = ArrayLike<number>;
 const stored = gpuSuite('activations as float16', { precision: 'f16', as: 'gpu' });
 
 // DDPM_TEST_TENSOR_CORES=1 npm test -- test/ops/storage: also the kernels for tensor cores, with their matrices emulated. llvmpipe takes a minute to compile them.
-const CORES = process.env['DDPM_TEST_TENSOR_CORES'] === '1' ? [false, true] : [false];
 if (CORES.length < 2) console.log('  SKIPPED  emulated tensor cores: they take a minute to compile (DDPM_TEST_TENSOR_CORES=1)');
 
 /** Numbers that float16 has, and a tensor of them. */
