@@ -15,7 +15,7 @@ type Swaps = Readonly<Record<string, string>>;
 const VEC4 = { swaps: { values: 'values_vec4' }, suffix: 'vec4' } as const, FACTORS = { swaps: { operands: 'operands_f16' }, suffix: 'f16' } as const;
 /** For subgroups of four lanes, in place of eight. */
 const FOUR = { swaps: { subgroup_8: 'subgroup_4' }, suffix: 'lanes4' } as const;
-/** What imports `stored` is written once more, as the `half` of what it is else, for activations that are float16; the factors of products are so too then. */
+/** What imports `stored` is written once more, as the `half` of what it is else, for activations that are float16; the factors of products are so too then. Half8 (shared/eights) is float16 in either form. */
 const STORED = { swaps: { stored: 'stored_f16', eights: 'eights_f16' }, suffix: 'stored_f16' } as const;
 
 /** Workgroup memory that every device has (WebGPU's default limit): a kernel that takes more says so. */

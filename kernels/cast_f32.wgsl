@@ -4,7 +4,7 @@ enable f16;
 #import index
 struct Dims { size: u32, accumulate: u32 }
 @group(0) @binding(0) var<storage, read> x: array<vec4<f16>>;       // (size)
-@group(0) @binding(1) var<storage, read_write> y: array<vec4f>; // (size)
+@group(0) @binding(1) var<storage, read_write> y: array<vec4f>;   // (size)
 @group(0) @binding(2) var<uniform> dims: Dims;
 
 @compute @workgroup_size(64)

@@ -1,7 +1,7 @@
 // TRANSPOSED = false: y = conv(x, w) + bias + per_image + residual, as conv2d_forward; true: dx from dy, as conv2d_backward_input; factors are float16, sums float32
 // One workgroup of eight subgroups computes TILE pixels x TILE channels, a subgroup TILE / 2 x TILE / 4 in matrices of 16 x 16: an implicit GEMM over k = (kh, kw, channel) whose factors
 // lie in padded workgroup memory, TILE / 2 k a turn; the next turn's are fetched while the present turn is multiplied. Sums are named one by one: an array of matrices in a loop lies
-// in memory on an H100. There 216 to 249 TFLOP/s of 3 x 3 convolutions; a loop of nothing but products does 641.
+// in memory on an H100. There 216 to 249 TFLOP/s of 3 x 3 convolutions of 128 maps from 8 x 8 on; a loop of nothing but products does 641.
 // TILE is 128, or 64 where that leaves most of the device idle; every sum is added in the same order. SPLIT, for images too small to fill one, `splits` workgroups share the turns of a tile and leave
 // their sums in `part`, to be folded; what is added to them is in the first.
 // For GPUs with tensor cores and subgroups of 32; channel counts are multiples of 8, KH and KW at most 16. Names are the GEMM's, as in conv2d_tiled.

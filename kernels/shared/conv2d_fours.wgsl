@@ -1,4 +1,5 @@
-// What such a GEMM reads and multiplies, four channels at a time. For kernels with conv2d_gemm and conv2d whose x and x2 are arrays of vec4s.
+// What the GEMM of conv2d_gemm reads and multiplies where it takes four channels at a time. For kernels with conv2d and conv2d_gemm whose x and x2 are arrays of vec4s.
+
 // The pixel of x that pixel q of y meets at a tap, or -1; so too beyond the last tap.
 fn gemm_pixel(q: Pixel, tap: u32) -> i32 {
   if (tap >= dims.KH * dims.KW) { return -1; }
