@@ -1,7 +1,7 @@
 // y[n,h,w,o] = bias[o] + per_image[n,o] + residual[n,h,w,o] + sum_{kh,kw,c} x[n, h+kh-1, w+kw-1, c] * w[kh,kw,C0+c,o]: a 3 x 3 convolution that keeps the size, or, TRANSPOSED, its input gradient
-// One subgroup of LANES, eight or four (_lanes4), computes G rows x 2 LANES columns x 16 channels, lane = columns j and j + LANES, over columns (n, w) counted through all images.
+// One subgroup of LANES, eight or four (_lanes4), computes G rows x 2 LANES columns x 16 channels, lane = two columns beside each other, over columns (n, w) counted through all images.
 // On a CPU (llvmpipe) a load costs a scalar access a lane, as much as three multiply-adds, and a broadcast less than one: x is loaded once for all nine taps, which
-// find their columns in the lane beside, and a weight once for all pixels of the tile, each spread by broadcast. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
+// find their columns in the lane beside, and a weight once for all pixels of the tile, each spread by broadcast. What is left is bound by how fast a core brings this much code. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
 // Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four
 // rows of y from six of x take six products instead of twelve, three from five take five instead of nine, for twice the rounding errors. What does not divide evenly is left to x.
 // TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
@@ -24,9 +24,16 @@ override TRANSPOSED: bool = false;
 // A column of x, rows top - 1 to top + G.
 alias Rows = array<vec4f, 10>;
 
-// Those rows of the columns beside the tile, LANES / 2 a load.
+// Those rows of the columns beside the tile, LANES / 2 a load, and the column on its left for the first lane, on its right for the others.
 alias Beside = array<vec4f, 5>;
 fn beyond(d: Beside, row: u32, side: u32) -> vec4f { return vec4_of_lane(d[2u * row / LANES], 2u * row % LANES + side); }
+fn outside(d: Beside, lane: u32) -> Rows {
+  var r: Rows;
+  for (var i = 0u; i < 10u; i++) {
+    if (i < G + 2u) { r[i] = select(beyond(d, i, 0u), beyond(d, i, 1u), lane > 0u); }
+  }
+  return r;
+}
 
 // Row `h` of the column that begins at `at`, zero outside of the image.
 fn source(at: u32, row: u32, h: i32) -> vec4f {
@@ -36,26 +43,34 @@ fn source(at: u32, row: u32, h: i32) -> vec4f {
 // Where column j begins, in vec4s.
 fn column(j: u32, from4: u32) -> u32 { return (min(j / dims.W, dims.N - 1u) * dims.H * dims.W + j % dims.W) * from4; }
 
-// A row of the tile as tap kw meets it: each lane's columns moved by kw - 1, with `beyond` from outside of the tile, and zero where that is outside of the image.
-struct Shift { lane: u32, right: bool, edge: bool, inside: vec2<bool> }
-fn moved(a: vec4f, b: vec4f, beyond: vec4f, s: Shift) -> mat2x4f {
-  let u = vec4_of_lane(a, s.lane);
-  let v = vec4_of_lane(b, s.lane);
-  let left = select(u, select(beyond, v, s.right), s.edge);
-  let right = select(v, select(u, beyond, s.right), s.edge);
-  return mat2x4f(select(vec4f(0.0), left, s.inside.x), select(vec4f(0.0), right, s.inside.y));
-}
-
 // Five rows of x, for three rows of y: without the point -2.
 fn three_rows(d: array<vec4f, 5>) -> array<vec4f, 6> {
   let a = 0.5 * (d[3] - d[1]);
   return array<vec4f, 6>(d[0] - d[2] + a, d[1] + 0.5 * (d[2] - d[3]), (3.0 * d[2] - 2.0 * d[1] - d[3]) * (1.0 / 6.0), a * (1.0 / 3.0), vec4f(0.0), 2.0 * (d[1] - d[3]) - d[2] + d[4]);
 }
 
-// A column of the tile from row `first` on, at the points.
-fn filtered(s: array<mat2x4f, 10>, first: u32, k: u32) -> array<vec4f, 6> {
-  if (G == 7u && first == 4u) { return three_rows(array<vec4f, 5>(s[4][k], s[5][k], s[6][k], s[7][k], s[8][k])); }
-  return four_rows(array<vec4f, 6>(s[first][k], s[first + 1u][k], s[first + 2u][k], s[first + 3u][k], s[first + 4u][k], s[first + 5u][k]));
+// A column at the points: its first rows, then its last.
+alias Points = array<vec4f, 12>;
+fn filtered(s: Rows) -> Points {
+  let t = four_rows(array<vec4f, 6>(s[0], s[1], s[2], s[3], s[4], s[5]));
+  var u = array<vec4f, 6>();
+  if (G == 7u) { u = three_rows(array<vec4f, 5>(s[4], s[5], s[6], s[7], s[8])); }
+  if (G > 7u) { u = four_rows(array<vec4f, 6>(s[4], s[5], s[6], s[7], s[8], s[9])); }
+  return Points(t[0], t[1], t[2], t[3], t[4], t[5], u[0], u[1], u[2], u[3], u[4], u[5]);
+}
+
+// The column left or right of each lane's, that of `lane`, or, at the edge of the tile, `outside`.
+fn neighbour(t: Points, lane: u32, outside: Points, edge: bool) -> Points {
+  var r: Points;
+  for (var p = 0u; p < 12u; p++) { r[p] = select(vec4_of_lane(t[p], lane), outside[p], edge); }
+  return r;
+}
+
+// The column that tap kw meets, zero outside of the image.
+fn met(kw: u32, left: Points, here: Points, right: Points, inside: bool) -> Points {
+  var r: Points;
+  for (var p = 0u; p < 12u; p++) { r[p] = select(vec4f(0.0), select(select(right[p], here[p], kw == 1u), left[p], kw == 0u), inside); }
+  return r;
 }
 
 // The three taps of a column, at the points.
@@ -75,22 +90,22 @@ fn meet(acc: ptr<function, Sums>, i: u32, s: vec4f, w: vec4f) {
 }
 
 // One output channel after another, so that its four weights wait in registers for all pixels; written out, as llvmpipe unrolls no loop as long as this.
-fn meet_channel(acc: ptr<function, Sums>, p: u32, o: u32, s: array<array<vec4f, 6>, 4>, w: vec4f) {
+fn meet_channel(acc: ptr<function, Sums>, p: u32, o: u32, s: array<Points, 2>, w: vec4f) {
   let i = p * 64u + o;
   meet(acc, i, s[0][p], w);
   meet(acc, i + 16u, s[1][p], w);
   if (G > 7u || (G > 4u && p != 4u)) {
-    meet(acc, i + 32u, s[2][p], w);
-    meet(acc, i + 48u, s[3][p], w);
+    meet(acc, i + 32u, s[0][6u + p], w);
+    meet(acc, i + 48u, s[1][6u + p], w);
   }
 }
-fn meet_point(acc: ptr<function, Sums>, p: u32, q: u32, s: array<array<vec4f, 6>, 4>, w: Weights) {
+fn meet_point(acc: ptr<function, Sums>, p: u32, q: u32, s: array<Points, 2>, w: Weights) {
   meet_channel(acc, p, q * 4u, s, weight_of(w, q, 0u));
   meet_channel(acc, p, q * 4u + 1u, s, weight_of(w, q, 1u));
   meet_channel(acc, p, q * 4u + 2u, s, weight_of(w, q, 2u));
   meet_channel(acc, p, q * 4u + 3u, s, weight_of(w, q, 3u));
 }
-fn meet_quad(acc: ptr<function, Sums>, q: u32, s: array<array<vec4f, 6>, 4>, w: array<Weights, 6>) {
+fn meet_quad(acc: ptr<function, Sums>, q: u32, s: array<Points, 2>, w: array<Weights, 6>) {
   meet_point(acc, 0u, q, s, w[0]);
   meet_point(acc, 1u, q, s, w[1]);
   meet_point(acc, 2u, q, s, w[2]);
@@ -126,16 +141,19 @@ fn settle(acc: ptr<function, Sums>, y: ptr<function, array<vec4f, 64>>, i: u32) 
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
   let from4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
   let to4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
-  let channel_tiles = (to4 + 3u) / 4u;
   let row_tiles = (dims.H + G - 1u) / G;
   let tile = workgroup_index(workgroup, count);
-  let channel = tile % channel_tiles * 4u;
-  let top = tile / channel_tiles % row_tiles * G;
-  let first = tile / (channel_tiles * row_tiles) * (2u * LANES);
   let columns = dims.N * dims.W;
-  let j = vec2u(first + lane, first + lane + LANES);
+  let pixel_tiles = (columns + 2u * LANES - 1u) / (2u * LANES) * row_tiles;
+  // All pixels of some channels, then of the next, so that their weights stay in a core's cache.
+  let channel = tile / pixel_tiles * 4u;
+  let top = tile % row_tiles * G;
+  let first = tile % pixel_tiles / row_tiles * (2u * LANES);
+  let j = vec2u(first + 2u * lane, first + 2u * lane + 1u);
   let at_column = j % vec2u(dims.W);
   let row = dims.W * from4;
+  let not_first = at_column > vec2u(0u);
+  let not_last = at_column + vec2u(1u) < vec2u(dims.W);
   let h = i32(top) - 1;
   let step = 3u * dims.WC * (dims.O / 4u);
 
@@ -146,29 +164,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   for (var c = 0u; c < from4; c++) {
     var a: Rows;
     var b: Rows;
-    a[0] = source(at.x + c, row, h);
-    b[0] = source(at.y + c, row, h);
-    a[1] = source(at.x + c, row, h + 1);
-    b[1] = source(at.y + c, row, h + 1);
-    a[2] = source(at.x + c, row, h + 2);
-    b[2] = source(at.y + c, row, h + 2);
-    a[3] = source(at.x + c, row, h + 3);
-    b[3] = source(at.y + c, row, h + 3);
-    a[4] = source(at.x + c, row, h + 4);
-    b[4] = source(at.y + c, row, h + 4);
-    a[5] = source(at.x + c, row, h + 5);
-    b[5] = source(at.y + c, row, h + 5);
-    if (G > 4u) {
-      a[6] = source(at.x + c, row, h + 6);
-      b[6] = source(at.y + c, row, h + 6);
-      a[7] = source(at.x + c, row, h + 7);
-      b[7] = source(at.y + c, row, h + 7);
-      a[8] = source(at.x + c, row, h + 8);
-      b[8] = source(at.y + c, row, h + 8);
-    }
-    if (G > 7u) {
-      a[9] = source(at.x + c, row, h + 9);
-      b[9] = source(at.y + c, row, h + 9);
+    for (var r = 0u; r < 10u; r++) {
+      if (r < G + 2u) {
+        a[r] = source(at.x + c, row, h + i32(r));
+        b[r] = source(at.y + c, row, h + i32(r));
+      }
     }
     var d: Beside;
     d[0] = source(beside + c, row, h + i32(lane / 2u));
@@ -177,25 +177,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     if (2u * (G + 2u) > 3u * LANES) { d[3] = source(beside + c, row, h + i32((3u * LANES + lane) / 2u)); }
     if (G + 2u > 2u * LANES) { d[4] = source(beside + c, row, h + i32((4u * LANES + lane) / 2u)); }
 
+    let first = filtered(a);
+    let second = filtered(b);
+    let beyond = filtered(outside(d, lane));
+    let left = neighbour(second, (lane + LANES - 1u) % LANES, beyond, lane == 0u);
+    let right = neighbour(first, (lane + 1u) % LANES, beyond, lane == LANES - 1u);
     for (var kw = 0u; kw < 3u; kw++) {
-      let right = kw == 2u;
-      let side = kw / 2u;
-      let across = vec2i(at_column) + vec2i(i32(kw) - 1);
-      let shift = Shift((lane + kw + LANES - 1u) % LANES, right, (kw == 0u && lane == 0u) || (right && lane == LANES - 1u), (across >= vec2i(0)) & (across < vec2i(i32(dims.W))));
-      var s: array<mat2x4f, 10>;
-      s[0] = moved(a[0], b[0], beyond(d, 0u, side), shift);
-      s[1] = moved(a[1], b[1], beyond(d, 1u, side), shift);
-      s[2] = moved(a[2], b[2], beyond(d, 2u, side), shift);
-      s[3] = moved(a[3], b[3], beyond(d, 3u, side), shift);
-      s[4] = moved(a[4], b[4], beyond(d, 4u, side), shift);
-      s[5] = moved(a[5], b[5], beyond(d, 5u, side), shift);
-      if (G > 4u) {
-        s[6] = moved(a[6], b[6], beyond(d, 6u, side), shift);
-        s[7] = moved(a[7], b[7], beyond(d, 7u, side), shift);
-        s[8] = moved(a[8], b[8], beyond(d, 8u, side), shift);
-      }
-      if (G > 7u) { s[9] = moved(a[9], b[9], beyond(d, 9u, side), shift); }
-
       // Turned around for the gradient: the row above a pixel reaches it through the last row of taps.
       let above = weights_of(select(kw, 8u - kw, TRANSPOSED), channel, lane) + vec4u(c * weights_turn());
       let here = select(above + vec4u(step), above - vec4u(step), TRANSPOSED);
@@ -203,13 +190,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       let w0 = weights_at(above);
       let w1 = weights_at(here);
       let w2 = weights_at(below);
-      var t: array<array<vec4f, 6>, 4>;
-      t[0] = filtered(s, 0u, 0u);
-      t[1] = filtered(s, 0u, 1u);
-      if (G > 4u) {
-        t[2] = filtered(s, 4u, 0u);
-        t[3] = filtered(s, 4u, 1u);
-      }
+      let inside = select(select(not_last, vec2<bool>(true), kw == 1u), not_first, kw == 0u);
+      let t = array<Points, 2>(met(kw, left, first, second, inside.x), met(kw, first, second, right, inside.y));
       let points = at_points(w0, w1, w2);
       meet_quad(&acc, 0u, t, points);
       meet_quad(&acc, 1u, t, points);
