@@ -1,12 +1,13 @@
 // y[n,oh,ow,o] = bias[o] + per_image[n,o] + residual[n,oh,ow,o] + sum_{kh,kw,c} x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * w[kh,kw,C0+c,o], or, TRANSPOSED, dx from dy = x: its input gradient
-// One subgroup of LANES, eight or four (_lanes4), computes 8 LANES pixels x 4 Q channels, lane = eight pixels, LANES apart. The weights reach the multiply-adds by broadcast.
-// As conv2d_3x3_subgroup, for any taps and strides: on a CPU (llvmpipe) loads are what takes time, so that a tile has many pixels for each weight, and, with Q = 16, 64
-// channels for each pixel where there are so many; else Q is 4. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
+// One subgroup of LANES, eight or four (_lanes4), computes R LANES pixels x 4 Q channels, lane = R pixels, LANES apart. The weights reach the multiply-adds by broadcast.
+// As conv2d_3x3_subgroup, for any taps and strides: on a CPU (llvmpipe) loads are what takes time, so that a tile has many pixels for each weight, up to
+// eight a lane, and many channels for each pixel, up to 64, where there are so many. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
 #import subgroup_8
 #import conv2d_subgroup
+override R: u32 = 8u;
 override Q: u32 = 4u;
 override TRANSPOSED: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
@@ -50,8 +51,8 @@ fn meet_sixteen(acc: ptr<function, Sums>, i: u32, o: u32, s: vec4f, w: ptr<funct
 }
 fn meet(acc: ptr<function, Sums>, i: u32, s: vec4f, w: ptr<function, Spread>) {
   meet_sixteen(acc, i, 0u, s, w);
-  if (Q > 4u) {
-    meet_sixteen(acc, i, 16u, s, w);
+  if (Q > 4u) { meet_sixteen(acc, i, 16u, s, w); }
+  if (Q > 8u) {
     meet_sixteen(acc, i, 32u, s, w);
     meet_sixteen(acc, i, 48u, s, w);
   }
@@ -85,17 +86,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let s = select(1u, dims.stride, TRANSPOSED);
   let part = (size + vec2u(s - 1u)) / s;
   let channel_tiles = (to4 + Q - 1u) / Q;
-  let pixel_tiles = (dims.N * part.x * part.y + 8u * LANES - 1u) / (8u * LANES);
+  let pixel_tiles = (dims.N * part.x * part.y + R * LANES - 1u) / (R * LANES);
   let tile = workgroup_index(workgroup, count);
   let kind = tile / (channel_tiles * pixel_tiles);
   if (kind >= s * s) { return; }
   let down = kind / s;
   let right = kind % s;
-  let channel = tile % channel_tiles * Q;
+  // All pixels of some channels, then of the next, so that their weights stay in a core's cache.
+  let channel = tile / pixel_tiles % channel_tiles * Q;
 
   // The lane's pixels, counted among those of its kind; the ones past the end lie in image N.
   let next = pixel(LANES, part.x, part.y);
-  let first = pixel(tile / channel_tiles % pixel_tiles * (8u * LANES) + lane, part.x, part.y);
+  let first = pixel(tile % pixel_tiles * (R * LANES) + lane, part.x, part.y);
   let corner = Corner(s, down, right, size);
   var at: array<Pixel, 8>;
   var here = first;
@@ -108,14 +110,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   for (var kh = 0u; kh < dims.KH; kh++) {
     for (var kw = 0u; kw < dims.KW; kw++) {
       if (TRANSPOSED && (((down + dims.pad_top + kh) | (right + dims.pad_left + kw)) & (s - 1u)) != 0u) { continue; }
-      let p0 = source(met(at[0], kh, kw), from4);
-      let p1 = source(met(at[1], kh, kw), from4);
-      let p2 = source(met(at[2], kh, kw), from4);
-      let p3 = source(met(at[3], kh, kw), from4);
-      let p4 = source(met(at[4], kh, kw), from4);
-      let p5 = source(met(at[5], kh, kw), from4);
-      let p6 = source(met(at[6], kh, kw), from4);
-      let p7 = source(met(at[7], kh, kw), from4);
+      var p: array<Source, 8>;
+      for (var i = 0u; i < 8u; i++) { p[i] = source(met(at[i], kh, kw), from4); }
       let tap = kh * dims.KW + kw;
       var w0 = weights_of(tap, channel, lane);
       var w1 = weights_of(tap, channel + 4u, lane);
@@ -124,19 +120,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       for (var c = 0u; c < from4; c++) {
         var spreads: Spread;
         spread_sixteen(&spreads, 0u, weights_at(w0));
-        if (Q > 4u) {
-          spread_sixteen(&spreads, 16u, weights_at(w1));
+        if (Q > 4u) { spread_sixteen(&spreads, 16u, weights_at(w1)); }
+        if (Q > 8u) {
           spread_sixteen(&spreads, 32u, weights_at(w2));
           spread_sixteen(&spreads, 48u, weights_at(w3));
         }
-        meet(&acc, 0u, load(p0, c), &spreads);
-        meet(&acc, 1u, load(p1, c), &spreads);
-        meet(&acc, 2u, load(p2, c), &spreads);
-        meet(&acc, 3u, load(p3, c), &spreads);
-        meet(&acc, 4u, load(p4, c), &spreads);
-        meet(&acc, 5u, load(p5, c), &spreads);
-        meet(&acc, 6u, load(p6, c), &spreads);
-        meet(&acc, 7u, load(p7, c), &spreads);
+        for (var i = 0u; i < 8u; i++) {
+          if (i < R) { meet(&acc, i, load(p[i], c), &spreads); }
+        }
         w0 += vec4u(weights_turn());
         w1 += vec4u(weights_turn());
         w2 += vec4u(weights_turn());
@@ -148,9 +139,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   // One loop, which is not unrolled: storing is longer than all that is before.
   let pixels = size.x * size.y;
   var start = vec4f(0.0);
-  for (var i = 0u; i < 8u * min(Q, to4 - channel); i++) {
-    let p = i % 8u;
-    let o = channel + i / 8u;
+  for (var i = 0u; i < R * min(Q, to4 - channel); i++) {
+    let p = i % R;
+    let o = channel + i / R;
     if (p == 0u) {
       here = first;
       if (dims.has_bias != 0u) { start = bias[o]; }
@@ -159,7 +150,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     here = advance(here, next, part.x, part.y);
     if (q.n < dims.N) {
       let to = (q.n * pixels + q.y * size.y + q.x) * to4 + o;
-      let k = p * 64u + i / 8u * 4u;
+      let k = p * 64u + i / R * 4u;
       var sum = vec4f(acc[k], acc[k + 1u], acc[k + 2u], acc[k + 3u]) + start;
       if (dims.has_per_image != 0u) { sum += per_image[q.n * to4 + o]; }
       if (dims.has_residual != 0u) { sum += residual[to]; }

@@ -11,6 +11,7 @@ import { Columns } from './columns.ts';
 import { type CoreTile, coreTile, HALF, halfVariant } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
 import { softmaxBackward, softmaxForward } from './softmax.ts';
+import { type SubgroupTile, subgroupTile, tiles } from './tiles.ts';
 
 /** One operand of a batched product: where its rows, images and heads lie, in elements. */
 export interface Operand {
@@ -53,25 +54,14 @@ export function matmul(engine: Engine, M: number, N: number, K: number, a: Opera
     const { kernel, side } = TILED[variant === 'tiled_f16' && fills64(M, N) && matmulTakes(engine, dims).tiled64 ? 'tiled64_f16' : variant];
     engine.run(kernel, grid(tiles(M, N, side, side) * batch), { ...args, trans_a: transposed[0], trans_b: transposed[1] });
   } else {
-    const { matmul: kernel, lanes } = subgroupKernels(engine), { R, Q } = subgroupTile(M, N, batch, lanes);
+    const { matmul: kernel, lanes } = subgroupKernels(engine), { R, Q } = subgroupTile(MATMUL_TILES, M, N, batch, lanes);
     engine.run(kernel, grid(tiles(M, N, lanes * R, 4 * Q) * batch), { ...args, R, Q, TRANS_A: transposed[0], TRANS_B: transposed[1] });
   }
 }
 
 /** Workgroups for tiles of `height` x `width` of C. */
-const tiles = (M: number, N: number, height: number, width: number): number => Math.ceil(M / height) * Math.ceil(N / width);
-
-/**
- * Tiles of R rows a lane and 4 Q columns of the kernel `matmul_subgroup`, and what a value of C costs in each, the largest being 1: larger ones load less for each product, and leave more of themselves
- * empty. All add in the same order.
- */
-export const SUBGROUP_TILES = [{ R: 8, Q: 16, cost: 1 }, { R: 4, Q: 16, cost: 1.12 }, { R: 8, Q: 8, cost: 1.22 }, { R: 4, Q: 8, cost: 1.25 }, { R: 4, Q: 4, cost: 1.35 }] as const;
-
-/** The one that takes the least time on two cores, each of which takes a tile at a time. */
-function subgroupTile(M: number, N: number, batch: number, lanes: number): { readonly R: number; readonly Q: number } {
-  const time = ({ R, Q, cost }: (typeof SUBGROUP_TILES)[number]): number => Math.ceil((tiles(M, N, lanes * R, 4 * Q) * batch) / 2) * R * Q * cost;
-  return SUBGROUP_TILES.reduce<(typeof SUBGROUP_TILES)[number]>((best, tile) => (time(tile) < time(best) ? tile : best), SUBGROUP_TILES[0]);
-}
+/** Tiles of the kernel `matmul_subgroup`. */
+export const MATMUL_TILES: readonly [SubgroupTile, ...SubgroupTile[]] = [{ R: 8, Q: 16, cost: 1 }, { R: 4, Q: 16, cost: 1.12 }, { R: 8, Q: 8, cost: 1.22 }, { R: 4, Q: 8, cost: 1.25 }, { R: 4, Q: 4, cost: 1.35 }];
 
 /** Which kernels can compute a product of such sizes and strides in float32 here. */
 export function matmulTakes(engine: Pick<Engine, 'subgroupWidth'>, { N, ...strides }: Sizes): Readonly<Record<MatmulVariant, boolean>> {

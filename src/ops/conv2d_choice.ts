@@ -7,6 +7,7 @@ import { conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled, type conv2d_forward
 import { BUSY, CONV_VARIANTS, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
 import { type CoreTile, coreTile, HALF, halfVariant } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
+import { type SubgroupTile, tiles } from './tiles.ts';
 
 /** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
 export type ConvDims = Omit<Args<typeof conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
@@ -23,8 +24,8 @@ const ROWS = [7, 8, 4] as const;
 /** Rows of a 3 x 3 tile: what divides the height best, 7 where it makes no difference. */
 export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => (Math.ceil(H / G) * G < Math.ceil(H / best) * best ? G : best), 7);
 
-/** Tiles of rows x columns. */
-export const tiles = (rows: number, columns: number, height: number, width: number): number => Math.ceil(rows / height) * Math.ceil(columns / width);
+/** Tiles of pixels x channels of the kernel `conv2d_subgroup`. */
+export const CONV_TILES: readonly [SubgroupTile, ...SubgroupTile[]] = [{ R: 8, Q: 16, cost: 1 }, { R: 8, Q: 8, cost: 1.1 }, { R: 4, Q: 8, cost: 1.2 }, { R: 8, Q: 4, cost: 1.25 }, { R: 2, Q: 4, cost: 1.4 }, { R: 1, Q: 4, cost: 2.1 }];
 
 /** Pixels and channels of a tile on tensor cores, whose sums are left in `splits` parts: fewer where it would leave most of a large GPU idle. */
 export const convTile = (engine: Engine, pixels: number, channels: number, splits = 1): CoreTile => coreTile(engine, splits * tiles(pixels, channels, 128, 128) < 96 ? 64 : 128);

@@ -6,10 +6,11 @@ import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { castInto } from './cast.ts';
 import { Columns } from './columns.ts';
-import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, tiles, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
 import { sumRows } from './sum.ts';
+import { subgroupTile, tiles } from './tiles.ts';
 
 /** `rounded`: the weight as float16, where there is such a copy; else tensor cores get one for the time of the call. */
 export type ConvArgs = Args<typeof k.conv2d_forward> & { readonly rounded?: Slice | null };
@@ -46,20 +47,14 @@ function halved(engine: Engine, w: Slice): Slice {
   return y;
 }
 
-/**
- * Four channels so many times are a tile of the kernel `conv2d_subgroup`: 16 times, a fifth faster, where that leaves no more of the last tile empty and there are pixels
- * enough for both cores; else four times, so that a small model compiles one kernel.
- */
-const quads = (channels: number, pixels: number) => (pixels >= 512 && Math.ceil(channels / 64) * 4 === Math.ceil(channels / 16) ? 16 : 4);
-
 /** y = conv(x, w) and what is added to it. */
 export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRows(args.H), tile, splits = 1 }: ConvChoice = convChoice(engine, args, 'forward')): void {
   const { N, H, W, C, O } = args;
   const pixels = N * args.OH * args.OW;
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
   else if (variant === 'subgroup') {
-    const Q = quads(O, pixels), { conv, lanes } = subgroupKernels(engine);
-    engine.run(conv, grid(tiles(pixels, O, 8 * lanes, 4 * Q)), { ...args, Q, TRANSPOSED: 0 });
+    const { conv, lanes } = subgroupKernels(engine), { R, Q } = subgroupTile(CONV_TILES, pixels, O, 1, lanes);
+    engine.run(conv, grid(tiles(pixels, O, R * lanes, 4 * Q)), { ...args, R, Q, TRANSPOSED: 0 });
   } else if (variant === 'subgroup3x3') {
     const { conv3x3, lanes } = subgroupKernels(engine);
     engine.run(conv3x3, grid(tiles(H, N * W, rows, 2 * lanes) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
@@ -105,8 +100,8 @@ export function backwardInput(engine: Engine, dims: ConvDims & Pick<ConvArgs, 'r
   const args = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: w, per_image: w, residual: dy, TRANSPOSED: 1 };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate });
   else if (variant === 'subgroup') {
-    const Q = quads(C, pixels), { conv, lanes } = subgroupKernels(engine);
-    engine.run(conv, grid(stride ** 2 * tiles(N * Math.ceil(H / stride) * Math.ceil(W / stride), C, 8 * lanes, 4 * Q)), { ...args, Q });
+    const { conv, lanes } = subgroupKernels(engine), kinds = stride ** 2, pixels = N * Math.ceil(H / stride) * Math.ceil(W / stride), { R, Q } = subgroupTile(CONV_TILES, pixels, C, kinds, lanes);
+    engine.run(conv, grid(kinds * tiles(pixels, C, R * lanes, 4 * Q)), { ...args, R, Q });
   } else if (variant === 'subgroup3x3') {
     const { conv3x3, lanes } = subgroupKernels(engine);
     engine.run(conv3x3, grid(tiles(H, N * W, rows, 2 * lanes) * Math.ceil(C / 16)), { ...args, G: rows });

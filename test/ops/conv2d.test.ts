@@ -7,9 +7,10 @@ import * as k from '../../src/gpu/kernels.gen.ts';
 import { threads } from '../../src/autograd.ts';
 import { fold } from '../../src/folds.ts';
 import { conv2d, linear } from '../../src/ops/conv2d.ts';
-import { convChoice, tileRows } from '../../src/ops/conv2d_choice.ts';
+import { CONV_TILES, convChoice, tileRows } from '../../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
 import { subgroupKernels } from '../../src/ops/subgroup_kernels.ts';
+import { tiles } from '../../src/ops/tiles.ts';
 import { Tensor } from '../../src/tensor.ts';
 import type { ConvDirection, ConvVariant } from '../../src/variants.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
@@ -41,7 +42,7 @@ const odd: Case[] = [
   shape('5x5 without padding', 1, 6, 7, 2, 3, 5, { pad: [0, 0, 0, 0] }),
   shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
 ];
-/** Multiples of 4: every family. Tiles are 64 pixels x 16 or 64 channels (subgroup; of four lanes 32 pixels), of the weight's gradient 16 x 16, 32 x 16 or 64 x 32 (half as wide), and 128 x 64 or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
+/** Multiples of 4: every family. Tiles are 8 to 64 pixels x 16 to 64 channels (subgroup; of four lanes half as many pixels), of the weight's gradient 16 x 16, 32 x 16 or 64 x 32 (half as wide), and 128 x 64 or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
 const fours: Case[] = [
   shape('one small tile', 1, 3, 3, 4, 4, 3),
   shape('several tiles, ragged in all directions', 2, 9, 7, 36, 68, 3),
@@ -188,6 +189,27 @@ for (const [kernels, variant] of of) {
     }
   });
 }
+
+for (const [kernels, tilings] of [[families, CONV_TILES], [fourLanes, [CONV_TILES[0], CONV_TILES.at(-1)!]]] as const) for (const s of [shape('', 3, 9, 11, 8, 68, 1), shape('', 2, 7, 9, 12, 36, 3, { stride: 2, pad: [1, 0, 0, 1] })])
+  kernels(`subgroup: ${s.KH} x ${s.KW} of ${s.C} to ${s.O} channels, all tiles with the same bits`, async (engine) => {
+    if (!available(engine, 'subgroup')) return;
+    const { x, w, dy } = inputsOf(s), { conv, lanes } = subgroupKernels(engine), [tx, tw, tdy] = [x, w, dy].map((v) => upload(engine, [v.length], v));
+    const none = { bias: tw.slice, per_image: tw.slice, residual: tx.slice }, kinds = s.stride ** 2;
+    for (const [TRANSPOSED, from, size, want, atol, matrices, pixels, channels] of [
+      [0, tx, dy.length, twin.conv2d({ ...s, x, w }), bound(s.KH * s.KW * s.C, twin.conv2d({ ...s, x: abs(x), w: abs(w) })), 1, s.N * s.OH * s.OW, s.O],
+      [1, tdy, x.length, twin.conv2dBackwardInput({ ...s, dy, w }), bound(s.KH * s.KW * s.O, twin.conv2dBackwardInput({ ...s, dy: abs(dy), w: abs(w) })), kinds, s.N * Math.ceil(s.H / s.stride) * Math.ceil(s.W / s.stride), s.C],
+    ] as const) {
+      let first: Float32Array | null = null;
+      for (const { R, Q } of tilings) {
+        const y = destination(engine, [size], null), what = `${R * lanes} x ${4 * Q} ${TRANSPOSED ? 'dx' : 'y'}`;
+        engine.run(conv, grid(matrices * tiles(pixels, channels, R * lanes, 4 * Q)), { ...dimsOf(s), ...none, x: from.slice, w: tw.slice, y: y.slice, R, Q, TRANSPOSED });
+        const got = await y.read();
+        assertClose(got, want, { atol, what });
+        first ??= got;
+        assert.equal(got, first, `bits of ${what}`);
+      }
+    }
+  });
 
 for (const variant of ['tiled', 'tiled3x3'] as const) families(`${variant}: two inputs in one dispatch, as in two`, async (engine) => {
   if (!available(engine, variant)) return;
