@@ -1,5 +1,5 @@
 // y[n,h,w,o] = bias[o] + per_image[n,o] + residual[n,h,w,o] + sum_{kh,kw,c} x[n, h+kh-1, w+kw-1, c] * w[kh,kw,C0+c,o]: a 3 x 3 convolution that keeps the size, or, TRANSPOSED, its input gradient
-// One subgroup of LANES, eight or four (_lanes4), computes G rows x 2 LANES columns x 16 channels, lane = two columns beside each other, over columns (n, w) counted through all images.
+// One subgroup of LANES, eight or four (_lanes4), computes G rows x COLUMNS LANES columns x 16 channels, lane = one column or two beside each other, over columns (n, w) counted through all images.
 // On a CPU (llvmpipe) a load costs a scalar access a lane, as much as three multiply-adds, and a broadcast less than one: x is loaded once for all nine taps, which
 // find their columns in the lane beside, and a weight once for all pixels of the tile, each spread by broadcast. What is left is bound by how fast a core brings this much code. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
 // Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four
@@ -12,6 +12,7 @@ enable subgroups;
 #import conv2d_subgroup
 #import winograd
 override G: u32 = 7u;
+override COLUMNS: u32 = 2u;
 override TRANSPOSED: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;         // (3, 3, WC, O)
@@ -93,10 +94,10 @@ fn meet(acc: ptr<function, Sums>, i: u32, s: vec4f, w: vec4f) {
 fn meet_channel(acc: ptr<function, Sums>, p: u32, o: u32, s: array<Points, 2>, w: vec4f) {
   let i = p * 64u + o;
   meet(acc, i, s[0][p], w);
-  meet(acc, i + 16u, s[1][p], w);
+  if (COLUMNS > 1u) { meet(acc, i + 16u, s[1][p], w); }
   if (G > 7u || (G > 4u && p != 4u)) {
     meet(acc, i + 32u, s[0][6u + p], w);
-    meet(acc, i + 48u, s[1][6u + p], w);
+    if (COLUMNS > 1u) { meet(acc, i + 48u, s[1][6u + p], w); }
   }
 }
 fn meet_point(acc: ptr<function, Sums>, p: u32, q: u32, s: array<Points, 2>, w: Weights) {
@@ -144,12 +145,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let row_tiles = (dims.H + G - 1u) / G;
   let tile = workgroup_index(workgroup, count);
   let columns = dims.N * dims.W;
-  let pixel_tiles = (columns + 2u * LANES - 1u) / (2u * LANES) * row_tiles;
+  let width = COLUMNS * LANES;
+  let pixel_tiles = (columns + width - 1u) / width * row_tiles;
   // All pixels of some channels, then of the next, so that their weights stay in a core's cache.
   let channel = tile / pixel_tiles * 4u;
   let top = tile % row_tiles * G;
-  let first = tile % pixel_tiles / row_tiles * (2u * LANES);
-  let j = vec2u(first + 2u * lane, first + 2u * lane + 1u);
+  let first = tile % pixel_tiles / row_tiles * width;
+  let j = vec2u(first + COLUMNS * lane, first + COLUMNS * lane + 1u);
   let at_column = j % vec2u(dims.W);
   let row = dims.W * from4;
   let not_first = at_column > vec2u(0u);
@@ -158,7 +160,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let step = 3u * dims.WC * (dims.O / 4u);
 
   // Lane 2 r and 2 r + 1 of each load beside: its row r of the columns on the left and on the right of the tile.
-  let beside = column(select(max(first, 1u) - 1u, first + 2u * LANES, lane % 2u == 1u), from4);
+  let beside = column(select(max(first, 1u) - 1u, first + width, lane % 2u == 1u), from4);
   var at = vec2u(column(j.x, from4), column(j.y, from4));
   var acc: Sums;
   for (var c = 0u; c < from4; c++) {
@@ -167,7 +169,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     for (var r = 0u; r < 10u; r++) {
       if (r < G + 2u) {
         a[r] = source(at.x + c, row, h + i32(r));
-        b[r] = source(at.y + c, row, h + i32(r));
+        if (COLUMNS > 1u) { b[r] = source(at.y + c, row, h + i32(r)); }
       }
     }
     var d: Beside;
@@ -178,10 +180,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     if (G + 2u > 2u * LANES) { d[4] = source(beside + c, row, h + i32((4u * LANES + lane) / 2u)); }
 
     let first = filtered(a);
-    let second = filtered(b);
+    var second = first;
+    if (COLUMNS > 1u) { second = filtered(b); }
     let beyond = filtered(outside(d, lane));
     let left = neighbour(second, (lane + LANES - 1u) % LANES, beyond, lane == 0u);
     let right = neighbour(first, (lane + 1u) % LANES, beyond, lane == LANES - 1u);
+    if (COLUMNS == 1u) { second = right; }
     for (var kw = 0u; kw < 3u; kw++) {
       // Turned around for the gradient: the row above a pixel reaches it through the last row of taps.
       let above = weights_of(select(kw, 8u - kw, TRANSPOSED), channel, lane) + vec4u(c * weights_turn());
@@ -222,11 +226,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let n = j / vec2u(dims.W);
   let corner = ((n * dims.H + vec2u(top)) * dims.W + at_column) * to4;
   var start = vec4f(0.0);
-  for (var i = 0u; i < 2u * G * min(4u, to4 - channel); i++) {
-    let q = i / (2u * G);
+  for (var i = 0u; i < COLUMNS * G * min(4u, to4 - channel); i++) {
+    let q = i / (COLUMNS * G);
     let g = i % G;
     let o = channel + q;
-    let second = i % (2u * G) >= G;
+    let second = i % (COLUMNS * G) >= G;
     if (g == 0u) {
       start = vec4f(0.0);
       if (dims.has_bias != 0u) { start = bias[o]; }

@@ -24,6 +24,9 @@ const ROWS = [7, 8, 4] as const;
 /** Rows of a 3 x 3 tile: what divides the height best, 7 where it makes no difference. */
 export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => (Math.ceil(H / G) * G < Math.ceil(H / best) * best ? G : best), 7);
 
+/** Columns of such a tile that a lane computes: one where there are no more than lanes, else two, which meet each weight that is loaded. */
+export const tileColumns = (columns: number, lanes: number): 1 | 2 => (columns > lanes ? 2 : 1);
+
 /** Tiles of pixels x channels of the kernel `conv2d_subgroup`. */
 export const CONV_TILES: readonly [SubgroupTile, ...SubgroupTile[]] = [{ R: 8, Q: 16, cost: 1 }, { R: 8, Q: 8, cost: 1.1 }, { R: 4, Q: 8, cost: 1.2 }, { R: 8, Q: 4, cost: 1.25 }, { R: 2, Q: 4, cost: 1.4 }, { R: 1, Q: 4, cost: 2.1 }];
 

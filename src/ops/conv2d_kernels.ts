@@ -6,7 +6,7 @@ import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { castInto } from './cast.ts';
 import { Columns } from './columns.ts';
-import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileColumns, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { type CoreTile, coreTile, HALF } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
 import { sumRows } from './sum.ts';
@@ -56,8 +56,8 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
     const { conv, lanes } = subgroupKernels(engine), { R, Q } = subgroupTile(CONV_TILES, pixels, O, 1, lanes);
     engine.run(conv, grid(tiles(pixels, O, R * lanes, 4 * Q)), { ...args, R, Q, TRANSPOSED: 0 });
   } else if (variant === 'subgroup3x3') {
-    const { conv3x3, lanes } = subgroupKernels(engine);
-    engine.run(conv3x3, grid(tiles(H, N * W, rows, 2 * lanes) * Math.ceil(O / 16)), { ...args, G: rows, TRANSPOSED: 0 });
+    const { conv3x3, lanes } = subgroupKernels(engine), COLUMNS = tileColumns(N * W, lanes);
+    engine.run(conv3x3, grid(tiles(H, N * W, rows, COLUMNS * lanes) * Math.ceil(O / 16)), { ...args, G: rows, COLUMNS, TRANSPOSED: 0 });
   }
   else if (Object.hasOwn(TILED, variant)) gemm(engine, variant as keyof typeof TILED, { ...args, splits, x2: args.x, TRANSPOSED: 0, TWO: 0 }, tile);
   else if (variant === 'rounded') {
@@ -103,8 +103,8 @@ export function backwardInput(engine: Engine, dims: ConvDims & Pick<ConvArgs, 'r
     const { conv, lanes } = subgroupKernels(engine), kinds = stride ** 2, pixels = N * Math.ceil(H / stride) * Math.ceil(W / stride), { R, Q } = subgroupTile(CONV_TILES, pixels, C, kinds, lanes);
     engine.run(conv, grid(kinds * tiles(pixels, C, R * lanes, 4 * Q)), { ...args, R, Q });
   } else if (variant === 'subgroup3x3') {
-    const { conv3x3, lanes } = subgroupKernels(engine);
-    engine.run(conv3x3, grid(tiles(H, N * W, rows, 2 * lanes) * Math.ceil(C / 16)), { ...args, G: rows });
+    const { conv3x3, lanes } = subgroupKernels(engine), COLUMNS = tileColumns(N * W, lanes);
+    engine.run(conv3x3, grid(tiles(H, N * W, rows, COLUMNS * lanes) * Math.ceil(C / 16)), { ...args, G: rows, COLUMNS });
   }
   else if (variant === 'rounded') {
     const copies = new Columns(engine);

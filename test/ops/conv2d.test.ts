@@ -64,12 +64,14 @@ const fours: Case[] = [
   shape('stride 2, and its gradient to tiles of 64 channels', 2, 17, 16, 52, 4, 3, { stride: 2, pad: [0, 1, 0, 1] }),
 ];
 
-/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 16 columns counted through the images, and 16 channels (subgroup3x3); of 32 columns of 4 rows and 64 channels (tiled3x3). */
+/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 8 or 16 columns counted through the images, and 16 channels (subgroup3x3; of four lanes half as many columns); of 32 columns of 4 rows and 64 channels (tiled3x3). */
 const kept: Case[] = [
   ...fours.filter((s) => s.KH === 3 && s.KW === 3 && s.stride === 1 && s.OH === s.H),
   shape('tiles of 7 rows', 3, 14, 5, 20, 36, 3),
   shape('tiles of 8 rows', 2, 16, 9, 16, 16, 3),
   shape('tiles of 4 rows', 5, 4, 3, 8, 12, 3),
+  shape('7 rows of a column a lane', 1, 7, 4, 8, 20, 3),
+  shape('8 rows of a column a lane, of four lanes of two', 1, 8, 8, 12, 8, 3),
   shape('a ragged tile of rows', 2, 10, 11, 12, 20, 3),
   shape('a ragged tile of 8 rows', 1, 15, 5, 4, 8, 3),
   shape('one column', 3, 6, 1, 4, 8, 3),
