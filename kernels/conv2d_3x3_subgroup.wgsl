@@ -4,7 +4,7 @@
 // find their columns in the lane beside, and a weight once for all pixels of the tile, each spread by broadcast. What is left is bound by how fast a core brings this much code. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
 // Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four
 // rows of y from six of x take six products instead of twelve, three from five take five instead of nine, for twice the rounding errors. What does not divide evenly is left to x.
-// TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
+// BESIDE is off where each tile ends with an image: what lies beside it is zero then, and is not loaded. TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
@@ -13,6 +13,7 @@ enable subgroups;
 #import winograd
 override G: u32 = 7u;
 override COLUMNS: u32 = 2u;
+override BESIDE: bool = true;
 override TRANSPOSED: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;         // (3, 3, WC, O)
@@ -173,11 +174,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       }
     }
     var d: Beside;
-    d[0] = source(beside + c, row, h + i32(lane / 2u));
-    d[1] = source(beside + c, row, h + i32((LANES + lane) / 2u));
-    if (G + 2u > LANES) { d[2] = source(beside + c, row, h + i32((2u * LANES + lane) / 2u)); }
-    if (2u * (G + 2u) > 3u * LANES) { d[3] = source(beside + c, row, h + i32((3u * LANES + lane) / 2u)); }
-    if (G + 2u > 2u * LANES) { d[4] = source(beside + c, row, h + i32((4u * LANES + lane) / 2u)); }
+    if (BESIDE) {
+      d[0] = source(beside + c, row, h + i32(lane / 2u));
+      d[1] = source(beside + c, row, h + i32((LANES + lane) / 2u));
+      if (G + 2u > LANES) { d[2] = source(beside + c, row, h + i32((2u * LANES + lane) / 2u)); }
+      if (2u * (G + 2u) > 3u * LANES) { d[3] = source(beside + c, row, h + i32((3u * LANES + lane) / 2u)); }
+      if (G + 2u > 2u * LANES) { d[4] = source(beside + c, row, h + i32((4u * LANES + lane) / 2u)); }
+    }
 
     let first = filtered(a);
     var second = first;

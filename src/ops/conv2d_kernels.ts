@@ -40,6 +40,18 @@ function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.c
   else engine.free(parts);
 }
 
+/** The same for subgroups: for any kernel, and for one of 3 x 3 in tiles of `rows` rows. */
+function subgroupGemm(engine: Engine, args: Args<typeof k.conv2d_subgroup>): void {
+  const { N, H, W, OH, OW, C, O, stride } = args, { conv, lanes } = subgroupKernels(engine);
+  const kinds = args.TRANSPOSED ? stride ** 2 : 1, pixels = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW, channels = args.TRANSPOSED ? C : O;
+  const { R, Q } = subgroupTile(CONV_TILES, pixels, channels, kinds, lanes);
+  engine.run(conv, grid(kinds * tiles(pixels, channels, R * lanes, 4 * Q)), { ...args, R, Q });
+}
+function subgroup3x3Gemm(engine: Engine, args: Args<typeof k.conv2d_3x3_subgroup>, rows: number): void {
+  const { N, H, W, C, O } = args, { conv3x3, lanes } = subgroupKernels(engine), COLUMNS = tileColumns(N * W, lanes), width = COLUMNS * lanes;
+  engine.run(conv3x3, grid(tiles(H, N * W, rows, width) * Math.ceil((args.TRANSPOSED ? C : O) / 16)), { ...args, G: rows, COLUMNS, BESIDE: Number(width % W !== 0) });
+}
+
 /** A copy of a weight as float16. */
 function halved(engine: Engine, w: Slice): Slice {
   const size = w.bytes / 4, y = engine.allocate(2 * size, 'f16');
@@ -52,13 +64,8 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
   const { N, H, W, C, O } = args;
   const pixels = N * args.OH * args.OW;
   if (variant === 'plain') engine.run(k.conv2d_forward, threads(pixels * O), args);
-  else if (variant === 'subgroup') {
-    const { conv, lanes } = subgroupKernels(engine), { R, Q } = subgroupTile(CONV_TILES, pixels, O, 1, lanes);
-    engine.run(conv, grid(tiles(pixels, O, R * lanes, 4 * Q)), { ...args, R, Q, TRANSPOSED: 0 });
-  } else if (variant === 'subgroup3x3') {
-    const { conv3x3, lanes } = subgroupKernels(engine), COLUMNS = tileColumns(N * W, lanes);
-    engine.run(conv3x3, grid(tiles(H, N * W, rows, COLUMNS * lanes) * Math.ceil(O / 16)), { ...args, G: rows, COLUMNS, TRANSPOSED: 0 });
-  }
+  else if (variant === 'subgroup') subgroupGemm(engine, { ...args, TRANSPOSED: 0 });
+  else if (variant === 'subgroup3x3') subgroup3x3Gemm(engine, { ...args, TRANSPOSED: 0 }, rows);
   else if (Object.hasOwn(TILED, variant)) gemm(engine, variant as keyof typeof TILED, { ...args, splits, x2: args.x, TRANSPOSED: 0, TWO: 0 }, tile);
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
@@ -94,18 +101,13 @@ export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: k
 
 /** dx from dy. */
 export function backwardInput(engine: Engine, dims: ConvDims & Pick<ConvArgs, 'rounded'>, dy: Slice, w: Slice, dx: Destination, { variant, rows = tileRows(dims.H), tile, splits = 1 }: ConvChoice = convChoice(engine, dims, 'input')): void {
-  const { N, H, W, C, OH, OW, O, stride } = dims;
+  const { N, H, W, C, OH, OW, O } = dims;
   const pixels = N * H * W;
   // But for the plain kernel, the forward's GEMM, with pixels gathered and the weight read the other way round.
   const args = { ...dims, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: dx.accumulate, x: dy, w, y: dx.slice, bias: w, per_image: w, residual: dy, TRANSPOSED: 1 };
   if (variant === 'plain') engine.run(k.conv2d_backward_input, threads(pixels * C), { ...dims, dy, w, dx: dx.slice, accumulate: dx.accumulate });
-  else if (variant === 'subgroup') {
-    const { conv, lanes } = subgroupKernels(engine), kinds = stride ** 2, pixels = N * Math.ceil(H / stride) * Math.ceil(W / stride), { R, Q } = subgroupTile(CONV_TILES, pixels, C, kinds, lanes);
-    engine.run(conv, grid(kinds * tiles(pixels, C, R * lanes, 4 * Q)), { ...args, R, Q });
-  } else if (variant === 'subgroup3x3') {
-    const { conv3x3, lanes } = subgroupKernels(engine), COLUMNS = tileColumns(N * W, lanes);
-    engine.run(conv3x3, grid(tiles(H, N * W, rows, COLUMNS * lanes) * Math.ceil(C / 16)), { ...args, G: rows, COLUMNS });
-  }
+  else if (variant === 'subgroup') subgroupGemm(engine, args);
+  else if (variant === 'subgroup3x3') subgroup3x3Gemm(engine, args, rows);
   else if (variant === 'rounded') {
     const copies = new Columns(engine);
     backwardInput(engine, dims, copies.rounded(dy), copies.rounded(w), dx, floatChoice(engine, dims, 'input'));

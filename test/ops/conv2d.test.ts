@@ -72,6 +72,8 @@ const kept: Case[] = [
   shape('tiles of 4 rows', 5, 4, 3, 8, 12, 3),
   shape('7 rows of a column a lane', 1, 7, 4, 8, 20, 3),
   shape('8 rows of a column a lane, of four lanes of two', 1, 8, 8, 12, 8, 3),
+  shape('tiles that end with an image, 8 rows', 3, 8, 8, 8, 20, 3),
+  shape('tiles that end with an image, 4 rows', 5, 4, 4, 12, 8, 3),
   shape('a ragged tile of rows', 2, 10, 11, 12, 20, 3),
   shape('a ragged tile of 8 rows', 1, 15, 5, 4, 8, 3),
   shape('one column', 3, 6, 1, 4, 8, 3),
