@@ -1,11 +1,12 @@
 // part[s,kh,kw,c,o] = sum over the columns of split s of x[n, h+kh-1, w+kw-1, c] * dy[n,h,w,o], for a 3 x 3 convolution that keeps the size; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
 // One subgroup of LANES, eight or four (_lanes4), computes all nine taps of 8 c and 2 LANES o: lane = column (n, w) for x, or two, lane = two output channels for dy.
 // It walks down the rows of eight columns of x and keeps those above, at and below in registers: x is loaded once for all taps, dy for eight columns and the two beside.
-// C and O are multiples of 4.
+// BESIDE is off where eight columns end with an image: no pixel beside them is met, and none is loaded. C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
 #import subgroup_8
+override BESIDE: bool = true;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> dy: array<vec2f>;         // (N, H, W, O)
 @group(0) @binding(2) var<storage, read_write> part: array<vec2f>; // (splits, 3, 3, C, O)
@@ -98,8 +99,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       }
       var left: array<vec2f, 8>;
       var right: array<vec2f, 8>;
-      left[0] = dy[subgroupBroadcast(beside, 0u) + o] * spread(has_left, 0u);
-      right[7] = dy[subgroupBroadcast(beside, 1u) + o] * spread(has_right, 7u);
+      if (BESIDE) {
+        left[0] = dy[subgroupBroadcast(beside, 0u) + o] * spread(has_left, 0u);
+        right[7] = dy[subgroupBroadcast(beside, 1u) + o] * spread(has_right, 7u);
+      }
       for (var r = 1u; r < 8u; r++) { left[r] = b[r - 1u] * spread(has_left, r); }
       for (var r = 0u; r < 7u; r++) { right[r] = b[r + 1u] * spread(has_right, r); }
       meet(&acc, 0u, above, left, b, right);

@@ -162,7 +162,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     const all = { ...args, sums: sums ?? nowhere! };
     if (variant === 'subgroup_matrix') engine.run(k.conv2d_backward_weight_subgroup_matrix, grid(splits * groups), { ...all, TILE: tile });
     else if (variant === 'subgroup') engine.run(weight, grid(splits * groups), { ...all, ...subgroupWeightTile(dims, lanes) });
-    else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * groups), all);
+    else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * groups), { ...all, BESIDE: Number(8 % W !== 0) });
     else engine.run(kernel, grid(splits * groups), all);
     if (nowhere) engine.free(nowhere);
   }
