@@ -227,11 +227,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   settle(&acc, &sums, 14u);
   settle(&acc, &sums, 15u);
 
-  // One loop, which is not unrolled: storing is longer than all that is before.
+  // One loop, which is not unrolled: storing is longer than all that is before. A workgroup that a folded grid has too many stores nothing.
   let n = j / vec2u(dims.W);
   let corner = ((n * dims.H + vec2u(top)) * dims.W + at_column) * to4;
   var start = vec4f(0.0);
-  for (var i = 0u; i < COLUMNS * G * min(4u, to4 - channel); i++) {
+  for (var i = 0u; i < COLUMNS * G * min(4u, to4 - min(channel, to4)); i++) {
     let q = i / (COLUMNS * G);
     let g = i % G;
     let o = channel + q;
