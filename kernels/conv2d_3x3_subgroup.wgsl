@@ -184,13 +184,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       if (G + 2u > 2u * LANES) { d[4] = source(beside + c, row, h + i32((4u * LANES + lane) / 2u)); }
     }
 
-    let first = filtered(a);
-    var second = first;
-    if (COLUMNS > 1u) { second = filtered(b); }
+    let own = filtered(a);
+    var next = own;
+    if (COLUMNS > 1u) { next = filtered(b); }
     let beyond = filtered(outside(d, lane));
-    let left = neighbour(second, (lane + LANES - 1u) % LANES, beyond, lane == 0u);
-    let right = neighbour(first, (lane + 1u) % LANES, beyond, lane == LANES - 1u);
-    if (COLUMNS == 1u) { second = right; } // what a lane's last tap meets
+    let left = neighbour(next, (lane + LANES - 1u) % LANES, beyond, lane == 0u);
+    let right = neighbour(own, (lane + 1u) % LANES, beyond, lane == LANES - 1u);
+    if (COLUMNS == 1u) { next = right; }
     for (var kw = 0u; kw < 3u; kw++) {
       // Turned around for the gradient: the row above a pixel reaches it through the last row of taps.
       let above = weights_of(select(kw, 8u - kw, TRANSPOSED), channel, lane) + vec4u(c * weights_turn());
@@ -200,7 +200,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       let w1 = weights_at(here);
       let w2 = weights_at(below);
       let inside = select(select(not_last, vec2<bool>(true), kw == 1u), not_first, kw == 0u);
-      let t = array<Points, 2>(met(kw, left, first, second, inside.x), met(kw, first, second, right, inside.y));
+      let t = array<Points, 2>(met(kw, left, own, next, inside.x), met(kw, own, next, right, inside.y));
       let points = at_points(w0, w1, w2);
       meet_quad(&acc, 0u, t, points);
       meet_quad(&acc, 1u, t, points);
