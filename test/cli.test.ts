@@ -7,7 +7,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { editDistance, helpText, nearest, parseFlags, parseNumber, settingsFromJson, settingsToJson, type Command } from '../src/cli/flags.ts';
 import { modelConfig, PRESET_NAMES, PRESETS } from '../src/cli/presets.ts';
-import { formatTime, Progress, type StepReport } from '../src/cli/progress.ts';
+import { formatTime, Progress, showCompiling, type StepReport } from '../src/cli/progress.ts';
 import { describeEnvironment, freeRunName, isRun, RunFolder } from '../src/cli/run-folder.ts';
 import { namedRun } from '../src/cli/sampling.ts';
 import { resolveSettings, SAMPLE, TRAIN, type TrainSettings } from '../src/cli/settings.ts';
@@ -354,6 +354,22 @@ progress('colour on a terminal only, and modes can be forced', () => {
   assert.is(none.text(), '');
   silent.event('kept');
   assert.is(none.text(), 'kept\n');
+});
+
+progress('compiling: one redrawn line on a terminal, a line every five seconds elsewhere, nothing where it is quick', async () => {
+  const shown = async (isTTY: boolean, ms: number) => {
+    let text = '', now = 1000;
+    const time = await showCompiling(async (tell) => {
+      for (let done = 1; done <= 4; done++) {
+        now += ms;
+        tell(done, 4);
+      }
+    }, { isTTY, write: (more) => (text += more) }, () => now);
+    return [text, time];
+  };
+  assert.equal(await shown(false, 10), ['', '0.0 s']);
+  assert.equal(await shown(false, 3000), ['kernels  2 of 4 compiled\n', '12.0 s']);
+  assert.equal(await shown(true, 10), [`${[1, 2, 3, 4].map((n) => `\r\x1b[2Kkernels  ${n} of 4`).join('')}\r\x1b[2K`, '0.0 s']);
 });
 
 progress('numbers that are not finite, and times', () => {

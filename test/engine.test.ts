@@ -187,6 +187,32 @@ capture('a replay equals eager execution bit for bit, and follows its inputs', a
   await plan.destroy();
 });
 
+capture('compile() runs nothing, and has a CPU dispatch each pipeline over no workgroups, which is when its driver compiles', async (engine) => {
+  const adding = (n: number) => ({
+    name: `add_${n}`, wgsl: `@group(0) @binding(0) var<storage, read_write> y: array<f32>;\n@compute @workgroup_size(1)\nfn main() { y[0] += ${n}.0; }`,
+    features: [], bindings: { y: 'read_write' }, overrides: {}, optional: {}, dims: {},
+  }) as const satisfies Kernel;
+  const y = upload(engine, [1], Float32Array.of(5)), kernels = [adding(1), adding(2), adding(3)] as const, { device } = engine, { createCommandEncoder } = device;
+  const plan = engine.capture(() => [...kernels, kernels[0]].forEach((kernel) => engine.run(kernel, [4], { y: y.slice })));
+  let encoders = 0;
+  device.createCommandEncoder = function (...args) {
+    encoders++;
+    return createCommandEncoder.apply(this, args);
+  };
+  const done: number[] = [];
+  try {
+    for (let again = 0; again < 2; again++) await plan.compile((n, total) => done.push(n, total));
+  } finally {
+    Reflect.deleteProperty(device, 'createCommandEncoder');
+  }
+  assert.equal(done, [1, 3, 2, 3, 3, 3], 'each pipeline once');
+  assert.is(encoders, engine.deviceClass === 'gpu' ? 0 : 3);
+  assert.equal([...(await y.read())], [5]);
+  plan.run();
+  assert.not.equal([...(await y.read())], [5]);
+  await plan.destroy();
+});
+
 capture('records without running, and keeps its buffers to itself', async (engine) => {
   const before = engine.memory(), x = upload(engine, [300], random(300, 0)), live = engine.memory().live;
   const plan = engine.scope(() => engine.capture(() => {

@@ -274,7 +274,7 @@ for (const npm of [false, true])
         second = Date.now();
         child.kill('SIGINT');
         if (npm) child.kill('SIGTERM'); // another one, as two of the same may come as one
-      } else if (!started && /^kernels .* compiled/m.test(text)) {
+      } else if (!started && /^kernels .* compiled in/m.test(text)) {
         started = true;
         setTimeout(() => child.kill('SIGINT'), 300);
       }

@@ -17,7 +17,7 @@ import { inceptionExtractor } from '../quality/inception.ts';
 import { typedAs } from '../typed.ts';
 import { say } from './command.ts';
 import { readingOptions } from './data-settings.ts';
-import { Progress } from './progress.ts';
+import { Progress, showCompiling } from './progress.ts';
 import type { EvalSettings } from './settings.ts';
 
 const BATCH = 32;
@@ -38,7 +38,7 @@ export async function trainFeatures(opened: OpenedEngine, settings: EvalSettings
   const training = new ClassifierTraining(classifier, parameters, train, { steps, batchSize: BATCH, seed });
   say('data', `${name}  ${train.count} images to train on, ${test.count} to test, ${classifier.shape.classes} classes`);
   say('model', `${parameters.count} parameters`);
-  await training.compile();
+  await showCompiling((progress) => training.compile(progress));
 
   await requireWritable(out);
   const progress = new Progress(process.stderr, { total: steps, every: EVERY });

@@ -11,7 +11,7 @@ import { decodePng } from '../io/png.ts';
 import type { Images } from '../quality/extractor.ts';
 import { drawSamples, say } from './command.ts';
 import type { Parsed } from './flags.ts';
-import { Bar } from './progress.ts';
+import { Bar, showCompiling } from './progress.ts';
 import { describeSampler, imageShape, openSampler, type PlacedModel, samplerOptions } from './sampling.ts';
 import type { EVAL } from './settings.ts';
 
@@ -29,7 +29,7 @@ export async function drawImages(placed: PlacedModel, { settings, given }: Parse
   const { network, sampler } = openSampler(placed, image, options, { n, batchSize, label: null, guidance });
   const evaluations = sampler.rows.length, described = describeSampler(options, evaluations);
   say('sampler', [described, `seed ${seed}`, `${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`, network.description].filter(Boolean).join(', '));
-  await sampler.compile();
+  await showCompiling((progress) => sampler.compile(progress));
   const bar = new Bar(n * evaluations);
   const samples = await drawSamples(sampler, { n, seed, onBatch: (first) => network.begin(first), onStep: ({ first, rows, done }) => bar.draw(first * evaluations + rows * done) });
   say('time', bar.clear());

@@ -11,7 +11,7 @@ import type { Clip } from '../ops/clip.ts';
 import { Tensor } from '../tensor.ts';
 import type { Parsed } from './flags.ts';
 import { classRows, forwardOf, imageChannels } from './network.ts';
-import { Bar } from './progress.ts';
+import { Bar, showCompiling } from './progress.ts';
 import { BATCH, chainTimesteps, type PlacedModel } from './sampling.ts';
 import type { EVAL } from './settings.ts';
 
@@ -47,7 +47,7 @@ export async function measureLikelihood({ unet, diffusion, model }: PlacedModel,
   // Each image with its own label, or with that of no class where the data have none. x_t has no step before it to be conditioned on.
   const labels = rows ? Tensor.empty(diffusion.engine, [batch]) : null, none = rows - 1;
   const likelihood = new Likelihood((x, t) => forward(x, t, null, labels), diffusion, [batch, height, width, channels], { clipDenoised: clipSample, timesteps });
-  await likelihood.compile();
+  await showCompiling((progress) => likelihood.compile(progress));
   const bar = new Bar(Math.ceil(count / batch) * T);
   for (let first = 0, done = 0; first < count; first += batch, done += T) {
     // The last batch goes over the first images again where they do not divide; those are left out.

@@ -152,3 +152,21 @@ export class Bar {
     return `${((performance.now() - this.#start) / 1000).toFixed(1)} s`;
   }
 }
+
+/** Off a terminal, this often says how far compiling is. */
+const COMPILING_MS = 5000;
+
+/** Shows how many kernels are compiled, a minute's work for a CPU the first time: on a terminal in one line, which is taken away in the end. Returns the time it took. */
+export async function showCompiling(compile: (progress: (done: number, total: number) => void) => Promise<void>, sink: Sink = process.stderr, now: () => number = () => performance.now()): Promise<string> {
+  const start = now();
+  let said = start;
+  await compile((done, total) => {
+    if (sink.isTTY) sink.write(`${CLEAR_LINE}kernels  ${done} of ${total}`);
+    else if (done < total && now() - said >= COMPILING_MS) {
+      said = now();
+      sink.write(`kernels  ${done} of ${total} compiled\n`);
+    }
+  });
+  if (sink.isTTY) sink.write(CLEAR_LINE);
+  return `${((now() - start) / 1000).toFixed(1)} s`;
+}

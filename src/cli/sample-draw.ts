@@ -8,7 +8,7 @@ import { safetensorsChunks } from '../io/safetensors.ts';
 import { nhwcToNchw } from '../tensor.ts';
 import { type BatchStep, drawSamples, sampleGrid, say } from './command.ts';
 import { imageChannels } from './network.ts';
-import { Bar } from './progress.ts';
+import { Bar, showCompiling } from './progress.ts';
 import { Film } from './sample-film.ts';
 import { readNoise } from './sample-inputs.ts';
 import type { Ready, Written } from './sample-ready.ts';
@@ -25,7 +25,7 @@ export async function drawGrid(ready: Ready): Promise<Written> {
   const { network, sampler } = openSampler(placed, image, options, { ...settings, n }), steps = sampler.rows.length;
   const what = [describeSampler(options, steps), `seed ${settings.seed}`, `${n} of ${image.join('×')} in batches of ${sampler.shape[0]}`, network.description];
   say('sampler', what.filter(Boolean).join(', '));
-  await sampler.compile();
+  await showCompiling((progress) => sampler.compile(progress));
 
   const bar = new Bar(n * steps);
   const film = settings.trajectory === null ? null : new Film(Math.min(n, ANIMATED), steps, image);

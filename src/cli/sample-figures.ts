@@ -11,6 +11,7 @@ import { sizeOf } from '../tensor.ts';
 import { scaleOf } from './command.ts';
 import { readingOptions } from './data-settings.ts';
 import type { Figure } from './figures.ts';
+import { showCompiling } from './progress.ts';
 import { dataSetOf } from './sample-inputs.ts';
 import { type Batched, count, imageOf, joined, type Ready, withNetwork } from './sample-ready.ts';
 import type { ImageShape } from './sampling.ts';
@@ -68,7 +69,7 @@ async function drawn(ready: Ready, n: number, { network, batches }: Batched, ste
   const { placed: { diffusion }, options, settings: { seed } } = ready, image = ready.image(), shape = batchShape(shapeOf(n, image), batches);
   const sampler = new Sampler(network.model, diffusion, shape, { ...options, ...more }), noise = await drawNoise(diffusion.engine, shapeOf(n, image), { seed }, STREAM.prior);
   try {
-    await sampler.compile();
+    await showCompiling((progress) => sampler.compile(progress));
     const chosen = steps(sampler.rows.length), parts: Moment[][] = [];
     const end = await inBatches(n, shape, batches, async ({ first, rows }) => {
       const part = await moments(sampler, chosen, { seed, firstId: first, noise: rows(noise), onStep: batches.onStep });

@@ -25,7 +25,7 @@ import { readingOptions } from './data-settings.ts';
 import { classesOf, clipOf, diffusionLine, readBetas, scheduleOf } from './diffusion-settings.ts';
 import { type Command, helpText, parseFlags, settingsToJson } from './flags.ts';
 import { modelConfig } from './presets.ts';
-import { Progress } from './progress.ts';
+import { Progress, showCompiling } from './progress.ts';
 import { type Checkpoint, describeEnvironment, freeRunName, RunFolder } from './run-folder.ts';
 import { modelPath } from './sampling.ts';
 import { resolveSettings, TRAIN, type TrainSettings } from './settings.ts';
@@ -247,11 +247,8 @@ function inPartsIfLarge<T>(make: () => T): T {
 }
 
 async function compile(training: Training): Promise<void> {
-  const start = performance.now();
-  const tty = process.stderr.isTTY;
-  await training.plan.compile((done, total) => tty && process.stderr.write(`\r\x1b[2Kkernels  ${done} of ${total}`));
-  if (tty) process.stderr.write('\r\x1b[2K');
-  say('kernels', `${training.engine.pipelines.count} pipelines compiled in ${seconds(start)}`);
+  const time = await showCompiling((progress) => training.plan.compile(progress));
+  say('kernels', `${training.engine.pipelines.count} pipelines compiled in ${time}`);
 }
 
 /** The first Ctrl-C asks the loop to end after its step, the second ends the process at once. */

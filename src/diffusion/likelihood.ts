@@ -88,8 +88,8 @@ export class Likelihood {
     }
   }
 
-  async compile(): Promise<void> {
-    await this.#step.compile();
+  async compile(progress?: (done: number, total: number) => void): Promise<void> {
+    await this.#step.compile(progress);
   }
 
   /**

@@ -49,8 +49,8 @@ export class Pipelines {
     return (entry.compiled ??= this.#device.createComputePipeline(this.#descriptor(entry)));
   }
 
-  /** Compiles what is not compiled yet, in parallel. Throws E-KERNEL with the file, the override values and the compiler's line and column. */
-  async ahead(entries: Iterable<Pipeline>, progress?: (done: number, total: number) => void): Promise<void> {
+  /** Compiles what is not compiled yet, in parallel, and awaits `use` of it. Throws E-KERNEL with the file, the override values and the compiler's line and column. */
+  async ahead(entries: Iterable<Pipeline>, { use, progress }: { use?: ((entry: Pipeline) => Promise<unknown>) | undefined; progress?: ((done: number, total: number) => void) | undefined } = {}): Promise<void> {
     const todo = [...new Set(entries)].filter((e) => !e.compiled);
     let done = 0;
     await Promise.all(
@@ -60,6 +60,7 @@ export class Pipelines {
         } catch (error) {
           throw new DdpmError('E-KERNEL', await this.#explain(entry, error));
         }
+        await use?.(entry);
         progress?.(++done, todo.length);
       }),
     );

@@ -50,11 +50,10 @@ export class Plan<T = unknown> {
     return this.commands.filter((c) => c.kind === 'dispatch').length;
   }
 
-  /** Compiles every pipeline of the plan in parallel. */
+  /** Compiles every pipeline of the plan in parallel; nothing is run. */
   async compile(progress?: (done: number, total: number) => void): Promise<void> {
     this.#requireWhole();
-    await this.engine.compile(this.commands.flatMap((c) => (c.kind === 'dispatch' ? [c.pipeline] : [])), progress);
-    this.engine.check();
+    await this.engine.compile(new Map(this.commands.flatMap((c) => (c.kind === 'dispatch' ? [[c.pipeline, c.bindings] as const] : []))), progress);
   }
 
   /** One encoder, one submit. E-ENGINE once the plan was destroyed, or inside a capture. */

@@ -116,8 +116,8 @@ export class ClassifierTraining {
     });
   }
 
-  compile(): Promise<void> {
-    return this.#plan.compile();
+  compile(progress?: (done: number, total: number) => void): Promise<void> {
+    return this.#plan.compile(progress);
   }
 
   /** The learning rate of a step (from 0). */
