@@ -11,6 +11,7 @@ export type ErrorCode =
   | 'E-ENGINE' // the engine was used in a way it does not allow
   | 'E-KERNEL' // a WGSL kernel did not compile or was called wrongly
   | 'E-LIMIT' // the device's limits are too small
+  | 'E-MEMORY' // the device has no memory left
   | 'E-NO-ADAPTER' // no usable WebGPU adapter
   | 'E-DEVICE-LOST' // the device was lost
   | 'E-NONFINITE' // the loss or a gradient is not finite

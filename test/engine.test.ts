@@ -359,6 +359,28 @@ device('an error that nobody caught stops everything after it', () =>
     borrowed.destroy();
   }));
 
+// Dawn's null backend holds half a gibibyte: four of these.
+const LARGE = 3.2e7;
+for (const [where, use] of [
+  ['eagerly', (engine: Engine) => void silu(Tensor.empty(engine, [LARGE]))],
+  ['in a plan', (engine: Engine) => void engine.capture(() => silu(silu(Tensor.empty(engine, [LARGE]))))],
+] as const)
+  device(`memory that the device has not, asked for ${where}, is said to be the reason, not what follows from it`, async () => {
+    const opened = await openEngine({ backend: 'null' }), { engine } = opened;
+    try {
+      for (let held = 0; held < 3; held++) Tensor.empty(engine, [LARGE]);
+      await engine.finished();
+      await assertError(async () => {
+        use(engine);
+        await engine.finished();
+        await later();
+        engine.check();
+      }, 'E-MEMORY', /no memory left.* smaller batch size.*--micro-batch/);
+    } finally {
+      await opened.close();
+    }
+  });
+
 device('a device that is lost says so', async () => {
   const { engine, device: d } = await openEngine(openOptions), x = upload(engine, [4], [1, 2, 3, 4]);
   await engine.finished();

@@ -57,8 +57,6 @@ export class Engine {
   readonly #built = new WeakMap<GPUBuffer, GPUBuffer>();
   readonly #queue: Queue;
   readonly #poison: boolean;
-  /** Three zeros. */
-  #nowhere: GPUBuffer | null = null;
 
   /**
    * Borrows the device: it is never destroyed, nothing is requested from it, and no handler of its owner's is touched. Throws E-LIMIT with a list of what is missing
@@ -363,7 +361,6 @@ export class Engine {
     for (const plan of this.#plans) this.release(plan);
     this.#pool.destroy();
     this.#dims.destroy();
-    this.#nowhere?.destroy();
     this.#queue.close();
   }
 
@@ -386,14 +383,15 @@ export class Engine {
 
   /** Resolves when the device has dispatched no workgroups. Their number stands in a buffer: of a plain 0 Dawn warns. */
   #dispatchNone(pipeline: Pipeline, bindings: GPUBindGroup): Promise<unknown> {
+    const nowhere = this.device.createBuffer({ size: 12, usage: USAGE.INDIRECT });
     this.#queue.submit((encoder) => {
-      this.#nowhere ??= this.device.createBuffer({ size: 12, usage: USAGE.INDIRECT });
       const pass = encoder.beginComputePass();
-      pass.setPipeline(this.pipelines.now(pipeline));
+      pass.setPipeline(pipeline.compiled!);
       pass.setBindGroup(0, bindings);
-      pass.dispatchWorkgroupsIndirect(this.#nowhere, 0);
+      pass.dispatchWorkgroupsIndirect(nowhere, 0);
       pass.end();
     });
+    nowhere.destroy();
     return this.device.queue.onSubmittedWorkDone();
   }
 

@@ -5,6 +5,8 @@ import { DdpmError } from '../errors.ts';
 /** Bytes in whole words, which is what WebGPU copies; nothing else lies behind a slice up to there. */
 export const words = (bytes: number): number => Math.ceil(bytes / 4) * 4;
 
+const NO_MEMORY = 'the device has no memory left. Use a smaller batch size; in training --micro-batch and --checkpoint-blocks take less.';
+
 export class Queue {
   readonly #device: GPUDevice;
   readonly #idle: (() => Promise<void>) | null;
@@ -27,18 +29,18 @@ export class Queue {
    */
   guard<T>(fn: () => T): T {
     const device = this.#device;
-    const scopes: readonly GPUErrorFilter[] = ['internal', 'out-of-memory', 'validation'];
-    for (const filter of scopes) device.pushErrorScope(filter);
+    for (const filter of ['internal', 'out-of-memory', 'validation'] as const) device.pushErrorScope(filter);
     try {
       return fn();
     } finally {
-      for (const _ of scopes)
-        device.popErrorScope().then(
-          (error) => {
-            if (error) this.#failure ??= new DdpmError('E-ENGINE', error.message);
-          },
-          () => {}, // a lost device has no scopes, and says so itself
-        );
+      // A lost device has no scopes, and says so itself.
+      const popped = [1, 2, 3].map(() => device.popErrorScope().catch(() => null));
+      void Promise.all(popped).then(([validation, memory, internal]) => {
+        // A buffer that there was no memory for is invalid wherever it is named: of both errors that is the reason.
+        if (memory) this.#failure ??= new DdpmError('E-MEMORY', NO_MEMORY, { cause: memory });
+        const error = validation ?? internal;
+        if (error) this.#failure ??= new DdpmError('E-ENGINE', error.message);
+      });
     }
   }
 
