@@ -19,7 +19,8 @@ export { Clock, type Tick } from './clock.ts';
 export { STREAM } from './philox.ts';
 export { nchwToNhwc, nhwcToNchw, ParameterTensor, sizeOf, Tensor } from './tensor.ts';
 
-export { attention, matmul, type Operand } from './ops/attention.ts';
+export { attention } from './ops/attention.ts';
+export { matmul, type Operand } from './ops/matmul.ts';
 export type { Clip, DynamicThreshold } from './ops/clip.ts';
 export { cast } from './ops/cast.ts';
 export { conv2d, type Conv2dOptions, linear } from './ops/conv2d.ts';

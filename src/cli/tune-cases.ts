@@ -4,7 +4,7 @@ import { Tape } from '../autograd.ts';
 import type { Choice, Made } from '../gpu/choices.ts';
 import type { Engine } from '../gpu/engine.ts';
 import type { Slice } from '../gpu/kernel.ts';
-import { matmul, matmulTakes, type Operand } from '../ops/attention.ts';
+import { matmul, matmulTakes, type Operand } from '../ops/matmul.ts';
 import { convCandidates, type ConvDims } from '../ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward } from '../ops/conv2d_kernels.ts';
 import { groupNorm } from '../ops/group_norm.ts';

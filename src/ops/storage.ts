@@ -7,7 +7,7 @@ import type { ElementType } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { philox4x32 } from '../philox.ts';
 import { sizeOf, Tensor } from '../tensor.ts';
-import { matmul } from './attention.ts';
+import { matmul } from './matmul.ts';
 import { cast } from './cast.ts';
 import { conv2d, type Conv2dOptions } from './conv2d.ts';
 import { groupNorm, type GroupNormOptions } from './group_norm.ts';

@@ -1,7 +1,7 @@
 // Precision and recall with the products on the device: |a|^2 + |b|^2 - 2 ab in float32 decides wherever its error allows, and the differences in float64 where it does not.
 
 import type { Engine } from '../gpu/engine.ts';
-import { matmul } from '../ops/attention.ts';
+import { matmul } from '../ops/matmul.ts';
 import { Tensor } from '../tensor.ts';
 import type { Features } from './frechet.ts';
 import { checkSets, insert, type PrecisionRecall, share, squaredDistance } from './precision_recall.ts';
