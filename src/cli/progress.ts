@@ -156,7 +156,7 @@ export class Bar {
 /** Off a terminal, this often says how far compiling is. */
 const COMPILING_MS = 5000;
 
-/** Shows how many kernels are compiled, a minute's work for a CPU the first time: on a terminal in one line, which is taken away in the end. Returns the time it took. */
+/** Shows how many kernels are compiled, half a minute's work for a CPU the first time: on a terminal in one line, which is taken away in the end. Returns the time it took. */
 export async function showCompiling(compile: (progress: (done: number, total: number) => void) => Promise<void>, sink: Sink = process.stderr, now: () => number = () => performance.now()): Promise<string> {
   const start = now();
   let said = start;

@@ -9,6 +9,7 @@ import type { Parameters } from '../nn/parameters.ts';
 import type { UNet } from '../nn/unet.ts';
 import { drawSamples, sampleGrid } from './command.ts';
 import { Network } from './network.ts';
+import { showCompiling } from './progress.ts';
 import { BATCH, type ImageShape } from './sampling.ts';
 
 const INTERRUPTED = new Error('interrupted');
@@ -45,9 +46,9 @@ export class SampleGrids {
     if (this.#steps !== steps || !this.#sampler) {
       await this.#sampler?.destroy();
       const options = withSampling<SamplerOptions>({ method: 'ddim', steps }, { ...sampling, schedule: diffusion.schedule });
-      this.#sampler = parameters.use('ema', () => new Sampler(this.#network.model, diffusion, [Math.min(n, BATCH), ...image], options));
+      const sampler = (this.#sampler = parameters.use('ema', () => new Sampler(this.#network.model, diffusion, [Math.min(n, BATCH), ...image], options)));
       this.#steps = steps;
-      await this.#sampler.compile();
+      await showCompiling((progress) => sampler.compile(progress));
     }
     try {
       const onStep = (): void => {
