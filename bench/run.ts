@@ -59,11 +59,11 @@ async function main(): Promise<void> {
   // Measuring may take an hour.
   if (values.json) await requireWritable(values.json);
   const old = values.compare ? await rowsOf(values.compare) : [];
-  const small = named ?? 'tiny', smallBatch = batchSize ?? PRESETS[small].batchSize;
+  const small = named ?? 'tiny';
   if (mode === 'plan') return plans(named ? [named] : PRESET_NAMES, batchSize, values.profile ?? false, { checkpointBlocks: values['checkpoint-blocks'], precision });
   // The dispatches are the same for any batch, and the null backend holds half a gibibyte.
   if (mode === 'host') return host(small, batchSize ?? PRESETS.tiny.batchSize);
-  if (mode === 'toggles') return toggles(small, smallBatch, duration ?? 9);
+  if (mode === 'toggles') return toggles(small, batchSize ?? PRESETS[small].batchSize, duration ?? 9);
   const opened = await openEngine({ timestamps: true, precision });
   const { engine, info, software } = opened;
   for (const warning of opened.warnings) console.log(`warning: ${warning}`);

@@ -1,8 +1,8 @@
 // y[n,h,w,o] = bias[o] + per_image[n,o] + residual[n,h,w,o] + sum_{kh,kw,c} x[n, h+kh-1, w+kw-1, c] * w[kh,kw,C0+c,o]: a 3 x 3 convolution that keeps the size, or, TRANSPOSED, its input gradient
 // One subgroup of LANES, eight or four (_lanes4), computes G rows x COLUMNS LANES columns x 16 channels, lane = one column or two beside each other, over columns (n, w) counted through all images.
 // On a CPU (llvmpipe) a load costs a scalar access a lane, as much as three multiply-adds, and a broadcast less than one: x is loaded and transformed once for all nine taps,
-// which find their columns in the lane beside, and a weight is loaded once for all pixels of the tile, each spread by broadcast. A third of its instructions then multiply
-// and add. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
+// which find their columns in the lane beside, and a weight is loaded once for all pixels of the tile, each spread by broadcast. Little more than a quarter of its
+// instructions then multiply and add. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
 // Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four
 // rows of y from six of x take six products instead of twelve, three from five take five instead of nine, for twice the rounding errors. What does not divide evenly is left to x.
 // BESIDE is off where each tile ends with an image: what lies beside it is zero then, and is not loaded.

@@ -2,10 +2,10 @@
 import type { Engine } from '../gpu/engine.ts';
 import type { Slice } from '../gpu/kernel.ts';
 import type { HalfVariant } from '../variants.ts';
-import { matmul } from './matmul.ts';
 import type { ConvDims } from './conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from './conv2d_kernels.ts';
 import type { CoreTile } from './half.ts';
+import { matmul } from './matmul.ts';
 
 /** What is tried, and `tiled`, which it is held against. */
 export type Variant = 'tiled' | HalfVariant;

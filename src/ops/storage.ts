@@ -7,12 +7,12 @@ import type { ElementType } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { philox4x32 } from '../philox.ts';
 import { sizeOf, Tensor } from '../tensor.ts';
-import { matmul } from './matmul.ts';
 import { cast } from './cast.ts';
 import { conv2d, type Conv2dOptions } from './conv2d.ts';
 import { groupNorm, type GroupNormOptions } from './group_norm.ts';
 import { type CoreTile, coreTiles, halfVariant } from './half.ts';
 import { type ProductTrial, productTrials } from './half_trials.ts';
+import { matmul } from './matmul.ts';
 import { add, upsample } from './pointwise.ts';
 import { softmaxBackward, softmaxForward } from './softmax.ts';
 

@@ -3,8 +3,8 @@ import { threads } from '../../autograd.ts';
 import { makeShapes } from '../../data/shapes.ts';
 import type { Engine } from '../../gpu/engine.ts';
 import * as k from '../../gpu/kernels.gen.ts';
-import { matmul } from '../../ops/matmul.ts';
 import { conv2d } from '../../ops/conv2d.ts';
+import { matmul } from '../../ops/matmul.ts';
 import { Tensor } from '../../tensor.ts';
 import { Run } from './run.ts';
 
