@@ -12,8 +12,8 @@ import { type SubgroupTile, tiles } from './tiles.ts';
 /** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
 export type ConvDims = Omit<Args<typeof conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
 
-/** Tiles of `rows` rows, or on tensor cores of `tile` squared, where the variant has such, and a sum in `splits` parts. What is left out follows from the shape. */
-export type ConvChoice = { readonly variant: ConvVariant | HalfVariant; readonly rows?: number; readonly tile?: CoreTile; readonly splits?: number };
+/** Tiles of `rows` rows, or of `tile` channels, where the variant has such, and a sum in `splits` parts. What is left out follows from the shape. */
+export type ConvChoice = { readonly variant: ConvVariant | HalfVariant; readonly rows?: number; readonly tile?: GemmTile | CoreTile; readonly splits?: number };
 type FloatChoice = Omit<ConvChoice, 'tile'> & { readonly variant: ConvVariant };
 
 const keepsSize3x3 = ({ KH, KW, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => KH === 3 && KW === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
@@ -29,6 +29,19 @@ export const tileColumns = (columns: number, lanes: number): 1 | 2 => (columns >
 
 /** Tiles of pixels x channels of the kernel `conv2d_subgroup`. */
 export const CONV_TILES: readonly [SubgroupTile, ...SubgroupTile[]] = [{ R: 8, Q: 16, cost: 1 }, { R: 8, Q: 8, cost: 1.1 }, { R: 4, Q: 8, cost: 1.2 }, { R: 8, Q: 4, cost: 1.25 }, { R: 2, Q: 4, cost: 1.4 }, { R: 1, Q: 4, cost: 2.1 }];
+
+/** Channels of a tile of `conv2d_tiled` and `conv2d_3x3_tiled`, which has twice as many pixels. */
+export const GEMM_TILES = [64, 32, 16] as const;
+export type GemmTile = (typeof GEMM_TILES)[number];
+
+/**
+ * Which tile, of which a product has so many; all add in the same order. A workgroup goes through its turns one after the other, and a smaller tile has fewer of them: where the larger ones leave a GPU
+ * idle they take as long as if they filled it. On an H100, whose multiprocessors are 132, a convolution of 8 x 8 at 256 channels takes 133, 47 and 24 microseconds of 4, 8 and 32 workgroups.
+ */
+export function gemmTile({ deviceClass }: Engine, count: (tile: GemmTile) => number): GemmTile {
+  if (deviceClass !== 'gpu' || count(64) >= 128) return 64;
+  return count(16) <= 320 ? 16 : 32;
+}
 
 /** Pixels and channels of a tile on tensor cores, whose sums are left in `splits` parts: fewer where it would leave most of a large GPU idle. */
 export const convTile = (engine: Engine, pixels: number, channels: number, splits = 1): CoreTile => coreTile(engine, splits * tiles(pixels, channels, 128, 128) < 96 ? 64 : 128);
@@ -50,7 +63,7 @@ export function subgroupWeightTile({ N, OH, OW, C, O, KH, KW }: ConvDims, lanes:
 type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 
 /** Workgroups that compute a weight's gradient, of each split. */
-export function weightGroups(variant: Split, dims: ConvDims, lanes: number, tile = coreWeightTile(dims.C, dims.O)): number {
+export function weightGroups(variant: Split, dims: ConvDims, lanes: number, tile: number = coreWeightTile(dims.C, dims.O)): number {
   const { C, O, KH, KW } = dims, rows = KH * KW * C, { ROWS: fours, COLUMNS } = subgroupWeightTile(dims, lanes);
   return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 2 * lanes * COLUMNS), subgroup3x3: tiles(C, O, 8, 2 * lanes), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
 }

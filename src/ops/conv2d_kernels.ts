@@ -6,8 +6,8 @@ import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { castInto } from './cast.ts';
 import { Columns } from './columns.ts';
-import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, subgroupWeightTile, tileColumns, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
-import { type CoreTile, coreTile, HALF } from './half.ts';
+import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, gemmTile, subgroupWeightTile, tileColumns, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { coreTile, HALF } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
 import { sumRows } from './sum.ts';
 import { subgroupTile, tiles } from './tiles.ts';
@@ -23,15 +23,20 @@ const WEIGHT_TILED = { tiled: k.conv2d_backward_weight_tiled, tiled3x3: k.conv2d
  * The GEMM over pixels and channels. With a stride of 2 an input's gradient takes pixels of one kind in a tile, of four; `tiled3x3` takes four pixels, one below the other, for
  * a row. Where it leaves its sums in parts, these are folded here.
  */
-function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.conv2d_tiled> & Pick<ConvArgs, 'rounded'>, tile?: CoreTile): void {
+function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.conv2d_tiled> & Pick<ConvArgs, 'rounded'>, tile?: ConvChoice['tile']): void {
   const { N, H, W, OH, OW, C, O, y } = args, channels = args.TRANSPOSED ? C : O, stride = args.TRANSPOSED ? args.stride : 1, kinds = stride ** 2, STRIDED = stride - 1;
   const rows = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW, size = rows * channels;
-  if (variant !== 'tiled3x3' && variant !== 'subgroup_matrix') return engine.run(TILED[variant], grid(kinds * tiles(rows, channels, 128, 64)), { ...args, STRIDED });
+  if (variant !== 'tiled3x3' && variant !== 'subgroup_matrix') {
+    const count = (each: number): number => kinds * tiles(rows, channels, 2 * each, each), BN = tile ?? gemmTile(engine, count);
+    return engine.run(TILED[variant], grid(count(BN)), { ...args, STRIDED, BN });
+  }
   // Parts that no binding holds are one: a batch so large has workgroups enough. Without parts the kernel for tensor cores is given something to bind all the same.
   const splits = 4 * args.splits * size > engine.device.limits.maxStorageBufferBindingSize ? 1 : args.splits, SPLIT = Number(splits > 1), parts = termsRoom(engine, SPLIT ? 4 * splits * size : 16);
   const all = { ...args, splits, SPLIT, accumulate: SPLIT ? 0 : args.accumulate };
-  if (variant === 'tiled3x3') engine.run(k.conv2d_3x3_tiled, grid(splits * tiles(N * Math.ceil(H / 4) * W, channels, 32, 64)), { ...all, y: SPLIT ? parts : y });
-  else {
+  if (variant === 'tiled3x3') {
+    const count = (each: number): number => splits * tiles(N * Math.ceil(H / 4) * W, channels, each / 2, each), BN = tile ?? gemmTile(engine, count);
+    engine.run(k.conv2d_3x3_tiled, grid(count(BN)), { ...all, y: SPLIT ? parts : y, BN });
+  } else {
     const TILE = tile ?? convTile(engine, kinds * rows, channels, splits), w = args.rounded ?? halved(engine, args.w);
     engine.run(k.conv2d_subgroup_matrix, grid(splits * kinds * tiles(rows, channels, TILE, TILE)), { ...all, w, STRIDED, TILE, part: parts });
     if (w !== args.rounded) engine.free(w);
@@ -95,7 +100,7 @@ export function variantOfTwo(engine: Engine, dims: readonly [ConvDims, ConvDims]
 }
 
 /** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */
-export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED, tile?: CoreTile): void {
+export function forwardTwo(engine: Engine, args: ConvArgs, x2: Slice, variant: keyof typeof TILED, tile?: ConvChoice['tile']): void {
   gemm(engine, variant, { ...args, x2, TRANSPOSED: 0, TWO: 1 }, tile);
 }
 
@@ -143,7 +148,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     copies.free();
     return;
   }
-  const { lanes, weight, weight3x3 } = subgroupKernels(engine), tile = choice.tile ?? coreTile(engine, coreWeightTile(C, O)), groups = weightGroups(variant, dims, lanes, tile), splits = choice.splits ?? weightSplits(variant, dims, lanes);
+  const { lanes, weight, weight3x3 } = subgroupKernels(engine), tile: number = choice.tile ?? coreTile(engine, coreWeightTile(C, O)), groups = weightGroups(variant, dims, lanes, tile), splits = choice.splits ?? weightSplits(variant, dims, lanes);
   // One split over the whole weight is the gradient itself.
   if (splits === 1 && C === WC && !dw.accumulate && !db?.accumulate) return launch(dw.slice, db?.slice ?? null);
   const weights = splits * rows * O, first = Math.ceil(weights / 64) * 64;

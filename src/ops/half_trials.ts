@@ -2,7 +2,7 @@
 import type { Engine } from '../gpu/engine.ts';
 import type { Slice } from '../gpu/kernel.ts';
 import type { HalfVariant } from '../variants.ts';
-import type { ConvDims } from './conv2d_choice.ts';
+import type { ConvChoice, ConvDims, GemmTile } from './conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from './conv2d_kernels.ts';
 import type { CoreTile } from './half.ts';
 import { matmul } from './matmul.ts';
@@ -20,8 +20,8 @@ export interface ProductTrial {
   readonly run: (engine: Engine, variant: Exclude<Variant, 'rounded'>, a: Slice, b: Slice, y: Slice) => void;
 }
 
-/** `tile`: of the kernels for tensor cores, which have two. */
-type Tile = { readonly tile?: CoreTile };
+/** `tile`: of the kernels for tensor cores, which have two; `gemm`: of the others' convolutions. */
+type Tile = { readonly tile?: CoreTile; readonly gemm?: GemmTile };
 
 /** Ragged in every tile, and over the border of the largest; tensor cores take multiples of eight channels. */
 function shape(cores: boolean): { readonly dims: ConvDims; readonly X: number; readonly W: number; readonly Y: number } {
@@ -34,13 +34,16 @@ function shape(cores: boolean): { readonly dims: ConvDims; readonly X: number; r
 /** What is given where nothing is added. */
 const none = (x: Slice, w: Slice) => ({ bias: w, per_image: w, residual: x });
 
-const conv = ({ tile }: Tile): readonly ProductTrial[] => {
-  const { dims, X, W, Y } = shape(!!tile);
-  const of = (variant: Exclude<Variant, 'rounded'>) => (tile && variant === 'subgroup_matrix' ? { variant, tile } : { variant }), activations = [true, false, true] as const;
+const conv = ({ tile, gemm }: Tile): readonly ProductTrial[] => {
+  const { dims, X, W, Y } = shape(!!tile), activations = [true, false, true] as const;
+  const of = (variant: Exclude<Variant, 'rounded'>): ConvChoice => {
+    const side = variant === 'subgroup_matrix' ? tile : gemm;
+    return { variant, ...(side && { tile: side }) };
+  };
   return [
     { what: 'conv2d', sizes: [X, W, Y], activations, run: (engine, variant, x, w, y) => forward(engine, { ...dims, x, w, y, ...none(x, w) }, of(variant)) },
     // The same pixels twice, as half of the channels each.
-    { what: 'conv2d of two inputs', sizes: [X, 2 * W, Y], activations, run: (engine, variant, x, w, y) => forwardTwo(engine, { ...dims, WC: 2 * dims.C, x, w, y, ...none(x, w) }, x, variant, tile) },
+    { what: 'conv2d of two inputs', sizes: [X, 2 * W, Y], activations, run: (engine, variant, x, w, y) => forwardTwo(engine, { ...dims, WC: 2 * dims.C, x, w, y, ...none(x, w) }, x, variant, of(variant).tile) },
     { what: 'gradient by the input', sizes: [Y, W, X], activations, run: (engine, variant, dy, w, dx) => backwardInput(engine, dims, dy, w, { slice: dx, accumulate: 0 }, of(variant)) },
   ];
 };
@@ -62,5 +65,5 @@ const product = ({ tile }: Tile): readonly ProductTrial[] =>
     },
   }));
 
-/** Trials of each product; with `tile` those of tensor cores. */
+/** Trials of each product, in such tiles; with `tile` those of tensor cores. */
 export const productTrials = (tile: Tile = {}) => ({ conv: conv(tile), weight: weight(tile), matmul: product(tile) }) as const;

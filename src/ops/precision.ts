@@ -7,6 +7,7 @@ import { SUBGROUP_MATRIX } from '../gpu/requirements.ts';
 import { normal4, philox4x32 } from '../philox.ts';
 import { Tensor } from '../tensor.ts';
 import { Columns } from './columns.ts';
+import { GEMM_TILES } from './conv2d_choice.ts';
 import { coreTiles, HALF } from './half.ts';
 import { type ProductTrial, productTrials, type Variant } from './half_trials.ts';
 import { storageFailure } from './storage.ts';
@@ -25,8 +26,8 @@ interface Candidate {
   readonly variant: Variant;
   readonly trials: readonly ProductTrial[];
 }
-const PRODUCTS = ['conv', 'weight', 'matmul'] as const, PLAIN = productTrials();
-const GPU: readonly Candidate[] = PRODUCTS.map((what) => ({ kernel: HALF[what].tiled_f16, variant: 'tiled_f16', trials: PLAIN[what] }));
+const PRODUCTS = ['conv', 'weight', 'matmul'] as const, PLAIN = productTrials(), PLAIN_GPU = { ...PLAIN, conv: GEMM_TILES.flatMap((gemm) => productTrials({ gemm }).conv) };
+const GPU: readonly Candidate[] = PRODUCTS.map((what) => ({ kernel: HALF[what].tiled_f16, variant: 'tiled_f16', trials: PLAIN_GPU[what] }));
 const tensorCores = (engine: Engine): readonly Candidate[] => PRODUCTS.map((what) => ({ kernel: HALF[what].subgroup_matrix, variant: 'subgroup_matrix', trials: coreTiles(engine).flatMap((tile) => productTrials({ tile })[what]) }));
 const CPU: readonly Candidate[] = [{ kernel: k.round_half, variant: 'rounded', trials: [PLAIN.conv[0]!, ...PLAIN.weight, PLAIN.matmul[0]!] }];
 

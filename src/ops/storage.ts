@@ -9,8 +9,9 @@ import { philox4x32 } from '../philox.ts';
 import { sizeOf, Tensor } from '../tensor.ts';
 import { cast } from './cast.ts';
 import { conv2d, type Conv2dOptions } from './conv2d.ts';
+import { GEMM_TILES } from './conv2d_choice.ts';
 import { groupNorm, type GroupNormOptions } from './group_norm.ts';
-import { type CoreTile, coreTiles, halfVariant } from './half.ts';
+import { coreTiles, halfVariant } from './half.ts';
 import { type ProductTrial, productTrials } from './half_trials.ts';
 import { matmul } from './matmul.ts';
 import { add, upsample } from './pointwise.ts';
@@ -93,23 +94,26 @@ const TRIALS: readonly Trial[] = [
   } },
 ];
 
-/** On tensor cores in tiles of such a side: the small shapes of the others do not fill the larger ones, and their products no smaller ones. */
-const inTiles = (tile: CoreTile) => ({ what, sizes, activations: [first, second, result], run }: ProductTrial): Trial => {
+/** In tiles of such a side: the small shapes of the others do not fill the larger ones, and their products on tensor cores no smaller ones. */
+const inTiles = (variant: 'tiled_f16' | 'subgroup_matrix', tile: number) => ({ what, sizes, activations: [first, second, result], run }: ProductTrial): Trial => {
   const of = (activations: boolean) => [first, second].flatMap((is, i) => (is === activations ? [[sizes[i]!]] : []));
   return {
     what: `${what} in tiles of ${tile}`, activations: of(true), weights: of(false),
     run: (engine, x, w) => {
       const [a, b] = second ? x : [x[0], w[0]], y = Tensor.empty(engine, [sizes[2]], result ? a!.type : 'f32');
-      run(engine, 'subgroup_matrix', a!.slice, b!.slice, y.slice);
+      run(engine, variant, a!.slice, b!.slice, y.slice);
       return [y];
     },
   };
 };
 
-/** What a network would run here: on tensor cores, where they are used for a product, in all tiles that there is room for. */
+/** What a network would run here, in all tiles; on tensor cores, where they are used for a product, in those that there is room for. */
 function trials(engine: Engine): readonly Trial[] {
   const cores = (['conv', 'weight', 'matmul'] as const).filter((product) => halfVariant(engine, product) === 'subgroup_matrix');
-  return [...TRIALS, ...coreTiles(engine).flatMap((tile) => cores.flatMap((product) => productTrials({ tile })[product].map(inTiles(tile))))];
+  return [
+    ...TRIALS, ...GEMM_TILES.flatMap((gemm) => productTrials({ gemm }).conv.map(inTiles('tiled_f16', gemm))),
+    ...coreTiles(engine).flatMap((tile) => cores.flatMap((product) => productTrials({ tile })[product].map(inTiles('subgroup_matrix', tile)))),
+  ];
 }
 
 /** What keeps this device from storing activations as float16, or null. */

@@ -7,7 +7,7 @@ import * as k from '../../src/gpu/kernels.gen.ts';
 import { threads } from '../../src/autograd.ts';
 import { fold } from '../../src/folds.ts';
 import { conv2d, linear } from '../../src/ops/conv2d.ts';
-import { CONV_TILES, convChoice, tileRows } from '../../src/ops/conv2d_choice.ts';
+import { CONV_TILES, convChoice, GEMM_TILES, tileRows } from '../../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
 import { subgroupKernels } from '../../src/ops/subgroup_kernels.ts';
 import { tiles } from '../../src/ops/tiles.ts';
@@ -42,7 +42,7 @@ const odd: Case[] = [
   shape('5x5 without padding', 1, 6, 7, 2, 3, 5, { pad: [0, 0, 0, 0] }),
   shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
 ];
-/** Multiples of 4: every family. Tiles are 8 to 64 pixels x 16 to 64 channels (subgroup; of four lanes half as many pixels), of the weight's gradient 16 x 16, 32 x 16 or 64 x 32 (half as wide), and 128 x 64 or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
+/** Multiples of 4: every family. Tiles are 8 to 64 pixels x 16 to 64 channels (subgroup; of four lanes half as many pixels), of the weight's gradient 16 x 16, 32 x 16 or 64 x 32 (half as wide), and 128 x 64 or a half or a quarter of both or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
 const fours: Case[] = [
   shape('one small tile', 1, 3, 3, 4, 4, 3),
   shape('several tiles, ragged in all directions', 2, 9, 7, 36, 68, 3),
@@ -64,7 +64,7 @@ const fours: Case[] = [
   shape('stride 2, and its gradient to tiles of 64 channels', 2, 17, 16, 52, 4, 3, { stride: 2, pad: [0, 1, 0, 1] }),
 ];
 
-/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 8 or 16 columns counted through the images, and 16 channels (subgroup3x3; of four lanes half as many columns); of 32 columns of 4 rows and 64 channels (tiled3x3). */
+/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 8 or 16 columns counted through the images, and 16 channels (subgroup3x3; of four lanes half as many columns); of 32 columns of 4 rows and 64 channels, or a half or a quarter of both (tiled3x3). */
 const kept: Case[] = [
   ...fours.filter((s) => s.KH === 3 && s.KW === 3 && s.stride === 1 && s.OH === s.H),
   shape('tiles of 7 rows', 3, 14, 5, 20, 36, 3),
@@ -124,30 +124,42 @@ for (const [kernels, variant] of of) {
     kernels(`${variant}: ${s.what}`, async (engine) => {
       if (!available(engine, variant)) return;
       const values = inputsOf(s), { x, w, dy, bias, perImage, residual, before } = values, dims = dimsOf(s), taps = s.KH * s.KW, off = filtering(engine, s, values, variant);
+      // What is left to the engine is the first; smaller tiles give the same bits.
+      const tilings = variant === 'tiled' || variant === 'tiled3x3' ? GEMM_TILES.map((tile) => ({ variant, tile })) : [{ variant }];
       const [tx, tw, tdy] = [x, w, dy].map((v) => upload(engine, [v.length], v));
       const inputs = { x: tx.slice, w: tw.slice, bias: upload(engine, [s.O], bias).slice, per_image: upload(engine, [perImage.length], perImage).slice, residual: upload(engine, [residual.length], residual).slice };
 
       // Every term of the epilogue alone, since each has its own flag; none; all of them on top of what is there.
       for (const flags of [[], ['bias'], ['perImage'], ['residual'], ['accumulate'], ['bias', 'perImage', 'residual', 'accumulate']]) {
         const has = (flag: string): number => Number(flags.includes(flag));
-        const y = destination(engine, [dy.length], has('accumulate') ? before.subarray(0, dy.length) : null);
-        forward(engine, { ...dims, ...inputs, y: y.slice, has_bias: has('bias'), has_per_image: has('perImage'), has_residual: has('residual'), accumulate: has('accumulate') }, { variant });
+        const [y, ...others] = tilings.map((tiling) => {
+          const y = destination(engine, [dy.length], has('accumulate') ? before.subarray(0, dy.length) : null);
+          forward(engine, { ...dims, ...inputs, y: y.slice, has_bias: has('bias'), has_per_image: has('perImage'), has_residual: has('residual'), accumulate: has('accumulate') }, tiling);
+          return y;
+        });
         const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => {
           const sum = twin.conv2d({ ...s, x: f(x), w: f(w), bias: has('bias') ? f(bias) : undefined, perImage: has('perImage') ? f(perImage) : undefined, residual: has('residual') ? f(residual) : undefined });
           return has('accumulate') ? add(sum, f(before)) : sum;
         };
-        assertClose(await y.read(), compute((v) => v), { atol: off.y(bound(taps * s.C + flags.length, compute(abs))), what: `y with ${flags.join(', ') || 'nothing added'}` });
+        const what = `y with ${flags.join(', ') || 'nothing added'}`, got = await y.read();
+        assertClose(got, compute((v) => v), { atol: off.y(bound(taps * s.C + flags.length, compute(abs))), what });
+        for (const [i, other] of others.entries()) assert.equal(await other.read(), got, `bits of ${what}, smaller tile ${i + 1}`);
       }
 
       for (const accumulate of [0, 1] as const) {
         const on = accumulate ? ' on top' : '';
-        const dx = destination(engine, [x.length], accumulate ? before.subarray(0, x.length) : null);
-        backwardInput(engine, dims, tdy.slice, tw.slice, { slice: dx.slice, accumulate }, { variant });
+        const [dx, ...others] = tilings.map((tiling) => {
+          const dx = destination(engine, [x.length], accumulate ? before.subarray(0, x.length) : null);
+          backwardInput(engine, dims, tdy.slice, tw.slice, { slice: dx.slice, accumulate }, tiling);
+          return dx;
+        });
         const wantDx = (f: (v: ArrayLike<number>) => ArrayLike<number>) => {
           const sum = twin.conv2dBackwardInput({ ...s, dy: f(dy), w: f(w) });
           return accumulate ? add(sum, f(before)) : sum;
         };
-        assertClose(await dx.read(), wantDx((v) => v), { atol: off.dx(bound(taps * s.O + 1, wantDx(abs))), what: `dx${on}` });
+        const gotDx = await dx.read();
+        assertClose(gotDx, wantDx((v) => v), { atol: off.dx(bound(taps * s.O + 1, wantDx(abs))), what: `dx${on}` });
+        for (const [i, other] of others.entries()) assert.equal(await other.read(), gotDx, `bits of dx${on}, smaller tile ${i + 1}`);
 
         // The rest of dw belongs to the other input of a skip connection: it stays as it is.
         const dw = upload(engine, [w.length], before.subarray(0, w.length)), mine = inSlice(s);
@@ -220,12 +232,16 @@ for (const variant of ['tiled', 'tiled3x3'] as const) families(`${variant}: two 
   const whole = shape('', 2, 5, 7, 76, 20, 3), values = inputsOf(whole), { x, w, dy, bias, residual } = values, pixels = x.length / whole.C;
   // 24 and 52 channels, so that the border between the inputs lies within a tile of k.
   const cut = (first: number, count: number) => Float32Array.from({ length: pixels * count }, (_, i) => x[Math.floor(i / count) * whole.C + first + (i % count)]);
-  const [a, b] = [upload(engine, [pixels * 24], cut(0, 24)), upload(engine, [pixels * 52], cut(24, 52))], y = Tensor.empty(engine, [dy.length]);
+  const [a, b] = [upload(engine, [pixels * 24], cut(0, 24)), upload(engine, [pixels * 52], cut(24, 52))];
   const [tw, tbias, tresidual] = [w, bias, residual].map((v) => upload(engine, [v.length], v));
-  const args = { ...dimsOf({ ...whole, C: 24 }), x: a.slice, w: tw.slice, bias: tbias.slice, per_image: tbias.slice, residual: tresidual.slice, y: y.slice, has_bias: 1, has_per_image: 0, has_residual: 1, accumulate: 0 };
-  forwardTwo(engine, args, b.slice, variant);
+  const args = { ...dimsOf({ ...whole, C: 24 }), x: a.slice, w: tw.slice, bias: tbias.slice, per_image: tbias.slice, residual: tresidual.slice, has_bias: 1, has_per_image: 0, has_residual: 1, accumulate: 0 };
   const compute = (f: (v: ArrayLike<number>) => ArrayLike<number>) => twin.conv2d({ ...whole, x: f(x), w: f(w), bias: f(bias), residual: f(residual) });
-  assertClose(await y.read(), compute((v) => v), { atol: filtering(engine, whole, values, variant).y(bound(9 * 76 + 2, compute(abs))), what: 'y' });
+  const want = compute((v) => v), atol = filtering(engine, whole, values, variant).y(bound(9 * 76 + 2, compute(abs)));
+  for (const tile of GEMM_TILES) {
+    const y = Tensor.empty(engine, [dy.length]);
+    forwardTwo(engine, { ...args, y: y.slice }, b.slice, variant, tile);
+    assertClose(await y.read(), want, { atol, what: `y in tiles of ${tile}` });
+  }
 });
 
 families('tiled3x3: sums left in parts, more of them than there are turns, and of some of the input channels', async (engine) => {
@@ -237,13 +253,14 @@ families('tiled3x3: sums left in parts, more of them than there are turns, and o
     const wantDx = (f: (v: ArrayLike<number>) => ArrayLike<number>) => add(twin.conv2dBackwardInput({ ...s, dy: f(dy), w: f(w) }), f(before));
     const want = { y: wantY((v) => v), dx: wantDx((v) => v) }, sizes = { y: wantY(abs), dx: wantDx(abs) };
     // 15 turns of x and 27 of dy, and 6 and 3: some parts are shorter than others, or empty.
-    for (const splits of [2, 4, 7]) {
+    // A turn of a smaller tile takes what are two or four of these, as far as a part goes.
+    for (const splits of [2, 4, 7]) for (const tile of GEMM_TILES) {
       const y = destination(engine, [dy.length], before.subarray(0, dy.length)), dx = destination(engine, [x.length], before.subarray(0, x.length));
       const more = { has_bias: 1, has_per_image: 1, has_residual: 1, accumulate: 1 };
-      forward(engine, { ...dimsOf(s), ...more, x: tx, w: tw, bias: tbias, per_image: tperImage, residual: tresidual, y: y.slice }, { variant: 'tiled3x3', splits });
-      backwardInput(engine, dimsOf(s), tdy, tw, { slice: dx.slice, accumulate: 1 }, { variant: 'tiled3x3', splits });
-      assertClose(await y.read(), want.y, { atol: off.y(bound(9 * s.C + 4 + splits, sizes.y)), what: `y of ${s.C} channels in ${splits} parts` });
-      assertClose(await dx.read(), want.dx, { atol: off.dx(bound(9 * s.O + 1 + splits, sizes.dx)), what: `dx of ${s.C} channels in ${splits} parts` });
+      forward(engine, { ...dimsOf(s), ...more, x: tx, w: tw, bias: tbias, per_image: tperImage, residual: tresidual, y: y.slice }, { variant: 'tiled3x3', splits, tile });
+      backwardInput(engine, dimsOf(s), tdy, tw, { slice: dx.slice, accumulate: 1 }, { variant: 'tiled3x3', splits, tile });
+      assertClose(await y.read(), want.y, { atol: off.y(bound(9 * s.C + 4 + splits, sizes.y)), what: `y of ${s.C} channels in ${splits} parts, tiles of ${tile}` });
+      assertClose(await dx.read(), want.dx, { atol: off.dx(bound(9 * s.O + 1 + splits, sizes.dx)), what: `dx of ${s.C} channels in ${splits} parts, tiles of ${tile}` });
     }
   }
 });
