@@ -57,15 +57,16 @@ export function record(y: Tensor, inputs: readonly (Tensor | null)[], backward: 
 /**
  * Gradient checkpointing (Chen et al., 2016): fn's result, without what its gradient needs; backward runs fn again, then walks what it records. The
  * gradients are the same bits: the same kernels see the same numbers in the same order. What fn draws at random must be a function of a clock, as dropout is.
- * fn reads parameters, and its result is a tensor of its own. Without a tape this is engine.scope(fn).
+ * fn reads parameters, and its result is a tensor of its own. When it is run again nobody reads the values of that result, and `again` is true: its last op may leave them out (conv2d's `unread`).
+ * Without a tape this is engine.scope(fn).
  */
-export function checkpoint(engine: Engine, fn: () => Tensor): Tensor {
-  const tape = active.get(engine);
-  if (!tape) return engine.scope(fn);
+export function checkpoint(engine: Engine, fn: (again: boolean) => Tensor): Tensor {
+  const tape = active.get(engine), first = () => fn(false);
+  if (!tape) return engine.scope(first);
   // A scope that holds nothing: what fn makes inside dies as it would without a tape.
-  const output = untaped(engine, fn);
+  const output = untaped(engine, first);
   output.requiresGrad = true;
-  tape.nodes.push({ output, again: fn });
+  tape.nodes.push({ output, again: () => fn(true) });
   return output;
 }
 

@@ -23,7 +23,7 @@ export { attention } from './ops/attention.ts';
 export { matmul, type Operand } from './ops/matmul.ts';
 export type { Clip, DynamicThreshold } from './ops/clip.ts';
 export { cast } from './ops/cast.ts';
-export { conv2d, type Conv2dOptions, linear } from './ops/conv2d.ts';
+export { conv2d, type Conv2dOptions, linear, type LinearOptions } from './ops/conv2d.ts';
 export { type EmbeddingOptions, placeFrequencies, timestepEmbedding } from './ops/embedding.ts';
 export { groupNorm, type GroupNormOptions } from './ops/group_norm.ts';
 export { gatherRows } from './ops/gather.ts';

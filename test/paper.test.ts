@@ -2,6 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { place, trainingOf, watch } from '../bench/model.ts';
+import { workIn } from '../bench/roofline.ts';
 import { Sampler } from '../src/diffusion/sampler.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
@@ -23,13 +24,20 @@ paper('launch and hold what they do on the device', async () => {
   await close();
 });
 
-paper('ddpm-cifar10 at batch 128: dispatches and memory of a training step, with and without --checkpoint-blocks, and a sampling step', () => {
-  const engine = new Engine(paperDevice(32)), { plan } = trainingOf(engine, 'ddpm-cifar10', 128, false).training;
+paper('ddpm-cifar10 at batch 128: dispatches, memory and products of a training step, with and without --checkpoint-blocks, and a sampling step', () => {
+  const steps = [false, true].map((checkpointBlocks) => {
+    const engine = new Engine(paperDevice(32));
+    let made!: ReturnType<typeof trainingOf>;
+    const works = workIn(engine, () => (made = trainingOf(engine, 'ddpm-cifar10', 128, false, checkpointBlocks)));
+    return { plan: made.training.plan, flops: [...works.values()].reduce((sum, work) => sum + work.flops, 0) };
+  });
+  const [{ plan, flops }, again] = steps;
   assert.ok(plan.dispatches <= 600, `${plan.dispatches} dispatches a training step`);
   // PyTorch 2.11 in eager mode takes 8.2 GB for this step (bench/results/2026-11-26-h100.md), weights and moments included: 0.7 GB of ours.
   assert.ok(plan.pool.totalBytes < 5.1e9, `${plan.pool.totalBytes} bytes of activations`);
-  const again = trainingOf(new Engine(paperDevice(32)), 'ddpm-cifar10', 128, false, true).training.plan.pool.totalBytes;
-  assert.ok(plan.pool.totalBytes / again >= 2.5, `${again} bytes with --checkpoint-blocks`);
+  assert.ok(plan.pool.totalBytes / again.plan.pool.totalBytes >= 2.5, `${again.plan.pool.totalBytes} bytes with --checkpoint-blocks`);
+  // A third more would be the whole forward pass: the last convolution of a block is not run again.
+  assert.ok(again.flops / flops > 1.1 && again.flops / flops < 1.23, `${again.flops / flops} times the products with --checkpoint-blocks`);
   for (const width of [32, 8]) {
     const { unet, diffusion } = place(new Engine(paperDevice(width)), 'ddpm-cifar10', false);
     const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [64, 32, 32, 3], { method: 'ddim', steps: 50 });

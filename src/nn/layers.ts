@@ -1,7 +1,7 @@
 // The layers of a U-Net, named as in diffusers.
 import type { Clock } from '../clock.ts';
 import { attention } from '../ops/attention.ts';
-import { conv2d, type Conv2dOptions, linear } from '../ops/conv2d.ts';
+import { conv2d, type Conv2dOptions, linear, type LinearOptions } from '../ops/conv2d.ts';
 import { embedding } from '../ops/embedding.ts';
 import { film } from '../ops/film.ts';
 import { groupNorm, type GroupNormOptions } from '../ops/group_norm.ts';
@@ -18,6 +18,8 @@ export interface Mode {
   readonly projected?: ReadonlyMap<ResnetBlock2D, Tensor>;
   /** Gradient checkpointing: backward runs each block again, inside of this. */
   readonly again?: (<T>(block: () => T) => T) | null;
+  /** It is run again: nobody reads what the block gives. */
+  readonly unread?: boolean;
 }
 
 /** A convolution and its bias: (N, H, W, C) -> (N, OH, OW, O); see conv2d(). */
@@ -43,7 +45,7 @@ export class Linear extends Module {
     this.weight = new Parameter([outFeatures, inFeatures], 'linear', varianceScaling(scale));
     this.bias = new Parameter([outFeatures], 'plain', zeros);
   }
-  forward(x: Tensor, options?: { residual?: Tensor | null }): Tensor {
+  forward(x: Tensor, options?: LinearOptions): Tensor {
     return linear(x, this.weight.tensor, this.bias.tensor, options);
   }
 }
@@ -122,14 +124,14 @@ export class ResnetBlock2D extends Module {
   }
 
   /** x (N, H, W, C) or the two halves of a skip connection; temb (N, T) with its SiLU applied. */
-  forward(x: Tensor | readonly [Tensor, Tensor], temb: Tensor, { clock, projected }: Mode): Tensor {
+  forward(x: Tensor | readonly [Tensor, Tensor], temb: Tensor, { clock, projected, unread = false }: Mode): Tensor {
     let h = this.norm1.forward(x, true);
     const e = projected?.get(this) ?? this.time_emb_proj.forward(temb);
     h = this.conv1.forward(h, { perImage: this.#scaleShift ? null : e });
     const dropout = clock && this.#dropout > 0 ? { p: this.#dropout, clock, stream: this.#stream } : null;
     h = this.norm2.forward(h, true, this.#scaleShift ? e : null, dropout);
-    const residual = this.conv_shortcut ? this.conv_shortcut.forward(x) : (x as Tensor);
-    return this.conv2.forward(h, { residual });
+    const residual = this.conv_shortcut ? this.conv_shortcut.forward(x, { unread }) : (x as Tensor);
+    return this.conv2.forward(h, { residual, unread });
   }
 }
 
@@ -153,11 +155,11 @@ export class Attention extends Module {
     this.#heads = headDim === null ? 1 : channels / headDim;
   }
 
-  forward(x: Tensor): Tensor {
+  forward(x: Tensor, { unread = false }: { readonly unread?: boolean } = {}): Tensor {
     const [N, H, W, C] = x.shape as [number, number, number, number];
     const h = (this.group_norm?.forward(x) ?? x).view([N, H * W, C]);
     const y = attention(this.to_q.forward(h), this.to_k.forward(h), this.to_v.forward(h), this.#heads);
-    return this.to_out[0].forward(y.view([N, H, W, C]), { residual: x });
+    return this.to_out[0].forward(y.view([N, H, W, C]), { residual: x, unread });
   }
 }
 
@@ -183,7 +185,7 @@ export class Upsample2D extends Module {
     super();
     this.conv = new Conv2d(channels, channels, 3);
   }
-  forward(x: Tensor): Tensor {
-    return this.conv.forward(upsample(x));
+  forward(x: Tensor, { unread = false }: { readonly unread?: boolean } = {}): Tensor {
+    return this.conv.forward(upsample(x), { unread });
   }
 }

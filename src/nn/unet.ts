@@ -29,7 +29,13 @@ class TimestepEmbedding extends Module {
 }
 
 /** Runs a block: with a tape, by keeping what backward needs, or (`again`) by running it a second time then. */
-const run = (engine: Engine, { again }: Mode, block: () => Tensor): Tensor => (again ? checkpoint(engine, () => again(block)) : engine.scope(block));
+const run = (engine: Engine, mode: Mode, block: (mode: Mode) => Tensor): Tensor => {
+  const { again } = mode;
+  return again ? checkpoint(engine, (unread) => again(() => block({ ...mode, unread }))) : engine.scope(() => block(mode));
+};
+/** A resnet, and attention behind it where there is such. */
+const pair = (resnet: ResnetBlock2D, attention: Attention | undefined, x: Tensor | readonly [Tensor, Tensor], temb: Tensor, mode: Mode): Tensor =>
+  attention ? attention.forward(resnet.forward(x, temb, { ...mode, unread: false }), mode) : resnet.forward(x, temb, mode);
 
 /** One level going down: pairs of resnet and, where the type says so, attention; then half the size. */
 class DownBlock extends Module {
@@ -47,10 +53,7 @@ class DownBlock extends Module {
     const skips: Tensor[] = [];
     this.resnets.forEach((resnet, i) => {
       const from = skips.at(-1) ?? x;
-      skips.push(run(x.engine, mode, () => {
-        const h = resnet.forward(from, temb, mode);
-        return this.attentions ? this.attentions[i]!.forward(h) : h;
-      }));
+      skips.push(run(x.engine, mode, (how) => pair(resnet, this.attentions?.[i], from, temb, how)));
     });
     if (this.downsamplers) skips.push(this.downsamplers[0]!.forward(skips.at(-1)!));
     return skips;
@@ -72,13 +75,10 @@ class UpBlock extends Module {
     const { engine } = x;
     this.resnets.forEach((resnet, i) => {
       const from = [x, skips.pop()!] as const;
-      x = run(engine, mode, () => {
-        const h = resnet.forward(from, temb, mode);
-        return this.attentions ? this.attentions[i]!.forward(h) : h;
-      });
+      x = run(engine, mode, (how) => pair(resnet, this.attentions?.[i], from, temb, how));
     });
     const last = x;
-    return this.upsamplers ? run(engine, mode, () => this.upsamplers![0]!.forward(last)) : last;
+    return this.upsamplers ? run(engine, mode, (how) => this.upsamplers![0]!.forward(last, how)) : last;
   }
 }
 
@@ -91,11 +91,8 @@ class MidBlock extends Module {
     this.resnets = resnets;
   }
   forward(x: Tensor, temb: Tensor, mode: Mode): Tensor {
-    const first = run(x.engine, mode, () => {
-      const h = this.resnets[0]!.forward(x, temb, mode);
-      return this.attentions ? this.attentions[0]!.forward(h) : h;
-    });
-    return run(x.engine, mode, () => this.resnets[1]!.forward(first, temb, mode));
+    const first = run(x.engine, mode, (how) => pair(this.resnets[0]!, this.attentions?.[0], x, temb, how));
+    return run(x.engine, mode, (how) => this.resnets[1]!.forward(first, temb, how));
   }
 }
 

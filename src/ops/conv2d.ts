@@ -16,6 +16,8 @@ export interface Conv2dOptions {
   readonly perImage?: Tensor | null;
   /** (N, OH, OW, O), added to the result: the block's input. */
   readonly residual?: Tensor | null;
+  /** The result is not computed, only its gradient: for what checkpoint() runs again, whose result nobody reads. */
+  readonly unread?: boolean;
 }
 
 /**
@@ -27,7 +29,7 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
   const { engine } = w;
   const [N, H, W] = xs[0]!.shape as [number, number, number, number];
   const [KH, KW, WC, O] = w.shape as [number, number, number, number];
-  const { stride = 1, perImage = null, residual = null } = options;
+  const { stride = 1, perImage = null, residual = null, unread = false } = options;
   const [top, bottom, left, right] = options.padding ?? [(KH - 1) / 2, (KH - 1) / 2, (KW - 1) / 2, (KW - 1) / 2];
   const OH = Math.floor((H + top + bottom - KH) / stride) + 1, OW = Math.floor((W + left + right - KW) / stride) + 1;
   if (xs.reduce((c, t) => c + t.shape[3]!, 0) !== WC || w.shape.length !== 4 || OH < 1 || OW < 1 || xs.some((t) => t.shape.length !== 4 || t.shape[0] !== N || t.shape[1] !== H || t.shape[2] !== W))
@@ -54,7 +56,9 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
   const args = ({ x: t, dims }: (typeof parts)[number]) => ({ ...dims, rounded, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? w).slice, residual: (residual ?? t).slice, y: y.slice });
   const [first, second] = parts as [(typeof parts)[number], (typeof parts)[number]?];
   const both = second ? variantOfTwo(engine, [first.dims, second.dims]) : null;
-  if (second && both) forwardTwo(engine, args(first), second.x.slice, both);
+  if (unread) {
+    // Memory for it, and no more.
+  } else if (second && both) forwardTwo(engine, args(first), second.x.slice, both);
   else for (const part of parts) forward(engine, args(part));
 
   return record(
@@ -75,11 +79,17 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
   );
 }
 
-/** x (..., C) W^T + b -> (..., O), with W as (1, 1, C, O): a 1 x 1 convolution over rows. `residual` (..., O) is added. E-SHAPE where W does not fit. */
-export function linear(x: Tensor, w: Tensor, bias: Tensor | null, options: { residual?: Tensor | null } = {}): Tensor {
+/** What linear() does besides: `residual` (..., O) is added to the result, which with `unread` is not computed, as in conv2d(). */
+export interface LinearOptions {
+  readonly residual?: Tensor | null;
+  readonly unread?: boolean;
+}
+
+/** x (..., C) W^T + b -> (..., O), with W as (1, 1, C, O): a 1 x 1 convolution over rows. E-SHAPE where W does not fit. */
+export function linear(x: Tensor, w: Tensor, bias: Tensor | null, { residual = null, unread = false }: LinearOptions = {}): Tensor {
   const C = x.shape.at(-1)!, rows = x.size / C, O = w.shape[3]!;
   if (w.shape.length !== 4 || w.shape[0] !== 1 || w.shape[1] !== 1 || w.shape[2] !== C) throw new DdpmError('E-SHAPE', `linear: rows (${x.shape.join(', ')}) do not fit the weight (${w.shape.join(', ')}); it takes (1, 1, ${C}, O).`);
   const view = x.view([1, rows, 1, C]);
-  const y = conv2d(view, w, bias, { residual: options.residual ? options.residual.view([1, rows, 1, O]) : null });
+  const y = conv2d(view, w, bias, { residual: residual && residual.view([1, rows, 1, O]), unread });
   return y.view([...x.shape.slice(0, -1), O]);
 }
