@@ -328,6 +328,12 @@ progress('on a terminal: one redrawn line, events above it', () => {
   assert.ok(out.text().endsWith('eta 0:00\ndone\n'));
 });
 
+progress('the time left follows the steps, not the slow first ones', () => {
+  const out = sink(false), p = new Progress(out, { total: 1000, every: 100 });
+  for (let step = 100; step <= 500; step += 100) p.update(report(step, { ms: step === 100 ? 500 : step === 400 ? 26 : 20 }));
+  assert.equal(out.text().match(/eta \S+/g), ['eta 7:30', 'eta 0:16', 'eta 0:14', 'eta 0:13', 'eta 0:11']);
+});
+
 progress('a line never wraps', () => {
   for (let columns = 10; columns < 160; columns++) {
     const out = sink(true, columns);

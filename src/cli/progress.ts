@@ -47,6 +47,7 @@ export class Progress {
   #drawn = ''; // the line that stands on the terminal, to put back below an event
   #drawnAt = -Infinity;
   #ms = NaN;
+  #timed = 0;
 
   constructor(sink: Sink, { total, mode = 'auto', every = 1, colour = !process.env['NO_COLOR'], now = Date.now }: ProgressOptions) {
     this.#sink = sink;
@@ -59,8 +60,8 @@ export class Progress {
 
   /** Call it for each step whose loss has arrived; it decides what is shown. */
   update(report: StepReport): void {
-    // Smoothed, so that the time left does not jump with every step.
-    if (Number.isFinite(report.ms)) this.#ms = Number.isNaN(this.#ms) ? report.ms : 0.9 * this.#ms + 0.1 * report.ms;
+    // Smoothed, so that the time left does not jump with every step; but the first steps are slow, and the first report is forgotten with the second.
+    if (Number.isFinite(report.ms)) this.#ms = this.#timed++ < 2 ? report.ms : this.#ms + Math.max(0.1, 1 / (this.#timed - 1)) * (report.ms - this.#ms);
     const last = report.step >= this.#total;
     if (this.#mode === 'lines' && (last || report.step % this.#every === 0)) this.#sink.write(`step ${Object.values(this.#parts(report)).join(' | ')}\n`);
     if (this.#mode !== 'bar' || (!last && this.#now() - this.#drawnAt < REDRAW_MS)) return;
