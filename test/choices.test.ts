@@ -6,7 +6,7 @@ import { deviceClass } from '../src/gpu/device-class.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
 import { groupNorm } from '../src/ops/group_norm.ts';
-import { convCandidates, convChoice, convTile } from '../src/ops/conv2d_choice.ts';
+import { convCandidates, convChoice, convTile, gemmTile } from '../src/ops/conv2d_choice.ts';
 import { CORE_BYTES, HALF } from '../src/ops/half.ts';
 import { Tensor } from '../src/tensor.ts';
 
@@ -92,6 +92,13 @@ tests('tensor cores take channels in eights and kernels of up to 16 taps each wa
   for (const product of Object.values(HALF)) for (const kernel of Object.values(product)) engine.half.add(kernel.name);
   for (const changes of [{}, { C: 24, WC: 40, C0: 16 }, { KH: 1, KW: 16 }]) assert.equal(variants(changes), Array(3).fill('subgroup_matrix'), JSON.stringify(changes));
   for (const changes of [{ C: 20, WC: 20 }, { O: 36 }, { WC: 20 }, { WC: 28, C0: 12 }, { KH: 17 }, { KW: 17 }]) assert.equal(variants(changes), Array(3).fill('tiled_f16'), JSON.stringify(changes));
+});
+
+tests('a GPU computes products in smaller tiles where there are few of them, or few channels; a CPU does not', () => {
+  const of = (engine: Engine, channels: number, counts: readonly number[]) => counts.map((n) => gemmTile(engine, channels, (tile) => n * (64 / tile) ** 2));
+  assert.equal(of(on(32), 64, [1, 20, 21, 127, 128, 4096]), [16, 16, 32, 32, 64, 64]);
+  assert.equal(of(on(32), 32, [20, 21, 4096]), [16, 32, 32]);
+  assert.equal(of(new Engine(paperDevice(0, { description: 'llvmpipe' })), 64, [1, 128]), [64, 64]);
 });
 
 tests('tiles on tensor cores are the larger ones where they, with the parts of their sums, keep a large GPU busy', () => {

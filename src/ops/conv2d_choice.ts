@@ -35,11 +35,12 @@ export const GEMM_TILES = [64, 32, 16] as const;
 export type GemmTile = (typeof GEMM_TILES)[number];
 
 /**
- * Which tile, of which a product has so many; all add in the same order. A workgroup goes through its turns one after the other, and a smaller tile has fewer of them: where the larger ones leave a GPU
- * idle they take as long as if they filled it. On an H100, whose multiprocessors are 132, a convolution of 8 x 8 at 256 channels takes 133, 47 and 24 microseconds of 4, 8 and 32 workgroups.
+ * Which tile for a product of so many channels, in so many tiles; all add in the same order. A workgroup goes through its turns one after the other, and a smaller tile has fewer of them: where the
+ * larger ones leave a GPU idle they take as long as if they filled it. On an H100, whose multiprocessors are 132, a convolution of 8 x 8 at 256 channels takes 133, 47 and 24 microseconds of 4, 8 and
+ * 32 workgroups; one to four channels 188 microseconds in tiles of 64, which are half empty, and 128 in those of 32 (bench/results/2026-11-27-h100-2-tiles.json).
  */
-export function gemmTile({ deviceClass }: Engine, count: (tile: GemmTile) => number): GemmTile {
-  if (deviceClass !== 'gpu' || count(64) >= 128) return 64;
+export function gemmTile({ deviceClass }: Engine, channels: number, count: (tile: GemmTile) => number): GemmTile {
+  if (deviceClass !== 'gpu' || (channels > 32 && count(64) >= 128)) return 64;
   return count(16) <= 320 ? 16 : 32;
 }
 

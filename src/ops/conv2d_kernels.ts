@@ -27,14 +27,14 @@ function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.c
   const { N, H, W, OH, OW, C, O, y } = args, channels = args.TRANSPOSED ? C : O, stride = args.TRANSPOSED ? args.stride : 1, kinds = stride ** 2, STRIDED = stride - 1;
   const rows = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW, size = rows * channels;
   if (variant !== 'tiled3x3' && variant !== 'subgroup_matrix') {
-    const count = (each: number): number => kinds * tiles(rows, channels, 2 * each, each), BN = tile ?? gemmTile(engine, count);
+    const count = (each: number): number => kinds * tiles(rows, channels, 2 * each, each), BN = tile ?? gemmTile(engine, channels, count);
     return engine.run(TILED[variant], grid(count(BN)), { ...args, STRIDED, BN });
   }
   // Parts that no binding holds are one: a batch so large has workgroups enough. Without parts the kernel for tensor cores is given something to bind all the same.
   const splits = 4 * args.splits * size > engine.device.limits.maxStorageBufferBindingSize ? 1 : args.splits, SPLIT = Number(splits > 1), parts = termsRoom(engine, SPLIT ? 4 * splits * size : 16);
   const all = { ...args, splits, SPLIT, accumulate: SPLIT ? 0 : args.accumulate };
   if (variant === 'tiled3x3') {
-    const count = (each: number): number => splits * tiles(N * Math.ceil(H / 4) * W, channels, each / 2, each), BN = tile ?? gemmTile(engine, count);
+    const count = (each: number): number => splits * tiles(N * Math.ceil(H / 4) * W, channels, each / 2, each), BN = tile ?? gemmTile(engine, channels, count);
     engine.run(k.conv2d_3x3_tiled, grid(count(BN)), { ...all, y: SPLIT ? parts : y, BN });
   } else {
     const TILE = tile ?? convTile(engine, kinds * rows, channels, splits), w = args.rounded ?? halved(engine, args.w);
