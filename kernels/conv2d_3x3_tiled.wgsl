@@ -1,10 +1,10 @@
 // y[n,h,w,o] = bias[o] + per_image[n,o] + residual[n,h,w,o] + sum_{kh,kw,c} x[n, h+kh-1, w+kw-1, c] * w[kh,kw,C0+c,o]: a 3 x 3 convolution that keeps the size, or, TRANSPOSED, its input gradient
-// One workgroup computes 32 groups of four pixels, one below the other, x 64 channels: for each of six points, below, 32 invocations, an invocation 8 groups x 8 channels.
+// One workgroup computes 32 groups of four pixels, one below the other, x 64 channels, or a half or a quarter of both (BN): for each of six points, below, 32 invocations, an invocation 8 groups x 8 channels.
 // Down the rows it filters (Winograd; Lavin and Gray 2016, arXiv:1509.09308): a correlation with three taps as a product of polynomials at the points 0, 1, -1, 2, -2 and infinity. Four rows of y
 // from six of x take six products instead of twelve, for twice the rounding errors. Each point is a GEMM over k = (kw, channel), 8 k a turn, with tiles in workgroup memory as in conv2d_tiled:
 // 64 of the invocations bring x to the points and 128 the weight, while all multiply what came before. On an H100 48 TFLOP/s of the convolution that it stands for, 46 TRANSPOSED;
-// conv2d_tiled 36 and 32. SPLIT, for images with too few groups to fill a GPU, `splits` workgroups share the turns of a tile and leave y in as many parts, (splits, N, H, W, O), to be folded; what is added
-// to the sums is in the first.
+// conv2d_tiled 36 and 32. Where there are too few tiles for a GPU smaller ones, whose turns take 16 or 32 k, have fewer turns to wait for; all add every sum in the same order. SPLIT, for images with too
+// few groups to fill a GPU, `splits` workgroups share the turns of a tile and leave y in as many parts, (splits, N, H, W, O), to be folded; what is added to the sums is in the first.
 // For GPUs with 19,968 bytes of workgroup memory, and float32 alone. TRANSPOSED x is dy (N, H, W, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 #import index
 #import conv2d

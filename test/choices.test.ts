@@ -6,9 +6,10 @@ import { deviceClass } from '../src/gpu/device-class.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
 import { groupNorm } from '../src/ops/group_norm.ts';
-import { convCandidates, convChoice, convTile, gemmTile } from '../src/ops/conv2d_choice.ts';
+import { convCandidates, convChoice, type ConvDims, convTile, gemmTile } from '../src/ops/conv2d_choice.ts';
 import { CORE_BYTES, HALF } from '../src/ops/half.ts';
 import { Tensor } from '../src/tensor.ts';
+import type { ConvDirection } from '../src/variants.ts';
 
 const tests = suite('choices');
 const dims = { N: 2, H: 14, W: 14, C: 16, OH: 14, OW: 14, O: 32, KH: 3, KW: 3, stride: 1, pad_top: 1, pad_left: 1, WC: 16, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 };
@@ -92,6 +93,16 @@ tests('tensor cores take channels in eights and kernels of up to 16 taps each wa
   for (const product of Object.values(HALF)) for (const kernel of Object.values(product)) engine.half.add(kernel.name);
   for (const changes of [{}, { C: 24, WC: 40, C0: 16 }, { KH: 1, KW: 16 }]) assert.equal(variants(changes), Array(3).fill('subgroup_matrix'), JSON.stringify(changes));
   for (const changes of [{ C: 20, WC: 20 }, { O: 36 }, { WC: 20 }, { WC: 28, C0: 12 }, { KH: 17 }, { KW: 17 }]) assert.equal(variants(changes), Array(3).fill('tiled_f16'), JSON.stringify(changes));
+});
+
+tests('which tiles a GPU takes is measured, and may be said in a file, forward and for the input\'s gradient', () => {
+  const stride2 = { ...dims, stride: 2, OH: dims.H / 2, OW: dims.W / 2, pad_top: 0, pad_left: 0 }, tilesOf = (engine: Engine, of: ConvDims, direction: ConvDirection) => convCandidates(engine, of, direction).map(({ tile }) => tile ?? 0).filter(Boolean);
+  assert.equal((['forward', 'input', 'weight'] as const).map((direction) => tilesOf(on(32), stride2, direction)), [[64, 32, 16], [64, 32, 16], []]);
+  assert.equal([tilesOf(on(32), dims, 'forward'), tilesOf(on(8), dims, 'forward')], [[64, 32, 16, 64, 32, 16], []], 'of both kernels; on a CPU neither');
+  const said = (op: string, choice: object, direction: ConvDirection) => convChoice(on(32, { [key(op)]: choice }), dims, direction);
+  for (const variant of ['tiled', 'tiled3x3']) assert.equal(said('conv2d_forward', { variant, tile: 32 }, 'forward'), { variant, tile: 32 });
+  for (const choice of [{ variant: 'tiled', tile: 128 }, { variant: 'tiled', tile: '32' }, { variant: 'plain', tile: 32 }]) assert.is(said('conv2d_forward', choice, 'forward').variant, 'tiled3x3', JSON.stringify(choice));
+  assert.is(said('conv2d_backward_weight', { variant: 'tiled', tile: 32 }, 'weight').variant, 'tiled3x3');
 });
 
 tests('a GPU computes products in smaller tiles where there are few of them, or few channels; a CPU does not', () => {

@@ -4,7 +4,7 @@ import { sumPixels, sumRows } from './sum.ts';
 import { DdpmError } from '../errors.ts';
 import { ParameterTensor, Tensor } from '../tensor.ts';
 import type { ConvDims } from './conv2d_choice.ts';
-import { backwardInput, backwardWeight, forward, forwardTwo, variantOfTwo } from './conv2d_kernels.ts';
+import { backwardInput, backwardWeight, choiceOfTwo, forward, forwardTwo } from './conv2d_kernels.ts';
 
 /** What conv2d() does besides: stride, padding, and what is added to the result in the same pass. */
 export interface Conv2dOptions {
@@ -55,11 +55,10 @@ export function conv2d(x: Tensor | readonly [Tensor, Tensor], w: Tensor, bias: T
   });
   const args = ({ x: t, dims }: (typeof parts)[number]) => ({ ...dims, rounded, x: t.slice, w: w.slice, bias: (bias ?? w).slice, per_image: (perImage ?? w).slice, residual: (residual ?? t).slice, y: y.slice });
   const [first, second] = parts as [(typeof parts)[number], (typeof parts)[number]?];
-  const both = second ? variantOfTwo(engine, [first.dims, second.dims]) : null;
-  if (unread) {
-    // Memory for it, and no more.
-  } else if (second && both) forwardTwo(engine, args(first), second.x.slice, both);
-  else for (const part of parts) forward(engine, args(part));
+  const both = second ? choiceOfTwo(engine, [first.dims, second.dims]) : null;
+  // For what nobody reads there is memory, and no more.
+  if (!unread && second && both) forwardTwo(engine, args(first), second.x.slice, both.variant, both.tile);
+  else if (!unread) for (const part of parts) forward(engine, args(part));
 
   return record(
     y,

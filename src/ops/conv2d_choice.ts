@@ -14,7 +14,7 @@ export type ConvDims = Omit<Args<typeof conv2d_forward>, 'x' | 'w' | 'bias' | 'p
 
 /** Tiles of `rows` rows, or of `tile` channels, where the variant has such, and a sum in `splits` parts. What is left out follows from the shape. */
 export type ConvChoice = { readonly variant: ConvVariant | HalfVariant; readonly rows?: number; readonly tile?: GemmTile | CoreTile; readonly splits?: number };
-type FloatChoice = Omit<ConvChoice, 'tile'> & { readonly variant: ConvVariant };
+type FloatChoice = Omit<ConvChoice, 'tile'> & { readonly variant: ConvVariant; readonly tile?: GemmTile };
 
 const keepsSize3x3 = ({ KH, KW, stride, pad_top, pad_left, H, W, OH, OW }: ConvDims) => KH === 3 && KW === 3 && stride === 1 && pad_top === 1 && pad_left === 1 && H === OH && W === OW;
 
@@ -37,7 +37,7 @@ export type GemmTile = (typeof GEMM_TILES)[number];
 /**
  * Which tile for a product of so many channels, in so many tiles; all add in the same order. A workgroup goes through its turns one after the other, and a smaller tile has fewer of them: where the
  * larger ones leave a GPU idle they take as long as if they filled it. On an H100, whose multiprocessors are 132, a convolution of 8 x 8 at 256 channels takes 133, 47 and 24 microseconds of 4, 8 and
- * 32 workgroups; one to four channels 188 microseconds in tiles of 64, which are half empty, and 128 in those of 32 (bench/results/2026-11-27-h100-2-tiles.json).
+ * 32 workgroups; one of 64 images of 32 x 32 to four channels 188 microseconds in tiles of 64, and 128 in those of 32 (bench/results/2026-11-27-h100-2-tiles.json).
  */
 export function gemmTile({ deviceClass }: Engine, channels: number, count: (tile: GemmTile) => number): GemmTile {
   if (deviceClass !== 'gpu' || (channels > 32 && count(64) >= 128)) return 64;
@@ -98,14 +98,15 @@ function whole(engine: Engine, variant: ConvVariant, dims: ConvDims, direction: 
 const hasRoom3x3 = ({ device }: Engine): boolean => [conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled].every(({ workgroupBytes }) => workgroupBytes <= device.limits.maxComputeWorkgroupStorageSize);
 
 /** Whether this device computes the shape so. The choice may come from a file. */
-function takes(engine: Engine, dims: ConvDims, direction: ConvDirection, { variant, rows, splits, ...rest }: Choice): boolean {
+function takes(engine: Engine, dims: ConvDims, direction: ConvDirection, { variant, rows, tile, splits, ...rest }: Choice): boolean {
   const fours = dims.C % 4 === 0 && dims.O % 4 === 0, lanes = isLanes(engine.subgroupWidth);
   const can = { plain: true, padded: !fours, tiled: fours, subgroup: fours && lanes, subgroup3x3: fours && lanes && keepsSize3x3(dims), tiled3x3: fours && hasRoom3x3(engine) && keepsSize3x3(dims) };
   if (!Object.hasOwn(can, variant!) || !can[variant as ConvVariant] || Object.keys(rest).length) return false;
   const rowsOk = rows === undefined || (ROWS as readonly unknown[]).includes(rows);
+  const tileOk = tile === undefined || (direction !== 'weight' && (variant === 'tiled' || variant === 'tiled3x3') && (GEMM_TILES as readonly unknown[]).includes(tile));
   const most = direction === 'weight' ? 4096 : variant === 'tiled3x3' ? 64 : 0;
   const splitsOk = splits === undefined || (Number.isInteger(splits) && splits as number >= 1 && splits as number <= most);
-  return rowsOk && splitsOk;
+  return rowsOk && tileOk && splitsOk;
 }
 
 function usual(engine: Engine, dims: ConvDims, direction: ConvDirection): ConvVariant {
@@ -133,7 +134,7 @@ export function convChoice(engine: Engine, dims: ConvDims, direction: ConvDirect
   const choice = floatChoice(engine, dims, direction), { C, O, WC, C0, KH, KW } = dims, cores = [C, O, WC, C0].every((channels) => channels % 8 === 0) && Math.max(KH, KW) <= 16;
   const half = halfVariant(engine, direction === 'weight' ? 'weight' : 'conv', cores);
   if (!half || choice.variant === 'plain' || choice.variant === 'padded') return choice;
-  return half === 'subgroup_matrix' && direction !== 'weight' ? { variant: half, splits: convSplits(engine, half, dims, direction) } : { variant: half };
+  return half === 'subgroup_matrix' && direction !== 'weight' ? { variant: half, splits: convSplits(engine, half, dims, direction) } : { variant: half, ...(direction !== 'weight' && choice.tile && { tile: choice.tile }) };
 }
 
 /** What is worth measuring for a shape on this device. */
@@ -141,7 +142,10 @@ export function convCandidates(engine: Engine, dims: ConvDims, direction: ConvDi
   const most = Math.max(1, Math.floor((dims.N * dims.OH * dims.OW) / 64));
   const each = (variant: ConvVariant): ConvChoice[] => {
     if (variant === 'padded') return [{ variant }];
-    if (direction !== 'weight') return variant === 'subgroup3x3' ? ROWS.map((rows) => ({ variant, rows })) : variant === 'tiled3x3' ? [1, 2, 4, 8].map((splits) => ({ variant, splits })) : [{ variant }];
+    if (direction !== 'weight') {
+      const tiled = variant === 'tiled' || variant === 'tiled3x3', usual = whole(engine, variant, dims, direction), tilings = tiled && engine.deviceClass === 'gpu' ? GEMM_TILES.map((tile) => ({ ...usual, tile })) : [];
+      return [...(variant === 'subgroup3x3' ? ROWS.map((rows) => ({ variant, rows })) : variant === 'tiled3x3' ? [1, 2, 4, 8].map((splits) => ({ variant, splits })) : [{ variant }]), ...tilings];
+    }
     const usually = weightSplits(variant, dims, subgroupKernels(engine).lanes), counts = [1, usually / 2, usually, 2 * usually, 4 * usually].map((count) => Math.max(1, Math.min(most, Math.round(count))));
     return [...new Set(counts)].map((splits) => ({ variant, splits }));
   };

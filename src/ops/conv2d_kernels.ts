@@ -93,10 +93,10 @@ export function forward(engine: Engine, args: ConvArgs, { variant, rows = tileRo
   }
 }
 
-/** The variant that reads two inputs, with so many channels, in one dispatch; null where there is none. */
-export function variantOfTwo(engine: Engine, dims: readonly [ConvDims, ConvDims]): keyof typeof TILED | null {
-  const [{ variant }, other] = [convChoice(engine, dims[0], 'forward'), convChoice(engine, dims[1], 'forward')];
-  return variant === other.variant && Object.hasOwn(TILED, variant) ? (variant as keyof typeof TILED) : null;
+/** The variant that reads two inputs, with so many channels, in one dispatch, and its tile; null where there is none. */
+export function choiceOfTwo(engine: Engine, dims: readonly [ConvDims, ConvDims]): Pick<ConvChoice, 'tile'> & { readonly variant: keyof typeof TILED } | null {
+  const [{ variant, tile }, other] = [convChoice(engine, dims[0], 'forward'), convChoice(engine, dims[1], 'forward')];
+  return variant === other.variant && Object.hasOwn(TILED, variant) ? { variant: variant as keyof typeof TILED, tile } : null;
 }
 
 /** y = conv((x, x2), w), channels read as concatenated, and what is added to it: one pass over y where two calls of `forward` make two. `args` are those of x. */

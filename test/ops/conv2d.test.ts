@@ -428,6 +428,17 @@ for (const [M, I, O] of [[5, 7, 3], [70, 12, 36]]) {
   });
 }
 
+ops('a result that nobody reads is not computed, and has the same gradients', async (engine) => {
+  const s = fours[1], { x, w, dy, bias, perImage, residual } = inputsOf(s), { N, H, W, C, O } = s;
+  const t = [upload(engine, [N, H, W, C], x), upload(engine, [3, 3, C, O], w), upload(engine, [O], bias), upload(engine, [N, O], perImage), upload(engine, [N, H, W, O], residual)];
+  const of = (unread: boolean) => differentiate(t, () => conv2d(t[0], t[1], t[2], { perImage: t[3], residual: t[4], unread }), dy);
+  const read = await of(false), unread = await of(true);
+  assert.ok(read.y.every(Number.isFinite) && unread.y.every(Number.isNaN), 'what was in its memory is still there');
+  assert.equal(unread.gradients, read.gradients);
+  const rows = upload(engine, [5, C], x.subarray(0, 5 * C)), weight = upload(engine, [1, 1, C, O], w.subarray(0, C * O));
+  assert.ok((await linear(rows, weight, null, { unread: true }).read()).every(Number.isNaN));
+});
+
 ops('shapes that do not fit are refused', async (engine) => {
   const w = Tensor.empty(engine, [3, 3, 8, 4]), x = (shape: number[]) => Tensor.empty(engine, shape);
   for (const bad of [x([1, 4, 4, 7]), [x([1, 4, 4, 4]), x([1, 4, 5, 4])] as const, [x([1, 4, 4, 4]), x([2, 4, 4, 4])] as const, x([4, 4, 8])])
