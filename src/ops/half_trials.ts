@@ -37,7 +37,7 @@ const none = (x: Slice, w: Slice) => ({ bias: w, per_image: w, residual: x });
 const conv = ({ tile, gemm }: Tile): readonly ProductTrial[] => {
   const { dims, X, W, Y } = shape(!!tile), activations = [true, false, true] as const;
   const of = (variant: Exclude<Variant, 'rounded'>): ConvChoice => {
-    const side = variant === 'subgroup_matrix' ? tile : gemm;
+    const side = { subgroup_matrix: tile, tiled_f16: gemm, tiled: undefined }[variant];
     return { variant, ...(side && { tile: side }) };
   };
   return [
