@@ -254,13 +254,18 @@ families('tiled3x3: sums left in parts, more of them than there are turns, and o
     const want = { y: wantY((v) => v), dx: wantDx((v) => v) }, sizes = { y: wantY(abs), dx: wantDx(abs) };
     // 15 turns of x and 27 of dy, and 6 and 3: some parts are shorter than others, or empty.
     // A turn of a smaller tile takes what are two or four of these, as far as a part goes.
-    for (const splits of [2, 4, 7]) for (const tile of GEMM_TILES) {
-      const y = destination(engine, [dy.length], before.subarray(0, dy.length)), dx = destination(engine, [x.length], before.subarray(0, x.length));
-      const more = { has_bias: 1, has_per_image: 1, has_residual: 1, accumulate: 1 };
-      forward(engine, { ...dimsOf(s), ...more, x: tx, w: tw, bias: tbias, per_image: tperImage, residual: tresidual, y: y.slice }, { variant: 'tiled3x3', splits, tile });
-      backwardInput(engine, dimsOf(s), tdy, tw, { slice: dx.slice, accumulate: 1 }, { variant: 'tiled3x3', splits, tile });
-      assertClose(await y.read(), want.y, { atol: off.y(bound(9 * s.C + 4 + splits, sizes.y)), what: `y of ${s.C} channels in ${splits} parts, tiles of ${tile}` });
-      assertClose(await dx.read(), want.dx, { atol: off.dx(bound(9 * s.O + 1 + splits, sizes.dx)), what: `dx of ${s.C} channels in ${splits} parts, tiles of ${tile}` });
+    for (const splits of [2, 4, 7]) {
+      let first: readonly Float32Array[] | null = null;
+      for (const tile of GEMM_TILES) {
+        const y = destination(engine, [dy.length], before.subarray(0, dy.length)), dx = destination(engine, [x.length], before.subarray(0, x.length));
+        const more = { has_bias: 1, has_per_image: 1, has_residual: 1, accumulate: 1 };
+        forward(engine, { ...dimsOf(s), ...more, x: tx, w: tw, bias: tbias, per_image: tperImage, residual: tresidual, y: y.slice }, { variant: 'tiled3x3', splits, tile });
+        backwardInput(engine, dimsOf(s), tdy, tw, { slice: dx.slice, accumulate: 1 }, { variant: 'tiled3x3', splits, tile });
+        const got = [await y.read(), await dx.read()];
+        assertClose(got[0], want.y, { atol: off.y(bound(9 * s.C + 4 + splits, sizes.y)), what: `y of ${s.C} channels in ${splits} parts, tiles of ${tile}` });
+        assertClose(got[1], want.dx, { atol: off.dx(bound(9 * s.O + 1 + splits, sizes.dx)), what: `dx of ${s.C} channels in ${splits} parts, tiles of ${tile}` });
+        assert.equal(got, (first ??= got), `bits in ${splits} parts, tiles of ${tile}`);
+      }
     }
   }
 });
