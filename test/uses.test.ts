@@ -193,7 +193,12 @@ uses('what is painted agrees with what is known, and the more so the more often 
 uses('batches change nothing, and the model is asked about just so many at a time', async (engine) => {
   const schedule = makeSchedule({ name: 'linear', T: 100 }), diffusion = new GaussianDiffusion(engine, schedule), shape = [7, 4, 4, 2] as const, images = random(7 * SIZE, 3), seen = new Set<number>();
   const inner = perfect(engine, new Gaussian(schedule, 0.3, 0.5)), mask = random(7 * 16, 4).map((v) => Number(v > 0)), ends = [images.slice(0, SIZE), images.slice(SIZE, 2 * SIZE)] as const;
-  const model: DiffusionModel = (x, t) => (seen.add(x.shape[0]!), inner(x, t));
+  let fresh: string | null = null;
+  const model: DiffusionModel = (x, t) => {
+    seen.add(x.shape[0]!);
+    if (fresh) engine.run({ name: fresh, wgsl: `@group(0) @binding(0) var<storage, read_write> y: array<f32>;\n@compute @workgroup_size(1)\nfn main() { y[0] = 1.0; } // ${fresh}`, features: [], bindings: { y: 'read_write' }, overrides: {}, optional: {}, dims: {} } as const, [1], { y: Tensor.empty(engine, [1]).slice });
+    return inner(x, t);
+  };
   const all: ((batches: BatchOptions) => Promise<Float32Array>)[] = [
     async (batches) => (await edit(model, diffusion, images, shape, { method: 'ddpm', steps: 8, strength: 0.5, seed: 3, firstId: 5, ...batches })).images,
     (batches) => inpaint(model, diffusion, images, mask, shape, { method: 'ddpm', steps: 6, seed: 3, firstId: 5, jumpLength: 2, resamples: 2, ...batches }),
@@ -210,6 +215,13 @@ uses('batches change nothing, and the model is asked about just so many at a tim
     assert.is(bits(await use({ batchSize: 9 })), bits(whole), `use ${i}, more than there are`);
   }
   await assertError(() => all[0]!({ batchSize: 0 }), 'E-USAGE', /batches of 0 images/);
+  // With a kernel that nobody has compiled before.
+  for (const [i, use] of all.entries()) {
+    fresh = `test_use_${i}`;
+    const told: (number | string)[] = [];
+    await use({ onCompile: (done, total) => void told.push(done, total), onBatch: () => void told.push('batch') });
+    assert.equal(told.slice(0, told.indexOf('batch')).slice(-2), [1, 1], `use ${i}: ${told.join()}`);
+  }
 });
 
 // ---- guidance

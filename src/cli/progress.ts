@@ -60,8 +60,11 @@ export class Progress {
 
   /** Call it for each step whose loss has arrived; it decides what is shown. */
   update(report: StepReport): void {
-    // Smoothed, so that the time left does not jump with every step; but the first steps are slow, and the first report is forgotten with the second.
-    if (Number.isFinite(report.ms)) this.#ms = this.#timed++ < 2 ? report.ms : this.#ms + Math.max(0.1, 1 / (this.#timed - 1)) * (report.ms - this.#ms);
+    if (Number.isFinite(report.ms)) {
+      // Smoothed, so that the time left does not jump with every step: a mean that forgets, of all reports but the first, whose steps are slow.
+      const before = this.#timed++;
+      this.#ms = before < 2 ? report.ms : this.#ms + Math.max(0.1, 1 / before) * (report.ms - this.#ms);
+    }
     const last = report.step >= this.#total;
     if (this.#mode === 'lines' && (last || report.step % this.#every === 0)) this.#sink.write(`step ${Object.values(this.#parts(report)).join(' | ')}\n`);
     if (this.#mode !== 'bar' || (!last && this.#now() - this.#drawnAt < REDRAW_MS)) return;
@@ -157,17 +160,23 @@ export class Bar {
 /** Off a terminal, this often says how far compiling is. */
 const COMPILING_MS = 5000;
 
-/** Shows how many kernels are compiled, half a minute's work for a CPU the first time: on a terminal in one line, which is taken away in the end. Returns the time it took. */
-export async function showCompiling(compile: (progress: (done: number, total: number) => void) => Promise<void>, sink: Sink = process.stderr, now: () => number = () => performance.now()): Promise<string> {
-  const start = now();
-  let said = start;
-  await compile((done, total) => {
-    if (sink.isTTY) sink.write(`${CLEAR_LINE}kernels  ${done} of ${total}`);
+type Compiled = (done: number, total: number) => void;
+
+/** Shows how many kernels are compiled, half a minute's work for a CPU the first time: on a terminal in one line, which is taken away with the last. */
+export function compiling(sink: Sink = process.stderr, now: () => number = () => performance.now()): Compiled {
+  let said = now();
+  return (done, total) => {
+    if (sink.isTTY) sink.write(`${CLEAR_LINE}kernels  ${done} of ${total}${done < total ? '' : CLEAR_LINE}`);
     else if (done < total && now() - said >= COMPILING_MS) {
       said = now();
       sink.write(`kernels  ${done} of ${total} compiled\n`);
     }
-  });
-  if (sink.isTTY) sink.write(CLEAR_LINE);
+  };
+}
+
+/** The same of what `compile` does. Returns the time it took. */
+export async function showCompiling(compile: (progress: Compiled) => Promise<void>, sink: Sink = process.stderr, now: () => number = () => performance.now()): Promise<string> {
+  const start = now();
+  await compile(compiling(sink, now));
   return `${((now() - start) / 1000).toFixed(1)} s`;
 }

@@ -1,12 +1,12 @@
 // What every way of sampling starts from, and the drawing itself with its bar.
 
-import { Sampler, type SamplerOptions, type SampleStep } from '../diffusion/sampler.ts';
+import type { SamplerOptions, SampleStep } from '../diffusion/sampler.ts';
 import type { BatchOptions } from '../diffusion/uses/encode.ts';
 import { DdpmError } from '../errors.ts';
 import { sizeOf } from '../tensor.ts';
 import { say } from './command.ts';
 import { Network } from './network.ts';
-import { Bar, showCompiling } from './progress.ts';
+import { Bar, compiling } from './progress.ts';
 import { BATCH, describeSampler, type ImageShape, type PlacedModel } from './sampling.ts';
 import type { SampleSettings } from './settings.ts';
 
@@ -64,10 +64,7 @@ export async function withNetwork<T>({ placed, settings, image, options }: Ready
     };
     const begin = (first: number): void => network.begin(first);
     try {
-      // What fn makes of the network it makes itself; here its kernels are compiled, where a line can say so.
-      const ahead = new Sampler(network.model, placed.diffusion, [batchSize, ...image()], options);
-      await showCompiling((progress) => ahead.compile(progress)).finally(() => ahead.destroy());
-      const result = await fn({ network, batches: { batchSize, ...(network.description && { onBatch: begin }), onStep } });
+      const result = await fn({ network, batches: { batchSize, onCompile: compiling(), ...(network.description && { onBatch: begin }), onStep } });
       say('time', bar.clear());
       return result;
     } catch (error) {

@@ -26,11 +26,12 @@ export interface Edited {
  * @throws DdpmError E-USAGE for a strength that leaves no step, E-SHAPE for images that do not fill the shape
  */
 export async function edit(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, shape: Shape, options: EditOptions): Promise<Edited> {
-  const { seed, firstId = 0, strength = 0.6, onStep, batchSize: _, onBatch: __, steps: ___, ...sampling } = options, batch = batchShape(shape, options);
+  const { seed, firstId = 0, strength = 0.6, onStep, onCompile, batchSize: _, onBatch: __, steps: ___, ...sampling } = options, batch = batchShape(shape, options);
   checkImages(images, shape);
   const timesteps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength), t = timesteps[0]!;
   const sampler = new Sampler(model, diffusion, batch, { ...sampling, timesteps }); // before anything is awaited: it reads the weights that are bound now
   try {
+    await sampler.compile(onCompile);
     const noised = diffuse(diffusion, images, t, await drawNoise(diffusion.engine, shape, { seed, firstId }));
     const draw = ({ first, rows }: Batch) => sampler.sample({ seed, firstId: firstId + first, noise: rows(noised), ...(onStep && { onStep }) });
     return { images: await inBatches(shape[0], batch, options, draw), noised, t };

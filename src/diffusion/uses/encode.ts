@@ -22,6 +22,8 @@ export interface BatchOptions {
   readonly batchSize?: number;
   /** Called before each batch with the index of its first image, for models that need more than x and t. */
   readonly onBatch?: (first: number) => void;
+  /** Told how many kernels are compiled, before the first batch. */
+  readonly onCompile?: (done: number, total: number) => void;
 }
 
 /** One batch: the place of its first image, and the rows of values (n, ...) that belong to it, filled up with zeros. */

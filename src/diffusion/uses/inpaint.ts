@@ -51,7 +51,7 @@ export function repaintPath(steps: number, jumpLength = Math.min(10, Math.max(1,
  * @throws DdpmError E-SHAPE for images or a mask that do not fill the shape; E-USAGE for jumps that do not fit, or a sampler whose steps need those before
  */
 export async function inpaint(model: DiffusionModel, diffusion: GaussianDiffusion, images: Float32Array, mask: Float32Array, shape: Shape, options: InpaintOptions): Promise<Float32Array<ArrayBuffer>> {
-  const { seed, firstId = 0, jumpLength, resamples, onStep, batchSize: _, onBatch: __, ...sampling } = options, { engine } = diffusion, [N, H, W, C] = shape, batch = batchShape(shape, options);
+  const { seed, firstId = 0, jumpLength, resamples, onStep, onCompile, batchSize: _, onBatch: __, ...sampling } = options, { engine } = diffusion, [N, H, W, C] = shape, batch = batchShape(shape, options);
   checkImages(images, shape);
   if (mask.length !== N * H * W) throw new DdpmError('E-SHAPE', `a mask of ${mask.length} values for images of shape (${shape.join(', ')}); it needs ${N * H * W}, one a pixel.`);
   if (!['ddpm', 'ddim', 'dpm++1'].includes(sampling.method)) throw new DdpmError('E-USAGE', `inpainting changes x between steps, and those of ${sampling.method} need the steps before. Take ddpm, ddim or dpm++1.`);
@@ -60,6 +60,7 @@ export async function inpaint(model: DiffusionModel, diffusion: GaussianDiffusio
   const clock = new Clock(engine);
   try {
     const path = repaintPath(rows.length, jumpLength, resamples);
+    await sampler.compile(onCompile);
     const known = Tensor.empty(engine, batch), open = Tensor.empty(engine, [batch[0], H, W]), coef = Tensor.empty(engine, [4]);
     held.push(known, open, coef);
     const renew = async (step: SampleStep, first: number): Promise<void> => {

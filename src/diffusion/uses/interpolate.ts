@@ -21,11 +21,12 @@ export interface InterpolateOptions extends SamplerOptions, UseOptions, BatchOpt
  * @throws DdpmError E-USAGE for fewer than two images, or a strength that leaves no step; E-SHAPE for images that do not fill the shape
  */
 export async function interpolate(model: DiffusionModel, diffusion: GaussianDiffusion, [a, b]: readonly [Float32Array, Float32Array], shape: Shape, options: InterpolateOptions): Promise<Float32Array<ArrayBuffer>> {
-  const { seed, firstId = 0, strength = 0.5, onStep, batchSize: _, onBatch: __, steps: ___, ...sampling } = options, batch = batchShape(shape, options);
+  const { seed, firstId = 0, strength = 0.5, onStep, onCompile, batchSize: _, onBatch: __, steps: ___, ...sampling } = options, batch = batchShape(shape, options);
   const shares = sharesOf([a, b], shape), one = [1, ...shape.slice(1)] as unknown as Shape;
   const timesteps = fromStrength(visitedTimesteps(diffusion.schedule, options), strength), t = timesteps[0]!;
   const sampler = new Sampler(model, diffusion, batch, { ...sampling, timesteps }); // before anything is awaited: it reads the weights that are bound now
   try {
+    await sampler.compile(onCompile);
     const z = await drawNoise(diffusion.engine, one, { seed, firstId }), from = diffuse(diffusion, a, t, z), to = diffuse(diffusion, b, t, z);
     const starts = rows(shares, (share) => from.map((v, i) => (1 - share) * v + share * to[i]!));
     return await inBatches(shape[0], batch, options, ({ first, rows: of }: Batch) => sampler.sample({ seed, firstId: firstId + first, noise: of(starts), ...(onStep && { onStep }) }));

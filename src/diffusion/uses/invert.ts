@@ -62,11 +62,14 @@ export async function bothWays<T>(model: DiffusionModel, diffusion: GaussianDiff
 }
 
 function walker(model: DiffusionModel, diffusion: GaussianDiffusion, shape: Shape, options: InvertOptions, inverse: boolean): { walk: Walk; destroy: () => Promise<void> } {
-  const { onStep, batchSize: _, onBatch: __, ...sampling } = options, batch = batchShape(shape, options);
+  const { onStep, onCompile, batchSize: _, onBatch: __, ...sampling } = options, batch = batchShape(shape, options);
   const sampler = new Sampler(model, diffusion, batch, { ...sampling, method: 'ddim', inverse, clipDenoised: false });
   return {
     // Nothing is drawn: the seed does not matter.
-    walk: (start) => inBatches(shape[0], batch, options, ({ rows }: Batch) => sampler.sample({ seed: 0, noise: rows(start), ...(onStep && { onStep }) })),
+    walk: async (start) => {
+      await sampler.compile(onCompile);
+      return inBatches(shape[0], batch, options, ({ rows }: Batch) => sampler.sample({ seed: 0, noise: rows(start), ...(onStep && { onStep }) }));
+    },
     destroy: () => sampler.destroy(),
   };
 }
