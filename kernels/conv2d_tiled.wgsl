@@ -33,7 +33,7 @@ override BN: u32 = 64u;
 fn bm() -> u32 { return 2u * BN; }
 fn bn4() -> u32 { return BN / 4u; }
 fn bk4() -> u32 { return 256u / BN; }
-// Four k of x, and four k and their rows of w, lie so far apart that what eight invocations store or read at a time is in eight different banks, but for what TRANSPOSED stores if BN is 32.
+// Four k of x, and four k and their rows of w, lie so far apart that what eight invocations store or read at a time is in eight different banks.
 fn xs_row() -> u32 { return 2u * BN + max(1u, BN / 32u); }
 fn ws_row() -> u32 { return BN / 4u + BN / 64u; }
 fn ws_k4() -> u32 { return 4u * ws_row() + max(1u, BN / 32u); }
@@ -101,7 +101,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let row = kind.row;
   let column = tile % column_tiles * bn4();
 
-  // Each invocation brings four vec4s of x, of pixels `apart`, and two of w.
+  // Each invocation brings four vec4s of x, of pixels that are `apart` from one another, and two of w.
   let xk = li % bk4();
   let xm = li / bk4();
   let apart = 128u / bk4();

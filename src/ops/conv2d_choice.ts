@@ -143,8 +143,10 @@ export function convCandidates(engine: Engine, dims: ConvDims, direction: ConvDi
   const each = (variant: ConvVariant): ConvChoice[] => {
     if (variant === 'padded') return [{ variant }];
     if (direction !== 'weight') {
-      const tiled = variant === 'tiled' || variant === 'tiled3x3', usual = whole(engine, variant, dims, direction), tilings = tiled && engine.deviceClass === 'gpu' ? GEMM_TILES.map((tile) => ({ ...usual, tile })) : [];
-      return [...(variant === 'subgroup3x3' ? ROWS.map((rows) => ({ variant, rows })) : variant === 'tiled3x3' ? [1, 2, 4, 8].map((splits) => ({ variant, splits })) : [{ variant }]), ...tilings];
+      const tilings = engine.deviceClass === 'gpu' ? GEMM_TILES.map((tile) => ({ ...whole(engine, variant, dims, direction), tile })) : [];
+      if (variant === 'subgroup3x3') return ROWS.map((rows) => ({ variant, rows }));
+      if (variant === 'tiled3x3') return [...[1, 2, 4, 8].map((splits) => ({ variant, splits })), ...tilings];
+      return variant === 'tiled' ? [{ variant }, ...tilings] : [{ variant }];
     }
     const usually = weightSplits(variant, dims, subgroupKernels(engine).lanes), counts = [1, usually / 2, usually, 2 * usually, 4 * usually].map((count) => Math.max(1, Math.min(most, Math.round(count))));
     return [...new Set(counts)].map((splits) => ({ variant, splits }));
