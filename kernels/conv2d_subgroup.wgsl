@@ -87,13 +87,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let part = (size + vec2u(s - 1u)) / s;
   let channel_tiles = (to4 + Q - 1u) / Q;
   let pixel_tiles = (dims.N * part.x * part.y + R * LANES - 1u) / (R * LANES);
-  let tile = workgroup_index(workgroup, count);
-  let kind = tile / (channel_tiles * pixel_tiles);
-  if (kind >= s * s) { return; }
-  let down = kind / s;
-  let right = kind % s;
+  // The kinds take turns: they meet from one to four taps, and each of a CPU's threads is given workgroups beside each other.
+  let index = workgroup_index(workgroup, count);
+  let tile = index / (s * s);
+  if (tile >= channel_tiles * pixel_tiles) { return; }
+  let down = index % (s * s) / s;
+  let right = index % s;
   // All pixels of some channels, then of the next, so that their weights stay in a core's cache.
-  let channel = tile / pixel_tiles % channel_tiles * Q;
+  let channel = tile / pixel_tiles * Q;
 
   // The lane's pixels, counted among those of its kind; the ones past the end lie in image N.
   let next = pixel(LANES, part.x, part.y);
