@@ -1,6 +1,6 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
 // One subgroup of LANES, eight or four (_lanes4), computes 4 ROWS (tap, c) x 2 LANES COLUMNS o of one split: eight pixels a turn, lane = one of them for x, or two,
-// lane = two output channels for dy, or four; each dy is used 4 ROWS times.
+// lane = two output channels for dy, four or eight; each dy is used 4 ROWS times.
 // On a CPU (llvmpipe) loads are what takes time: a tile of twice the height and width takes half as many for each product, and where there are few channels a small one leaves less of itself empty.
 // Pixels advance by carries: a division costs as much as thirty FMAs here. C and O are multiples of 4.
 enable subgroups;
@@ -20,6 +20,18 @@ alias Eight = array<vec2f, 8>;
 fn dy_at(p: u32, end: u32, o: u32) -> vec2f { return select(vec2f(0.0), dy[min(p, end - 1u) * (dims.O / 2u) + o], p < end); }
 fn eight_of(p: u32, end: u32, o: u32) -> Eight {
   return Eight(dy_at(p, end, o), dy_at(p + 1u, end, o), dy_at(p + 2u, end, o), dy_at(p + 3u, end, o), dy_at(p + 4u, end, o), dy_at(p + 5u, end, o), dy_at(p + 6u, end, o), dy_at(p + 7u, end, o));
+}
+// The lane's columns.
+alias Columns = array<Eight, 4>;
+fn columns_of(p: u32, end: u32, o: vec4u) -> Columns {
+  var b: Columns;
+  b[0] = eight_of(p, end, o.x);
+  if (COLUMNS > 1u) { b[1] = eight_of(p, end, o.y); }
+  if (COLUMNS > 2u) {
+    b[2] = eight_of(p, end, o.z);
+    b[3] = eight_of(p, end, o.w);
+  }
+  return b;
 }
 fn total(b: Eight) -> vec2f { return ((b[0] + b[1]) + (b[2] + b[3])) + ((b[4] + b[5]) + (b[6] + b[7])); }
 
@@ -47,31 +59,36 @@ fn both_at(q: Held, r: Row) -> mat2x4f {
 fn four_of(q: Held, rows: Rows) -> Four { return Four(both_at(q, rows[0]), both_at(q, rows[1]), both_at(q, rows[2]), both_at(q, rows[3])); }
 fn spread(a: mat2x4f, pixel: u32) -> vec4f { return vec4_of_lane(select(a[0], a[1], pixel >= LANES), pixel % LANES); }
 
-// The sums of products: of the second columns from 64 on.
-alias Sums = array<vec2f, 128>;
+// The sums of products with each of the columns.
+alias Sums = array<vec2f, 64>;
+alias AllSums = array<Sums, 4>;
 
 // Adds the products of eight pixels: channel j of x with two of dy. All is written out, as llvmpipe unrolls no loop as long as this.
 fn add(sum: vec2f, s: array<vec4f, 8>, j: u32, b: Eight) -> vec2f {
   return fma(vec2f(s[7][j]), b[7], fma(vec2f(s[6][j]), b[6], fma(vec2f(s[5][j]), b[5], fma(vec2f(s[4][j]), b[4],
     fma(vec2f(s[3][j]), b[3], fma(vec2f(s[2][j]), b[2], fma(vec2f(s[1][j]), b[1], fma(vec2f(s[0][j]), b[0], sum))))))));
 }
-// Both columns after one another, so that a spread value waits in a register for both.
-fn meet_channel(acc: ptr<function, Sums>, i: u32, s: array<vec4f, 8>, j: u32, b: Eight, b2: Eight) {
-  (*acc)[i] = add((*acc)[i], s, j, b);
-  if (COLUMNS > 1u) { (*acc)[i + 64u] = add((*acc)[i + 64u], s, j, b2); }
+// All columns after one another, so that a spread value waits in a register for them.
+fn meet_channel(acc: ptr<function, AllSums>, i: u32, s: array<vec4f, 8>, j: u32, b: Columns) {
+  (*acc)[0][i] = add((*acc)[0][i], s, j, b[0]);
+  if (COLUMNS > 1u) { (*acc)[1][i] = add((*acc)[1][i], s, j, b[1]); }
+  if (COLUMNS > 2u) {
+    (*acc)[2][i] = add((*acc)[2][i], s, j, b[2]);
+    (*acc)[3][i] = add((*acc)[3][i], s, j, b[3]);
+  }
 }
-fn meet_row(acc: ptr<function, Sums>, i: u32, a: mat2x4f, b: Eight, b2: Eight) {
+fn meet_row(acc: ptr<function, AllSums>, i: u32, a: mat2x4f, b: Columns) {
   let s = array<vec4f, 8>(spread(a, 0u), spread(a, 1u), spread(a, 2u), spread(a, 3u), spread(a, 4u), spread(a, 5u), spread(a, 6u), spread(a, 7u));
-  meet_channel(acc, i, s, 0u, b, b2);
-  meet_channel(acc, i + 1u, s, 1u, b, b2);
-  meet_channel(acc, i + 2u, s, 2u, b, b2);
-  meet_channel(acc, i + 3u, s, 3u, b, b2);
+  meet_channel(acc, i, s, 0u, b);
+  meet_channel(acc, i + 1u, s, 1u, b);
+  meet_channel(acc, i + 2u, s, 2u, b);
+  meet_channel(acc, i + 3u, s, 3u, b);
 }
-fn meet(acc: ptr<function, Sums>, i: u32, a: Four, b: Eight, b2: Eight) {
-  meet_row(acc, i, a[0], b, b2);
-  meet_row(acc, i + 4u, a[1], b, b2);
-  meet_row(acc, i + 8u, a[2], b, b2);
-  meet_row(acc, i + 12u, a[3], b, b2);
+fn meet(acc: ptr<function, AllSums>, i: u32, a: Four, b: Columns) {
+  meet_row(acc, i, a[0], b);
+  meet_row(acc, i + 4u, a[1], b);
+  meet_row(acc, i + 8u, a[2], b);
+  meet_row(acc, i + 12u, a[3], b);
 }
 
 @compute @workgroup_size(LANES)
@@ -82,7 +99,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let row_tiles = (rows4 + ROWS - 1u) / ROWS;
   let tile = workgroup_index(workgroup, count);
   let column = tile % column_tiles * LANES * COLUMNS + lane;
-  let o = min(vec2u(column, column + LANES), vec2u(O2 - 1u));
+  let o = min(vec4u(column) + LANES * vec4u(0u, 1u, 2u, 3u), vec4u(O2 - 1u));
   let row4 = tile / column_tiles % row_tiles * ROWS;
   let split = tile / (column_tiles * row_tiles);
   if (split >= dims.splits) { return; }
@@ -98,9 +115,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let rows1 = rows_of(row4 + 4u);
   let rows2 = rows_of(row4 + 8u);
   let rows3 = rows_of(row4 + 12u);
-  var sum = vec2f(0.0);
-  var sum2 = vec2f(0.0);
-  var acc: Sums;
+  var sum: array<vec2f, 4>;
+  var acc: AllSums;
   for (var first = split * share; first < end; first += 8u) {
     q.inside = vec2u(first + lane) + vec2u(0u, LANES) < vec2u(end);
     var a: array<Four, 4>;
@@ -110,32 +126,37 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       a[2] = four_of(q, rows2);
       a[3] = four_of(q, rows3);
     }
-    let b = eight_of(first, end, o.x);
-    sum += total(b);
-    var b2: Eight;
-    if (COLUMNS > 1u) {
-      b2 = eight_of(first, end, o.y);
-      sum2 += total(b2);
+    let b = columns_of(first, end, o);
+    sum[0] += total(b[0]);
+    if (COLUMNS > 1u) { sum[1] += total(b[1]); }
+    if (COLUMNS > 2u) {
+      sum[2] += total(b[2]);
+      sum[3] += total(b[3]);
     }
-    meet(&acc, 0u, a[0], b, b2);
-    if (ROWS > 4u) { meet(&acc, 16u, a[1], b, b2); }
+    meet(&acc, 0u, a[0], b);
+    if (ROWS > 4u) { meet(&acc, 16u, a[1], b); }
     if (ROWS > 8u) {
-      meet(&acc, 32u, a[2], b, b2);
-      meet(&acc, 48u, a[3], b, b2);
+      meet(&acc, 32u, a[2], b);
+      meet(&acc, 48u, a[3], b);
     }
     q.first = advance(q.first, eight, dims.OH, dims.OW);
     q.second = advance(q.second, eight, dims.OH, dims.OW);
   }
 
   if (column >= O2) { return; }
-  let second = COLUMNS > 1u && column + LANES < O2;
+  let has = vec3<bool>(COLUMNS > 1u, COLUMNS > 2u, COLUMNS > 2u) & (vec3u(column) + LANES * vec3u(1u, 2u, 3u) < vec3u(O2));
   if (dims.has_bias != 0u && row4 == 0u) {
-    sums[split * O2 + column] = sum;
-    if (second) { sums[split * O2 + column + LANES] = sum2; }
+    let at = split * O2 + column;
+    sums[at] = sum[0];
+    if (has.x) { sums[at + LANES] = sum[1]; }
+    if (has.y) { sums[at + 2u * LANES] = sum[2]; }
+    if (has.z) { sums[at + 3u * LANES] = sum[3]; }
   }
   for (var r = 0u; r < 4u * min(ROWS, rows4 - row4); r++) {
     let at = (split * rows4 * 4u + row4 * 4u + r) * O2 + column;
-    part[at] = acc[r];
-    if (second) { part[at + LANES] = acc[64u + r]; }
+    part[at] = acc[0][r];
+    if (has.x) { part[at + LANES] = acc[1][r]; }
+    if (has.y) { part[at + 2u * LANES] = acc[2][r]; }
+    if (has.z) { part[at + 3u * LANES] = acc[3][r]; }
   }
 }

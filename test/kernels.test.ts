@@ -44,7 +44,7 @@ compilation('every kernel, with every value of its overrides that is used', () =
     const compiled = all.filter((k) => fits(k) && k.features.every((feature) => engine.device.features.has(feature as GPUFeatureName)));
     // Those that need more workgroup memory than there is are left out (the null backend has the default), on default limits those that need subgroups, and no others.
     assert.equal(all.filter((k) => !compiled.includes(k)), all.filter((k) => !fits(k) || (process.env['DDPM_TEST_LIMITS'] === 'default' && k.features.some((feature) => feature.includes('subgroup')))));
-    const variants: Record<string, number[]> = { WG: [8, 64, 256], TRANSPOSED: [0, 1], TRANS_A: [0, 1], TRANS_B: [0, 1], TWO: [0, 1], STRIDED: [0, 1], SPLIT: [0, 1], DROP: [0, 1], G: [4, 7, 8], Q: [4, 8, 16], R: [1, 2, 4, 8], COLUMNS: [1, 2, 8], BESIDE: [0, 1], ROWS: [4, 8, 16], GROUPS: [1, 4], COLS: [1, 4, 6], LANES: [1, 32], TILE: [64], BN: [16, 32, 64] };
+    const variants: Record<string, number[]> = { WG: [8, 64, 256], TRANSPOSED: [0, 1], TRANS_A: [0, 1], TRANS_B: [0, 1], TWO: [0, 1], STRIDED: [0, 1], SPLIT: [0, 1], DROP: [0, 1], G: [4, 7, 8], Q: [4, 8, 16], R: [1, 2, 4, 8], COLUMNS: [1, 2, 4, 8], BESIDE: [0, 1], WIDE: [0, 1], ROWS: [4, 8, 16], GROUPS: [1, 4], COLS: [1, 4, 6], LANES: [1, 32], TILE: [64], BN: [16, 32, 64] };
     // TILE 128 needs more workgroup memory than the null backend has; the kernels for tensor cores with it are compiled where they are emulated (test/ops/precision.test.ts).
     for (const k of compiled) {
       assert.equal(Object.keys(k.overrides), [], `${k.name}: no override without a default`);

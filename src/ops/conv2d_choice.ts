@@ -50,15 +50,26 @@ export const convTile = (engine: Engine, pixels: number, channels: number, split
 /** Input and output channels of a tile of a weight's gradient there, where there is room for it. */
 export const coreWeightTile = (C: number, O: number): CoreTile => (Math.min(C, O) > 64 ? 128 : 64);
 
+/** Whether so many of the largest tiles keep a CPU's cores busy, each in parts of no less than 1,024 pixels: they do four times the work of others for a pixel. */
+const enough = ({ N, OH, OW }: ConvDims, variant: 'subgroup' | 'subgroup3x3', count: number): boolean => count * Math.max(1, Math.floor((N * OH * OW) / 1024)) >= BUSY[variant];
+
 /**
  * Rows, in fours, and columns, in twos a lane, of a tile of `conv2d_backward_weight_subgroup`. Of eight lanes one of 16 x 16 takes two thirds of the time of one of 32 x 16, one of
- * 64 x 32 three times as long for four times as much; few pixels are not worth compiling it.
+ * 64 x 32 three times as long for four times as much, one of 64 x 64 1.6 times as long as that; few pixels are not worth compiling them.
  */
-export function subgroupWeightTile({ N, OH, OW, C, O, KH, KW }: ConvDims, lanes: number): { readonly ROWS: 4 | 8 | 16; readonly COLUMNS: 1 | 2 } {
-  const rows = KH * KW * C;
+export function subgroupWeightTile(dims: ConvDims, lanes: number): { readonly ROWS: 4 | 8 | 16; readonly COLUMNS: 1 | 2 | 4 } {
+  const { N, OH, OW, C, O, KH, KW } = dims, rows = KH * KW * C;
   if (rows <= 16) return { ROWS: 4, COLUMNS: 1 };
-  return N * OH * OW >= 64 && 3 * tiles(rows, O, 64, 4 * lanes) <= tiles(rows, O, 32, 2 * lanes) ? { ROWS: 16, COLUMNS: 2 } : { ROWS: 8, COLUMNS: 1 };
+  const [small, large, largest] = [tiles(rows, O, 32, 2 * lanes), tiles(rows, O, 64, 4 * lanes), tiles(rows, O, 64, 8 * lanes)];
+  if (N * OH * OW < 64 || 3 * large > small) return { ROWS: 8, COLUMNS: 1 };
+  return { ROWS: 16, COLUMNS: 1.6 * largest <= large && enough(dims, 'subgroup', largest) ? 4 : 2 };
 }
+
+/** Whether `conv2d_backward_weight_3x3_subgroup` takes its WIDE tile, of 16 input and 4 `lanes` output channels, which takes 3.2 times as long as the other for four times as much. */
+export const isWideWeight3x3 = (dims: ConvDims, lanes: number): boolean => {
+  const wide = tiles(dims.C, dims.O, 16, 4 * lanes);
+  return 3.2 * wide <= tiles(dims.C, dims.O, 8, 2 * lanes) && enough(dims, 'subgroup3x3', wide);
+};
 
 /** Variants whose sums for a weight's gradient may be split. */
 type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
@@ -66,7 +77,7 @@ type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 /** Workgroups that compute a weight's gradient, of each split. */
 export function weightGroups(variant: Split, dims: ConvDims, lanes: number, tile: number = coreWeightTile(dims.C, dims.O)): number {
   const { C, O, KH, KW } = dims, rows = KH * KW * C, { ROWS: fours, COLUMNS } = subgroupWeightTile(dims, lanes);
-  return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 2 * lanes * COLUMNS), subgroup3x3: tiles(C, O, 8, 2 * lanes), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
+  return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 2 * lanes * COLUMNS), subgroup3x3: isWideWeight3x3(dims, lanes) ? tiles(C, O, 16, 4 * lanes) : tiles(C, O, 8, 2 * lanes), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
 }
 
 /** A split is at least 256 pixels, on tensor cores 512; on GPUs, which take workgroups in waves, there is none more than keeps all of it busy. The count is a function of the shape alone, so that a resumed run adds in the same order. */

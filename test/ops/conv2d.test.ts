@@ -42,7 +42,7 @@ const odd: Case[] = [
   shape('5x5 without padding', 1, 6, 7, 2, 3, 5, { pad: [0, 0, 0, 0] }),
   shape('channels 2 to 4 of 7', 2, 4, 3, 3, 2, 3, { wC: 7, c0: 2 }),
 ];
-/** Multiples of 4: every family. Tiles are 8 to 64 pixels x 16 to 64 channels (subgroup; of four lanes half as many pixels), of the weight's gradient 16 x 16, 32 x 16 or 64 x 32 (half as wide), and 128 x 64 or a half or a quarter of both or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
+/** Multiples of 4: every family. Tiles are 8 to 64 pixels x 16 to 64 channels (subgroup; of four lanes half as many pixels), of the weight's gradient 16 x 16, 32 x 16, 64 x 32 or 64 x 64 (half as wide), and 128 x 64 or a half or a quarter of both or, of the weight's gradient, 128 x 128 (tiled); the last tile of each row and column is ragged. */
 const fours: Case[] = [
   shape('one small tile', 1, 3, 3, 4, 4, 3),
   shape('several tiles, ragged in all directions', 2, 9, 7, 36, 68, 3),
@@ -62,6 +62,7 @@ const fours: Case[] = [
   shape('stride 2 with many pixels and channels', 3, 20, 20, 20, 36, 3, { stride: 2 }),
   shape('stride 2 to tiles of 64 channels', 2, 33, 32, 4, 52, 3, { stride: 2 }),
   shape('stride 2, and its gradient to tiles of 64 channels', 2, 17, 16, 52, 4, 3, { stride: 2, pad: [0, 1, 0, 1] }),
+  shape('stride 2, the weight gradient in tiles of 64 x 64', 2, 12, 12, 44, 60, 3, { stride: 2, pad: [0, 1, 0, 1] }),
 ];
 
 /** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 8 or 16 columns counted through the images, and 16 channels (subgroup3x3; of four lanes half as many columns); of 32 columns of 4 rows and 64 channels, or a half or a quarter of both (tiled3x3). */
@@ -77,6 +78,7 @@ const kept: Case[] = [
   shape('a ragged tile of rows', 2, 10, 11, 12, 20, 3),
   shape('a ragged tile of 8 rows', 1, 15, 5, 4, 8, 3),
   shape('one column', 3, 6, 1, 4, 8, 3),
+  shape('the weight gradient in wide tiles', 1, 5, 9, 44, 60, 3),
 ];
 
 const inputsOf = (s: Case) => ({
@@ -187,20 +189,25 @@ for (const [kernels, variant] of of) {
     const want = twin.conv2dBackwardWeight({ ...s, x, dy }), atol = filtering(engine, s, values, variant).dw(bound(s.N * s.OH * s.OW, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) })));
     const columns = (values: Float32Array) => Float64Array.from({ length: s.O }, (_, o) => values.reduce((sum, v, i) => (i % s.O === o ? sum + v : sum), 0));
     const wantDb = columns(dy), atolDb = bound(s.N * s.OH * s.OW, columns(dy.map(Math.abs)));
-    // Those of `subgroup`, which alone has several.
-    const { weight, weight3x3, lanes } = subgroupKernels(engine), tilings = [{ ROWS: 8, COLUMNS: 1 }, { ROWS: 4, COLUMNS: 1 }, { ROWS: 16, COLUMNS: 2 }] as const;
-    for (const splits of [5, 11]) for (const tiling of variant === 'subgroup' ? tilings : [tilings[0]]) {
+    // Tiles of rows and columns, in twos a lane: of `subgroup` in fours, of `subgroup3x3` input channels.
+    const { weight, weight3x3, lanes } = subgroupKernels(engine), one = { ROWS: 8, COLUMNS: 1 };
+    const tilings = { subgroup: [one, { ROWS: 4, COLUMNS: 1 }, { ROWS: 16, COLUMNS: 2 }, { ROWS: 16, COLUMNS: 4 }], subgroup3x3: [one, { ROWS: 16, COLUMNS: 2 }] }[variant as string] ?? [one];
+    let first = new Float32Array();
+    for (const splits of [5, 11]) for (const tiling of tilings) {
       const part = Tensor.empty(engine, [splits * weights]), dw = Tensor.empty(engine, [weights]);
       const sums = Tensor.empty(engine, [splits * s.O]), db = Tensor.empty(engine, [s.O]), has_bias = Number(variant !== 'plain');
       const args = { ...dimsOf(s), has_bias, splits, x: tx.slice, dy: tdy.slice, part: part.slice, sums: sums.slice };
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
       else if (variant === 'subgroup') engine.run(weight, grid(splits * Math.ceil((s.KH * s.KW * s.C) / (4 * tiling.ROWS)) * Math.ceil(s.O / (2 * lanes * tiling.COLUMNS))), { ...args, ...tiling });
-      else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * Math.ceil(s.C / 8) * Math.ceil(s.O / (2 * lanes))), args);
+      else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * tiles(s.C, s.O, tiling.ROWS, 2 * lanes * tiling.COLUMNS)), { ...args, WIDE: Number(tiling !== one) });
       else if (variant === 'tiled3x3') engine.run(k.conv2d_backward_weight_3x3_tiled, grid(splits * Math.ceil((3 * s.C) / 32) * Math.ceil(s.O / 64)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 128) * Math.ceil(s.O / 128)), args);
       fold(engine, part.slice, [{ y: dw.slice, accumulate: 0, from: 0, terms: splits, step: weights, size: weights }]);
       if (has_bias) fold(engine, sums.slice, [{ y: db.slice, accumulate: 0, from: 0, terms: splits, step: s.O, size: s.O }]);
-      assertClose(await dw.read(), want, { atol, what: `${splits} splits of ${tiling.ROWS} x ${tiling.COLUMNS}` });
+      const got = await dw.read();
+      assertClose(got, want, { atol, what: `${splits} splits of ${tiling.ROWS} x ${tiling.COLUMNS}` });
+      if (tiling === one) first = got;
+      assert.equal(got, first, `bits of ${splits} splits of ${tiling.ROWS} x ${tiling.COLUMNS}`);
       if (has_bias) assertClose(await db.read(), wantDb, { atol: atolDb, what: `the bias's in ${splits} splits` });
     }
   });
