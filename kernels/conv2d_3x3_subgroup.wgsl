@@ -1,5 +1,5 @@
 // y[n,h,w,o] = bias[o] + per_image[n,o] + residual[n,h,w,o] + sum_{kh,kw,c} x[n, h+kh-1, w+kw-1, c] * w[kh,kw,C0+c,o]: a 3 x 3 convolution that keeps the size, or, TRANSPOSED, its input gradient
-// One subgroup of LANES, eight or four (_lanes4), computes G rows x COLUMNS LANES columns x 16 channels, lane = one column or two beside each other, over columns (n, w) counted through all images.
+// One subgroup of LANES, eight or four (_lanes4), computes G rows x COLUMNS LANES columns x 16 channels, WIDE 32, lane = one column or two beside each other, over columns (n, w) counted through all images.
 // On a CPU (llvmpipe) a load costs a scalar access a lane, as much as three multiply-adds, and a broadcast less than one: x is loaded and transformed once for all nine taps,
 // which find their columns in the lane beside, and a weight is loaded once for all pixels of the tile, each spread by broadcast. Little more than a quarter of its
 // instructions then multiply and add. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
@@ -16,6 +16,7 @@ enable subgroups;
 override G: u32 = 7u;
 override COLUMNS: u32 = 2u;
 override BESIDE: bool = true;
+override WIDE: bool = false;
 override TRANSPOSED: bool = false;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;         // (N, H, W, C)
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;         // (3, 3, WC, O)
@@ -86,59 +87,98 @@ fn at_points(above: Weights, here: Weights, below: Weights) -> array<Weights, 6>
 }
 
 // The sums of products: of point p, tile t and output channel o the one at (p * 4 + t) * 16 + o. Tiles 0 and 1 are the first rows of a lane's two columns, 2 and 3 the last.
+// WIDE there are as many for the next sixteen channels.
 alias Sums = array<f32, 384>;
+alias AllSums = array<Sums, 2>;
 
 // Adds the products of four input channels.
-fn meet(acc: ptr<function, Sums>, i: u32, s: vec4f, w: vec4f) {
-  (*acc)[i] = fma(s.w, w.w, fma(s.z, w.z, fma(s.y, w.y, fma(s.x, w.x, (*acc)[i]))));
+fn meet(acc: ptr<function, AllSums>, half: u32, i: u32, s: vec4f, w: vec4f) {
+  (*acc)[half][i] = fma(s.w, w.w, fma(s.z, w.z, fma(s.y, w.y, fma(s.x, w.x, (*acc)[half][i]))));
 }
 
 // One output channel after another, so that its four weights wait in registers for all pixels; written out, as llvmpipe unrolls no loop as long as this.
-fn meet_channel(acc: ptr<function, Sums>, p: u32, o: u32, s: array<Points, 2>, w: vec4f) {
+fn meet_channel(acc: ptr<function, AllSums>, half: u32, p: u32, o: u32, s: array<Points, 2>, w: vec4f) {
   let i = p * 64u + o;
-  meet(acc, i, s[0][p], w);
-  if (COLUMNS > 1u) { meet(acc, i + 16u, s[1][p], w); }
+  meet(acc, half, i, s[0][p], w);
+  if (COLUMNS > 1u) { meet(acc, half, i + 16u, s[1][p], w); }
   if (G > 7u || (G > 4u && p != 4u)) {
-    meet(acc, i + 32u, s[0][6u + p], w);
-    if (COLUMNS > 1u) { meet(acc, i + 48u, s[1][6u + p], w); }
+    meet(acc, half, i + 32u, s[0][6u + p], w);
+    if (COLUMNS > 1u) { meet(acc, half, i + 48u, s[1][6u + p], w); }
   }
 }
-fn meet_point(acc: ptr<function, Sums>, p: u32, q: u32, s: array<Points, 2>, w: Weights) {
-  meet_channel(acc, p, q * 4u, s, weight_of(w, q, 0u));
-  meet_channel(acc, p, q * 4u + 1u, s, weight_of(w, q, 1u));
-  meet_channel(acc, p, q * 4u + 2u, s, weight_of(w, q, 2u));
-  meet_channel(acc, p, q * 4u + 3u, s, weight_of(w, q, 3u));
+fn meet_point(acc: ptr<function, AllSums>, half: u32, p: u32, q: u32, s: array<Points, 2>, w: Weights) {
+  meet_channel(acc, half, p, q * 4u, s, weight_of(w, q, 0u));
+  meet_channel(acc, half, p, q * 4u + 1u, s, weight_of(w, q, 1u));
+  meet_channel(acc, half, p, q * 4u + 2u, s, weight_of(w, q, 2u));
+  meet_channel(acc, half, p, q * 4u + 3u, s, weight_of(w, q, 3u));
 }
-fn meet_quad(acc: ptr<function, Sums>, q: u32, s: array<Points, 2>, w: array<Weights, 6>) {
-  meet_point(acc, 0u, q, s, w[0]);
-  meet_point(acc, 1u, q, s, w[1]);
-  meet_point(acc, 2u, q, s, w[2]);
-  meet_point(acc, 3u, q, s, w[3]);
-  meet_point(acc, 4u, q, s, w[4]);
-  meet_point(acc, 5u, q, s, w[5]);
+fn meet_quad(acc: ptr<function, AllSums>, half: u32, q: u32, s: array<Points, 2>, w: array<Weights, 6>) {
+  meet_point(acc, half, 0u, q, s, w[0]);
+  meet_point(acc, half, 1u, q, s, w[1]);
+  meet_point(acc, half, 2u, q, s, w[2]);
+  meet_point(acc, half, 3u, q, s, w[3]);
+  meet_point(acc, half, 4u, q, s, w[4]);
+  meet_point(acc, half, 5u, q, s, w[5]);
+}
+
+fn meet_all(acc: ptr<function, AllSums>, half: u32, s: array<Points, 2>, w: array<Weights, 6>) {
+  meet_quad(acc, half, 0u, s, w);
+  meet_quad(acc, half, 1u, s, w);
+  meet_quad(acc, half, 2u, s, w);
+  meet_quad(acc, half, 3u, s, w);
 }
 
 // Four channels of y in the rows of one tile, from the sums of their products.
-fn rows_of(acc: ptr<function, Sums>, t: u32, q: u32) -> array<vec4f, 4> {
+fn rows_of(acc: ptr<function, AllSums>, half: u32, t: u32, q: u32) -> array<vec4f, 4> {
   let i = t * 16u + q * 4u;
-  let m0 = channels(acc, i);
-  let even = channels(acc, i + 64u) + channels(acc, i + 128u);
-  let odd = channels(acc, i + 64u) - channels(acc, i + 128u);
-  let even2 = channels(acc, i + 192u) + channels(acc, i + 256u);
-  let odd2 = channels(acc, i + 192u) - channels(acc, i + 256u);
-  let last = channels(acc, i + 320u);
+  let m0 = channels(acc, half, i);
+  let even = channels(acc, half, i + 64u) + channels(acc, half, i + 128u);
+  let odd = channels(acc, half, i + 64u) - channels(acc, half, i + 128u);
+  let even2 = channels(acc, half, i + 192u) + channels(acc, half, i + 256u);
+  let odd2 = channels(acc, half, i + 192u) - channels(acc, half, i + 256u);
+  let last = channels(acc, half, i + 320u);
   if (G == 7u && t >= 2u) { return array<vec4f, 4>(m0 + even + even2, odd + 2.0 * odd2, even + 4.0 * even2 + last, vec4f(0.0)); }
   return array<vec4f, 4>(m0 + even + even2, odd + 2.0 * odd2, even + 4.0 * even2, odd + 8.0 * odd2 + last);
 }
-fn channels(acc: ptr<function, Sums>, i: u32) -> vec4f { return vec4f((*acc)[i], (*acc)[i + 1u], (*acc)[i + 2u], (*acc)[i + 3u]); }
+fn channels(acc: ptr<function, AllSums>, half: u32, i: u32) -> vec4f { return vec4f((*acc)[half][i], (*acc)[half][i + 1u], (*acc)[half][i + 2u], (*acc)[half][i + 3u]); }
 
-// The rows of quad i % 4 of tile i / 4, in a place where a loop may look them up.
-fn settle(acc: ptr<function, Sums>, y: ptr<function, array<vec4f, 64>>, i: u32) {
-  let r = rows_of(acc, i / 4u, i % 4u);
-  (*y)[i * 4u] = r[0];
-  (*y)[i * 4u + 1u] = r[1];
-  (*y)[i * 4u + 2u] = r[2];
-  (*y)[i * 4u + 3u] = r[3];
+// The rows of quad i % 4 of tile i / 4, and those of all, in a place where a loop may look them up.
+alias Settled = array<vec4f, 128>;
+fn settle(acc: ptr<function, AllSums>, y: ptr<function, Settled>, half: u32, i: u32) {
+  let r = rows_of(acc, half, i / 4u, i % 4u);
+  let to = half * 64u + i * 4u;
+  (*y)[to] = r[0];
+  (*y)[to + 1u] = r[1];
+  (*y)[to + 2u] = r[2];
+  (*y)[to + 3u] = r[3];
+}
+fn settle_all(acc: ptr<function, AllSums>, y: ptr<function, Settled>, half: u32) {
+  settle(acc, y, half, 0u);
+  settle(acc, y, half, 1u);
+  settle(acc, y, half, 2u);
+  settle(acc, y, half, 3u);
+  settle(acc, y, half, 4u);
+  settle(acc, y, half, 5u);
+  settle(acc, y, half, 6u);
+  settle(acc, y, half, 7u);
+  settle(acc, y, half, 8u);
+  settle(acc, y, half, 9u);
+  settle(acc, y, half, 10u);
+  settle(acc, y, half, 11u);
+  settle(acc, y, half, 12u);
+  settle(acc, y, half, 13u);
+  settle(acc, y, half, 14u);
+  settle(acc, y, half, 15u);
+}
+
+// The taps of column kw at the points, of four input and sixteen output channels.
+fn taps(kw: u32, channel: u32, lane: u32, c: u32) -> array<Weights, 6> {
+  let step = 3u * dims.WC * (dims.O / 4u);
+  // Turned around for the gradient: the row above a pixel reaches it through the last row of taps.
+  let above = weights_of(select(kw, 8u - kw, TRANSPOSED), channel, lane) + vec4u(c * weights_turn());
+  let here = select(above + vec4u(step), above - vec4u(step), TRANSPOSED);
+  let below = select(here + vec4u(step), here - vec4u(step), TRANSPOSED);
+  return at_points(weights_at(above), weights_at(here), weights_at(below));
 }
 
 @compute @workgroup_size(LANES)
@@ -151,7 +191,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let width = COLUMNS * LANES;
   let pixel_tiles = (columns + width - 1u) / width * row_tiles;
   // All pixels of some channels, then of the next, so that their weights stay in a core's cache.
-  let channel = tile / pixel_tiles * 4u;
+  let quads = select(4u, 8u, WIDE);
+  let channel = tile / pixel_tiles * quads;
   let top = tile % row_tiles * G;
   let first = tile % pixel_tiles / row_tiles * width;
   let j = vec2u(first + COLUMNS * lane, first + COLUMNS * lane + 1u);
@@ -160,12 +201,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let not_first = at_column > vec2u(0u);
   let not_last = at_column + vec2u(1u) < vec2u(dims.W);
   let h = i32(top) - 1;
-  let step = 3u * dims.WC * (dims.O / 4u);
 
   // Lane 2 r and 2 r + 1 of each load beside: its row r of the columns on the left and on the right of the tile.
   let beside = column(select(max(first, 1u) - 1u, first + width, lane % 2u == 1u), from4);
   var at = vec2u(column(j.x, from4), column(j.y, from4));
-  var acc: Sums;
+  var acc: AllSums;
   for (var c = 0u; c < from4; c++) {
     var a: Rows;
     var b: Rows;
@@ -192,46 +232,22 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     let right = neighbour(own, (lane + 1u) % LANES, beyond, lane == LANES - 1u);
     if (COLUMNS == 1u) { next = right; }
     for (var kw = 0u; kw < 3u; kw++) {
-      // Turned around for the gradient: the row above a pixel reaches it through the last row of taps.
-      let above = weights_of(select(kw, 8u - kw, TRANSPOSED), channel, lane) + vec4u(c * weights_turn());
-      let here = select(above + vec4u(step), above - vec4u(step), TRANSPOSED);
-      let below = select(here + vec4u(step), here - vec4u(step), TRANSPOSED);
-      let w0 = weights_at(above);
-      let w1 = weights_at(here);
-      let w2 = weights_at(below);
       let inside = select(select(not_last, vec2<bool>(true), kw == 1u), not_first, kw == 0u);
       let t = array<Points, 2>(met(kw, left, own, next, inside.x), met(kw, own, next, right, inside.y));
-      let points = at_points(w0, w1, w2);
-      meet_quad(&acc, 0u, t, points);
-      meet_quad(&acc, 1u, t, points);
-      meet_quad(&acc, 2u, t, points);
-      meet_quad(&acc, 3u, t, points);
+      meet_all(&acc, 0u, t, taps(kw, channel, lane, c));
+      if (WIDE) { meet_all(&acc, 1u, t, taps(kw, channel + 4u, lane, c)); }
     }
   }
 
-  var sums: array<vec4f, 64>;
-  settle(&acc, &sums, 0u);
-  settle(&acc, &sums, 1u);
-  settle(&acc, &sums, 2u);
-  settle(&acc, &sums, 3u);
-  settle(&acc, &sums, 4u);
-  settle(&acc, &sums, 5u);
-  settle(&acc, &sums, 6u);
-  settle(&acc, &sums, 7u);
-  settle(&acc, &sums, 8u);
-  settle(&acc, &sums, 9u);
-  settle(&acc, &sums, 10u);
-  settle(&acc, &sums, 11u);
-  settle(&acc, &sums, 12u);
-  settle(&acc, &sums, 13u);
-  settle(&acc, &sums, 14u);
-  settle(&acc, &sums, 15u);
+  var sums: Settled;
+  settle_all(&acc, &sums, 0u);
+  if (WIDE) { settle_all(&acc, &sums, 1u); }
 
   // One loop, which is not unrolled: storing is longer than all that is before. A workgroup that a folded grid has too many stores nothing.
   let n = j / vec2u(dims.W);
   let corner = ((n * dims.H + vec2u(top)) * dims.W + at_column) * to4;
   var start = vec4f(0.0);
-  for (var i = 0u; i < COLUMNS * G * min(4u, to4 - min(channel, to4)); i++) {
+  for (var i = 0u; i < COLUMNS * G * min(quads, to4 - min(channel, to4)); i++) {
     let q = i / (COLUMNS * G);
     let g = i % G;
     let o = channel + q;
@@ -243,7 +259,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     }
     if (select(j.x, j.y, second) < columns && top + g < dims.H) {
       let to = select(corner.x, corner.y, second) + g * dims.W * to4 + o;
-      var sum = sums[(g / 4u * 8u + select(0u, 4u, second) + q) * 4u + g % 4u] + start;
+      var sum = sums[q / 4u * 64u + (g / 4u * 8u + select(0u, 4u, second) + q % 4u) * 4u + g % 4u] + start;
       if (dims.has_residual != 0u) { sum += residual[to]; }
       if (dims.accumulate != 0u) { sum += y[to]; }
       y[to] = sum;

@@ -27,6 +27,12 @@ export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => 
 /** Columns of such a tile that a lane computes: one where there are no more than lanes, else two, which meet each weight that is loaded. */
 export const tileColumns = (columns: number, lanes: number): 1 | 2 => (columns > lanes ? 2 : 1);
 
+/**
+ * Whether it has 32 channels, not 16, where there are `count` tiles of pixels: x is loaded and filtered once for both halves, so that on two cores, each of which takes a tile at a time, it takes 1.7
+ * times as long for twice as much. Compiling it takes seconds, too many for fewer channels than 64.
+ */
+export const isWide3x3 = (channels: number, count: number): boolean => channels >= 64 && 1.7 * Math.ceil((count * Math.ceil(channels / 32)) / 2) <= Math.ceil((count * Math.ceil(channels / 16)) / 2);
+
 /** Tiles of pixels x channels of the kernel `conv2d_subgroup`. */
 export const CONV_TILES: readonly [SubgroupTile, ...SubgroupTile[]] = [{ R: 8, Q: 16, cost: 1 }, { R: 8, Q: 8, cost: 1.1 }, { R: 4, Q: 8, cost: 1.2 }, { R: 8, Q: 4, cost: 1.25 }, { R: 2, Q: 4, cost: 1.4 }, { R: 1, Q: 4, cost: 2.1 }];
 

@@ -6,7 +6,7 @@ import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { castInto } from './cast.ts';
 import { Columns } from './columns.ts';
-import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, gemmTile, isWideWeight3x3, subgroupWeightTile, tileColumns, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, gemmTile, isWide3x3, isWideWeight3x3, subgroupWeightTile, tileColumns, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { coreTile, HALF } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
 import { sumRows } from './sum.ts';
@@ -53,8 +53,9 @@ function subgroupGemm(engine: Engine, args: Args<typeof k.conv2d_subgroup>): voi
   engine.run(conv, grid(kinds * tiles(pixels, channels, R * lanes, 4 * Q)), { ...args, R, Q });
 }
 function subgroup3x3Gemm(engine: Engine, args: Args<typeof k.conv2d_3x3_subgroup>, rows: number): void {
-  const { N, H, W, C, O } = args, { conv3x3, lanes } = subgroupKernels(engine), COLUMNS = tileColumns(N * W, lanes), width = COLUMNS * lanes;
-  engine.run(conv3x3, grid(tiles(H, N * W, rows, width) * Math.ceil((args.TRANSPOSED ? C : O) / 16)), { ...args, G: rows, COLUMNS, BESIDE: Number(width % W !== 0) });
+  const { N, H, W } = args, { conv3x3, lanes } = subgroupKernels(engine), COLUMNS = tileColumns(N * W, lanes), width = COLUMNS * lanes;
+  const channels = args.TRANSPOSED ? args.C : args.O, count = tiles(H, N * W, rows, width), wide = isWide3x3(channels, count);
+  engine.run(conv3x3, grid(count * Math.ceil(channels / (wide ? 32 : 16))), { ...args, G: rows, COLUMNS, BESIDE: Number(width % W !== 0), WIDE: Number(wide) });
 }
 
 /** A copy of a weight as float16. */

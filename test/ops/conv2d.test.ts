@@ -65,7 +65,7 @@ const fours: Case[] = [
   shape('stride 2, the weight gradient in tiles of 64 x 64', 2, 12, 12, 44, 60, 3, { stride: 2, pad: [0, 1, 0, 1] }),
 ];
 
-/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 8 or 16 columns counted through the images, and 16 channels (subgroup3x3; of four lanes half as many columns); of 32 columns of 4 rows and 64 channels, or a half or a quarter of both (tiled3x3). */
+/** 3 x 3 that keeps the size: tiles of 7, 8 or 4 rows by 8 or 16 columns counted through the images, and 16 or 32 channels (subgroup3x3; of four lanes half as many columns); of 32 columns of 4 rows and 64 channels, or a half or a quarter of both (tiled3x3). */
 const kept: Case[] = [
   ...fours.filter((s) => s.KH === 3 && s.KW === 3 && s.stride === 1 && s.OH === s.H),
   shape('tiles of 7 rows', 3, 14, 5, 20, 36, 3),
@@ -79,6 +79,7 @@ const kept: Case[] = [
   shape('a ragged tile of 8 rows', 1, 15, 5, 4, 8, 3),
   shape('one column', 3, 6, 1, 4, 8, 3),
   shape('the weight gradient in wide tiles', 1, 5, 9, 44, 60, 3),
+  shape('tiles of 7 rows and 32 channels', 2, 7, 9, 12, 92, 3),
 ];
 
 const inputsOf = (s: Case) => ({
@@ -231,6 +232,26 @@ for (const [kernels, tilings] of [[families, CONV_TILES], [fourLanes, [CONV_TILE
         first ??= got;
         assert.equal(got, first, `bits of ${what}`);
       }
+    }
+  });
+
+for (const [kernels, forms] of [[families, [[7, 2, 0], [7, 2, 1], [8, 2, 0], [4, 1, 1]]], [fourLanes, [[7, 2, 0]]]] as const)
+  kernels('subgroup3x3: tiles of 32 channels have the bits of those of 16', async (engine) => {
+    if (!available(engine, 'subgroup3x3')) return;
+    const { conv3x3, lanes } = subgroupKernels(engine);
+    for (const [G, COLUMNS, TRANSPOSED] of forms) {
+      const s = TRANSPOSED ? shape('', 2, 10, 5, 52, 12, 3) : shape('', 2, 10, 5, 12, 52, 3), channels = Math.max(s.C, s.O), width = COLUMNS * lanes;
+      const { x, w, dy, bias, perImage, residual } = inputsOf(s), from = TRANSPOSED ? dy : x, size = s.N * s.H * s.W * channels;
+      const [tx, tw, tb, tp, tr] = [from, w, bias, perImage, residual].map((v) => upload(engine, [v.length], v));
+      const added = TRANSPOSED ? {} : { has_bias: 1, has_per_image: 1, has_residual: 1 };
+      const got = [];
+      for (const WIDE of [0, 1]) {
+        const y = destination(engine, [size], null);
+        engine.run(conv3x3, grid(tiles(s.H, s.N * s.W, G, width) * Math.ceil(channels / (WIDE ? 32 : 16))), { ...dimsOf(s), ...added, x: tx.slice, w: tw.slice, bias: tb.slice, per_image: tp.slice, residual: tr.slice, y: y.slice, G, COLUMNS, BESIDE: 1, WIDE, TRANSPOSED });
+        got.push(await y.read());
+      }
+      assert.equal(got[1], got[0], `${G} rows of ${width} columns, ${TRANSPOSED ? 'dx' : 'y'}`);
+      assert.ok(got[0].every(Number.isFinite), 'all was written');
     }
   });
 
