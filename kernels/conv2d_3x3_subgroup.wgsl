@@ -87,7 +87,7 @@ fn at_points(above: Weights, here: Weights, below: Weights) -> array<Weights, 6>
 }
 
 // The sums of products: of point p, tile t and output channel o the one at (p * 4 + t) * 16 + o. Tiles 0 and 1 are the first rows of a lane's two columns, 2 and 3 the last.
-// WIDE there are as many for the next sixteen channels.
+// WIDE there are as many for the next sixteen channels: `half` says which, 0 or 1.
 alias Sums = array<f32, 384>;
 alias AllSums = array<Sums, 2>;
 

@@ -28,7 +28,7 @@ export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => 
 export const tileColumns = (columns: number, lanes: number): 1 | 2 => (columns > lanes ? 2 : 1);
 
 /**
- * Whether it has 32 channels, not 16, where there are `count` tiles of pixels: x is loaded and filtered once for both halves, so that on two cores, each of which takes a tile at a time, it takes 1.7
+ * Whether such a tile has 32 channels, not 16, where there are `count` tiles of pixels: x is loaded and filtered once for both halves, so that on two cores, each of which takes a tile at a time, it takes 1.7
  * times as long for twice as much. Compiling it takes seconds, too many for fewer channels than 64.
  */
 export const isWide3x3 = (channels: number, count: number): boolean => channels >= 64 && 1.7 * Math.ceil((count * Math.ceil(channels / 32)) / 2) <= Math.ceil((count * Math.ceil(channels / 16)) / 2);
@@ -71,11 +71,11 @@ export function subgroupWeightTile(dims: ConvDims, lanes: number): { readonly RO
   return { ROWS: 16, COLUMNS: 1.6 * largest <= large && enough(dims, 'subgroup', largest) ? 4 : 2 };
 }
 
-/** Whether `conv2d_backward_weight_3x3_subgroup` takes its WIDE tile, of 16 input and 4 `lanes` output channels, which takes 3.2 times as long as the other for four times as much. */
-export const isWideWeight3x3 = (dims: ConvDims, lanes: number): boolean => {
-  const wide = tiles(dims.C, dims.O, 16, 4 * lanes);
-  return 3.2 * wide <= tiles(dims.C, dims.O, 8, 2 * lanes) && enough(dims, 'subgroup3x3', wide);
-};
+/** The tile of `conv2d_backward_weight_3x3_subgroup`, and how many there are: 8 input and 2 `lanes` output channels or, WIDE, twice as many of both, which takes 3.2 times as long for four times as much. */
+export function subgroupWeight3x3Tile(dims: ConvDims, lanes: number): { readonly WIDE: 0 | 1; readonly count: number } {
+  const narrow = tiles(dims.C, dims.O, 8, 2 * lanes), wide = tiles(dims.C, dims.O, 16, 4 * lanes);
+  return 3.2 * wide <= narrow && enough(dims, 'subgroup3x3', wide) ? { WIDE: 1, count: wide } : { WIDE: 0, count: narrow };
+}
 
 /** Variants whose sums for a weight's gradient may be split. */
 type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
@@ -83,7 +83,7 @@ type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 /** Workgroups that compute a weight's gradient, of each split. */
 export function weightGroups(variant: Split, dims: ConvDims, lanes: number, tile: number = coreWeightTile(dims.C, dims.O)): number {
   const { C, O, KH, KW } = dims, rows = KH * KW * C, { ROWS: fours, COLUMNS } = subgroupWeightTile(dims, lanes);
-  return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 2 * lanes * COLUMNS), subgroup3x3: isWideWeight3x3(dims, lanes) ? tiles(C, O, 16, 4 * lanes) : tiles(C, O, 8, 2 * lanes), tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
+  return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 2 * lanes * COLUMNS), subgroup3x3: subgroupWeight3x3Tile(dims, lanes).count, tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
 }
 
 /** A split is at least 256 pixels, on tensor cores 512; on GPUs, which take workgroups in waves, there is none more than keeps all of it busy. The count is a function of the shape alone, so that a resumed run adds in the same order. */

@@ -6,7 +6,7 @@ import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { castInto } from './cast.ts';
 import { Columns } from './columns.ts';
-import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, gemmTile, isWide3x3, isWideWeight3x3, subgroupWeightTile, tileColumns, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, gemmTile, isWide3x3, subgroupWeight3x3Tile, subgroupWeightTile, tileColumns, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { coreTile, HALF } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
 import { sumRows } from './sum.ts';
@@ -168,7 +168,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     const all = { ...args, sums: sums ?? nowhere! };
     if (variant === 'subgroup_matrix') engine.run(k.conv2d_backward_weight_subgroup_matrix, grid(splits * groups), { ...all, TILE: tile });
     else if (variant === 'subgroup') engine.run(weight, grid(splits * groups), { ...all, ...subgroupWeightTile(dims, lanes) });
-    else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * groups), { ...all, BESIDE: Number(8 % W !== 0), WIDE: Number(isWideWeight3x3(dims, lanes)) });
+    else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * groups), { ...all, BESIDE: Number(8 % W !== 0), WIDE: subgroupWeight3x3Tile(dims, lanes).WIDE });
     else engine.run(kernel, grid(splits * groups), all);
     if (nowhere) engine.free(nowhere);
   }
