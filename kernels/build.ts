@@ -13,8 +13,8 @@ type Swaps = Readonly<Record<string, string>>;
 
 /** Permutations: a kernel that imports the one is written a second time, as NAME_suffix, with the other in its place. */
 const VEC4 = { swaps: { values: 'values_vec4' }, suffix: 'vec4' } as const, FACTORS = { swaps: { operands: 'operands_f16' }, suffix: 'f16' } as const;
-/** For subgroups of four lanes, in place of eight. */
-const FOUR = { swaps: { subgroup_8: 'subgroup_4' }, suffix: 'lanes4' } as const;
+/** For subgroups of four and of sixteen lanes, in place of eight. */
+const LANES = [{ swaps: { subgroup_8: 'subgroup_4' }, suffix: 'lanes4' }, { swaps: { subgroup_8: 'subgroup_16' }, suffix: 'lanes16' }] as const;
 /** What imports `stored` is written once more, as the `half` of what it is else, for activations that are float16; the factors of products are so too then. Half8 (shared/eights) is float16 in either form. */
 const STORED = { swaps: { stored: 'stored_f16', eights: 'eights_f16' }, suffix: 'stored_f16' } as const;
 
@@ -126,7 +126,7 @@ export function kernels(): Written[] {
       imports('stored') ? [written(half, { ...swaps, ...STORED.swaps }), written(as, swaps, half)] : [written(as, swaps)];
     const stored = `${name}_${STORED.suffix}`, vec4 = `${name}_${VEC4.suffix}`;
     if (imports('operands')) return [written(name, {}), ...both(`${name}_${FACTORS.suffix}`, stored, FACTORS.swaps)];
-    if (imports('subgroup_8')) return [written(name, {}), written(`${name}_${FOUR.suffix}`, FOUR.swaps)];
+    if (imports('subgroup_8')) return [written(name, {}), ...LANES.map(({ suffix, swaps }) => written(`${name}_${suffix}`, swaps))];
     return [...both(name, stored), ...(imports('values') ? both(vec4, `${vec4}_${STORED.suffix}`, VEC4.swaps) : [])];
   });
 }

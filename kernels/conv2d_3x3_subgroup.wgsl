@@ -1,5 +1,5 @@
 // y[n,h,w,o] = bias[o] + per_image[n,o] + residual[n,h,w,o] + sum_{kh,kw,c} x[n, h+kh-1, w+kw-1, c] * w[kh,kw,C0+c,o]: a 3 x 3 convolution that keeps the size, or, TRANSPOSED, its input gradient
-// One subgroup of LANES, eight or four (_lanes4), computes G rows x COLUMNS LANES columns x 16 channels, WIDE 32, lane = one column or two beside each other, over columns (n, w) counted through all images.
+// One subgroup of LANES, eight, four (_lanes4) or sixteen (_lanes16), computes G rows x COLUMNS LANES columns x 16 channels, WIDE 32, lane = one column or two beside each other, over columns (n, w) counted through all images.
 // On a CPU (llvmpipe) a load costs a scalar access a lane, as much as three multiply-adds, and a broadcast less than one: x is loaded and transformed once for all nine taps,
 // which find their columns in the lane beside, and a weight is loaded once for all pixels of the tile, each spread by broadcast. Little more than a quarter of its
 // instructions then multiply and add. G rows should divide H: 7 for 28, 14 and 7; 8 or 4 else.
@@ -32,12 +32,15 @@ alias Rows = array<vec4f, 10>;
 // Those rows of the columns beside the tile, LANES / 2 a load, and the column on its left for the first lane, on its right for the others.
 alias Beside = array<vec4f, 5>;
 fn beyond(d: Beside, row: u32, side: u32) -> vec4f { return vec4_of_lane(d[2u * row / LANES], 2u * row % LANES + side); }
+fn beside_of(d: Beside, row: u32, lane: u32) -> vec4f {
+  if (row >= G + 2u) { return vec4f(0.0); }
+  return select(beyond(d, row, 0u), beyond(d, row, 1u), lane > 0u);
+}
 fn outside(d: Beside, lane: u32) -> Rows {
-  var r: Rows;
-  for (var i = 0u; i < 10u; i++) {
-    if (i < G + 2u) { r[i] = select(beyond(d, i, 0u), beyond(d, i, 1u), lane > 0u); }
-  }
-  return r;
+  return Rows(
+    beside_of(d, 0u, lane), beside_of(d, 1u, lane), beside_of(d, 2u, lane), beside_of(d, 3u, lane), beside_of(d, 4u, lane),
+    beside_of(d, 5u, lane), beside_of(d, 6u, lane), beside_of(d, 7u, lane), beside_of(d, 8u, lane), beside_of(d, 9u, lane),
+  );
 }
 
 // Row `h` of the column that begins at `at`, zero outside of the image.
@@ -64,18 +67,24 @@ fn filtered(s: Rows) -> Points {
   return Points(t[0], t[1], t[2], t[3], t[4], t[5], u[0], u[1], u[2], u[3], u[4], u[5]);
 }
 
-// The column left or right of each lane's, that of `lane`, or, at the edge of the tile, `outside`.
+// The column left or right of each lane's, that of `lane`, or, at the edge of the tile, `outside`. Written out, as the loops here are: of sixteen lanes llvmpipe unrolls none of them.
+fn at_neighbour(t: vec4f, lane: u32, outside: vec4f, edge: bool) -> vec4f { return select(vec4_of_neighbour(t, lane), outside, edge); }
 fn neighbour(t: Points, lane: u32, outside: Points, edge: bool) -> Points {
-  var r: Points;
-  for (var p = 0u; p < 12u; p++) { r[p] = select(vec4_of_lane(t[p], lane), outside[p], edge); }
-  return r;
+  return Points(
+    at_neighbour(t[0], lane, outside[0], edge), at_neighbour(t[1], lane, outside[1], edge), at_neighbour(t[2], lane, outside[2], edge), at_neighbour(t[3], lane, outside[3], edge),
+    at_neighbour(t[4], lane, outside[4], edge), at_neighbour(t[5], lane, outside[5], edge), at_neighbour(t[6], lane, outside[6], edge), at_neighbour(t[7], lane, outside[7], edge),
+    at_neighbour(t[8], lane, outside[8], edge), at_neighbour(t[9], lane, outside[9], edge), at_neighbour(t[10], lane, outside[10], edge), at_neighbour(t[11], lane, outside[11], edge),
+  );
 }
 
 // The column that tap kw meets, zero outside of the image.
+fn met_at(kw: u32, left: vec4f, here: vec4f, right: vec4f, inside: bool) -> vec4f { return select(vec4f(0.0), select(select(right, here, kw == 1u), left, kw == 0u), inside); }
 fn met(kw: u32, left: Points, here: Points, right: Points, inside: bool) -> Points {
-  var r: Points;
-  for (var p = 0u; p < 12u; p++) { r[p] = select(vec4f(0.0), select(select(right[p], here[p], kw == 1u), left[p], kw == 0u), inside); }
-  return r;
+  return Points(
+    met_at(kw, left[0], here[0], right[0], inside), met_at(kw, left[1], here[1], right[1], inside), met_at(kw, left[2], here[2], right[2], inside), met_at(kw, left[3], here[3], right[3], inside),
+    met_at(kw, left[4], here[4], right[4], inside), met_at(kw, left[5], here[5], right[5], inside), met_at(kw, left[6], here[6], right[6], inside), met_at(kw, left[7], here[7], right[7], inside),
+    met_at(kw, left[8], here[8], right[8], inside), met_at(kw, left[9], here[9], right[9], inside), met_at(kw, left[10], here[10], right[10], inside), met_at(kw, left[11], here[11], right[11], inside),
+  );
 }
 
 // The three taps of a column, at the points.
@@ -182,7 +191,7 @@ fn taps(kw: u32, channel: u32, lane: u32, c: u32) -> array<Weights, 6> {
 }
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   let from4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
   let to4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
   let row_tiles = (dims.H + G - 1u) / G;

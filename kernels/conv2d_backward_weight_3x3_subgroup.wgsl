@@ -1,6 +1,6 @@
 // part[s,kh,kw,c,o] = sum over the columns of split s of x[n, h+kh-1, w+kw-1, c] * dy[n,h,w,o], for a 3 x 3 convolution that keeps the size; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
-// One subgroup of LANES, eight or four (_lanes4), computes all nine taps of 8 c and 2 LANES o, or, WIDE, of twice as many of both: lane = column (n, w) for x, or two, lane = two output channels for dy,
-// or four. On a CPU (llvmpipe) loads are what takes time: a WIDE tile takes 3.2 times as long as another for four times as much.
+// One subgroup of LANES, eight, four (_lanes4) or sixteen (_lanes16), computes all nine taps of 8 c and CHANNELS LANES o, or, WIDE, of twice as many of both: lane = column (n, w) for x, of four lanes two,
+// of sixteen half of one, lane = CHANNELS output channels for dy, or twice as many. On a CPU (llvmpipe) loads are what takes time: a WIDE tile takes 3.2 times as long as another for four times as much.
 // It walks down the rows of eight columns of x and keeps those above, at and below in registers: x is loaded once for all taps, dy for eight columns and the two beside.
 // BESIDE is off where eight columns end with an image: no pixel beside them is met, and none is loaded. C and O are multiples of 4.
 enable subgroups;
@@ -9,26 +9,29 @@ enable subgroups;
 #import subgroup_8
 override BESIDE: bool = true;
 override WIDE: bool = false;
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
-@group(0) @binding(1) var<storage, read> dy: array<vec2f>;         // (N, H, W, O)
-@group(0) @binding(2) var<storage, read_write> part: array<vec2f>; // (splits, 3, 3, C, O)
-@group(0) @binding(3) var<storage, read_write> sums: array<vec2f>; // (splits, O); anything where has_bias is not set
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;             // (N, H, W, C)
+@group(0) @binding(1) var<storage, read> dy: array<Channels>;         // (N, H, W, O)
+@group(0) @binding(2) var<storage, read_write> part: array<Channels>; // (splits, 3, 3, C, O)
+@group(0) @binding(3) var<storage, read_write> sums: array<Channels>; // (splits, O); anything where has_bias is not set
 @group(0) @binding(4) var<uniform> dims: Dims;
 
-// The sums of eight input and two output channels of a lane: of tap (kh, kw) and input channel c the one at (kh * 3 + kw) * 8 + c. WIDE there are four such, of the first
+// The sums of eight input and CHANNELS output channels of a lane: of tap (kh, kw) and input channel c the one at (kh * 3 + kw) * 8 + c. WIDE there are four such, of the first
 // input channels those of the first and of the next output channels, then those of the next input channels.
-alias Sums = array<vec2f, 72>;
+alias Sums = array<Channels, 72>;
 alias AllSums = array<Sums, 4>;
 
-// dy of two output channels in the columns that eight of x meet: on their left at the last tap of a row, here, and on their right at the first.
-alias Eight = array<vec2f, 8>;
+// dy of a lane's output channels in the columns that eight of x meet: on their left at the last tap of a row, here, and on their right at the first.
+alias Eight = array<Channels, 8>;
 struct Met { left: Eight, here: Eight, right: Eight }
 
-// What the lanes hold of channel k of four, q, in column r of the eight.
-fn value(a: mat4x4f, q: u32, k: u32, r: u32) -> vec2f { return vec2f(f32_of_lane(select(a[q], a[2u + q], r >= LANES)[k], r % LANES)); }
+// What the lanes hold of channel k of four, q, in column r of the eight. Of sixteen lanes the last eight hold the second four.
+fn value(a: mat4x4f, q: u32, k: u32, r: u32) -> Channels {
+  if (LANES > 8u) { return Channels(f32_of_lane(a[0][k], 8u * q + r)); }
+  return Channels(f32_of_lane(select(a[q], a[2u + q], r >= LANES)[k], r % LANES));
+}
 
 // Adds the products of eight columns. Each sum takes them at once: there are more sums than registers, and each is stored as seldom as can be.
-fn add(sum: vec2f, v: Eight, b: Eight) -> vec2f {
+fn add(sum: Channels, v: Eight, b: Eight) -> Channels {
   return fma(v[7], b[7], fma(v[6], b[6], fma(v[5], b[5], fma(v[4], b[4], fma(v[3], b[3], fma(v[2], b[2], fma(v[1], b[1], fma(v[0], b[0], sum))))))));
 }
 fn meet_taps(acc: ptr<function, AllSums>, s: u32, i: u32, v: Eight, b: Met) {
@@ -55,11 +58,12 @@ fn meet(acc: ptr<function, AllSums>, s: u32, first: u32, a: mat4x4f, b: Met, b2:
   meet_channel(acc, s, first, a, 1u, 3u, b, b2);
 }
 
-// Eight channels of the lane's column, or columns, in row `h` of its image, zero outside.
-fn source(columns: vec2u, c: vec2u, h: u32, inside: vec2f) -> mat4x4f {
+// Eight channels of the lane's column, or columns, or four, in row `h` of its image, zero outside.
+fn source(columns: vec2u, c: vec2u, h: u32, inside: vec2f, lane: u32) -> mat4x4f {
   let row = min(h, dims.H - 1u) * dims.W * (dims.C / 4u);
   let first = vec2u(columns.x + row) + c;
   let m = select(vec2f(0.0), inside, h < dims.H);
+  if (LANES > 8u) { return mat4x4f(x[select(first.x, first.y, lane >= 8u)] * m.x, vec4f(), vec4f(), vec4f()); }
   if (LANES == 8u) { return mat4x4f(x[first.x] * m.x, x[first.y] * m.x, vec4f(), vec4f()); }
   let second = vec2u(columns.y + row) + c;
   return mat4x4f(x[first.x] * m.x, x[first.y] * m.x, x[second.x] * m.y, x[second.y] * m.y);
@@ -72,10 +76,13 @@ fn columns_at(j: vec2u) -> vec2u { return j / vec2u(dims.W) * dims.H * dims.W + 
 fn spread(v: vec2f, r: u32) -> f32 { return f32_of_lane(select(v.x, v.y, r >= LANES), r % LANES); }
 fn spread_place(v: vec2u, r: u32) -> u32 { return bitcast<u32>(f32_of_lane(bitcast<f32>(select(v.x, v.y, r >= LANES)), r % LANES)); }
 
-// Two output channels of dy, from `o` on: in the eight columns that begin at `at`, and in the two `beside` them.
+// The lane's output channels of dy, which begin at `o`: in the eight columns that begin at `at`, and in the two `beside` them.
 fn met(at: vec2u, beside: u32, o: u32, has_left: vec2f, has_right: vec2f) -> Met {
   var b: Met;
-  for (var r = 0u; r < 8u; r++) { b.here[r] = dy[spread_place(at, r) + o]; }
+  b.here = Eight(
+    dy[spread_place(at, 0u) + o], dy[spread_place(at, 1u) + o], dy[spread_place(at, 2u) + o], dy[spread_place(at, 3u) + o],
+    dy[spread_place(at, 4u) + o], dy[spread_place(at, 5u) + o], dy[spread_place(at, 6u) + o], dy[spread_place(at, 7u) + o],
+  );
   if (BESIDE) {
     b.left[0] = dy[subgroupBroadcast(beside, 0u) + o] * spread(has_left, 0u);
     b.right[7] = dy[subgroupBroadcast(beside, 1u) + o] * spread(has_right, 7u);
@@ -86,22 +93,22 @@ fn met(at: vec2u, beside: u32, o: u32, has_left: vec2f, has_right: vec2f) -> Met
 }
 
 // `sum` and dy in the columns before `end`: x is zero beyond it, dy is not.
-fn added(sum: vec2f, b: Eight, first: u32, end: u32) -> vec2f {
+fn added(sum: Channels, b: Eight, first: u32, end: u32) -> Channels {
   var all = sum;
-  for (var r = 0u; r < 8u; r++) { all += select(vec2f(0.0), b[r], first + r < end); }
+  for (var r = 0u; r < 8u; r++) { all += select(Channels(0.0), b[r], first + r < end); }
   return all;
 }
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   let C4 = dims.C / 4u;
-  let O2 = dims.O / 2u;
+  let OL = dims.O / CHANNELS; // the output channels, in what a lane holds
   let times = select(1u, 2u, WIDE);
-  let o_tiles = (O2 + times * LANES - 1u) / (times * LANES);
+  let o_tiles = (OL + times * LANES - 1u) / (times * LANES);
   let c_tiles = (C4 + 2u * times - 1u) / (2u * times);
   let tile = workgroup_index(workgroup, count);
   let channel = tile % o_tiles * times * LANES + lane;
-  let o = min(vec2u(channel, channel + LANES), vec2u(O2 - 1u));
+  let o = min(vec2u(channel, channel + LANES), vec2u(OL - 1u));
   let c4 = tile / o_tiles % c_tiles * 2u * times;
   let split = tile / (o_tiles * c_tiles);
   if (split >= dims.splits) { return; }
@@ -111,27 +118,27 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let end = min((split + 1u) * share, columns);
 
   let counted = dims.has_bias != 0u && c4 == 0u;
-  var sum: array<vec2f, 2>;
+  var sum: array<Channels, 2>;
   var acc: AllSums;
   for (var first = split * share; first < end; first += 8u) {
     // The lane's column and, of four lanes, the one four further on.
-    let k = vec2u(first + lane) + vec2u(0u, LANES);
+    let k = vec2u(first + lane % 8u) + vec2u(0u, LANES);
     let j = min(k, vec2u(columns - 1u));
     let inside = select(vec2f(0.0), vec2f(1.0), k < vec2u(end));
     // What lies beside a column: zero where that is another image's.
     let has_left = select(vec2f(0.0), vec2f(1.0), j % vec2u(dims.W) != vec2u(0u));
     let has_right = select(vec2f(0.0), vec2f(1.0), j % vec2u(dims.W) != vec2u(dims.W - 1u));
     // Lane 0 and 1 of a second place: the columns on the left and on the right of the eight.
-    var at = columns_at(j) * O2;
-    var beside = columns_at(vec2u(select(max(first, 1u) - 1u, min(first + 8u, columns - 1u), lane == 1u))).x * O2;
+    var at = columns_at(j) * OL;
+    var beside = columns_at(vec2u(select(max(first, 1u) - 1u, min(first + 8u, columns - 1u), lane == 1u))).x * OL;
     let x_at = columns_at(j) * C4;
     var above = mat4x4f();
-    var here = source(x_at, c.xy, 0u, inside);
+    var here = source(x_at, c.xy, 0u, inside, lane);
     var above2 = mat4x4f();
     var here2 = mat4x4f();
-    if (WIDE) { here2 = source(x_at, c.zw, 0u, inside); }
+    if (WIDE) { here2 = source(x_at, c.zw, 0u, inside, lane); }
     for (var h = 0u; h < dims.H; h++) {
-      let below = source(x_at, c.xy, h + 1u, inside);
+      let below = source(x_at, c.xy, h + 1u, inside, lane);
       let b = met(at, beside, o.x, has_left, has_right);
       var b2: Met;
       if (WIDE) { b2 = met(at, beside, o.y, has_left, has_right); }
@@ -145,34 +152,34 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       above = here;
       here = below;
       if (WIDE) {
-        let below2 = source(x_at, c.zw, h + 1u, inside);
+        let below2 = source(x_at, c.zw, h + 1u, inside, lane);
         meet(&acc, 2u, 0u, above2, b, b2);
         meet(&acc, 2u, 24u, here2, b, b2);
         meet(&acc, 2u, 48u, below2, b, b2);
         above2 = here2;
         here2 = below2;
       }
-      at += vec2u(dims.W * O2);
-      beside += dims.W * O2;
+      at += vec2u(dims.W * OL);
+      beside += dims.W * OL;
     }
   }
 
-  if (channel >= O2) { return; }
-  let second = WIDE && channel + LANES < O2;
+  if (channel >= OL) { return; }
+  let second = WIDE && channel + LANES < OL;
   if (counted) {
-    let to = split * O2 + channel;
+    let to = split * OL + channel;
     sums[to] = sum[0];
     if (second) { sums[to + LANES] = sum[1]; }
   }
   for (var i = 0u; i < 72u; i++) {
     let ci = c4 * 4u + i % 8u;
-    let to = ((split * 9u + i / 8u) * dims.C + ci) * O2 + channel;
+    let to = ((split * 9u + i / 8u) * dims.C + ci) * OL + channel;
     if (ci < dims.C) {
       part[to] = acc[0][i];
       if (second) { part[to + LANES] = acc[1][i]; }
     }
     if (WIDE && ci + 8u < dims.C) {
-      let next = to + 8u * O2;
+      let next = to + 8u * OL;
       part[next] = acc[2][i];
       if (second) { part[next + LANES] = acc[3][i]; }
     }

@@ -1,6 +1,6 @@
 // part[s,kh,kw,c,o] = sum over the pixels of split s of x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * dy[n,oh,ow,o]; dw = sum_s part[s]; sums[s,o] = sum dy[n,oh,ow,o], whose fold is the bias's gradient
-// One subgroup of LANES, eight or four (_lanes4), computes 4 ROWS (tap, c) x 2 LANES COLUMNS o of one split: eight pixels a turn, lane = one of them for x, or two,
-// lane = two output channels for dy, four or eight; each dy is used 4 ROWS times.
+// One subgroup of LANES, eight, four (_lanes4) or sixteen (_lanes16), computes 4 ROWS (tap, c) x CHANNELS LANES COLUMNS o of one split: eight pixels a turn, lane = one of them for x, of four lanes
+// two, of sixteen one and half of the rows, lane = CHANNELS COLUMNS output channels for dy; each dy is used 4 ROWS times.
 // On a CPU (llvmpipe) loads are what takes time: a tile of twice the height and width takes half as many for each product, and where there are few channels a small one leaves less of itself empty.
 // Pixels advance by carries: a division costs as much as thirty FMAs here. C and O are multiples of 4.
 enable subgroups;
@@ -9,15 +9,15 @@ enable subgroups;
 #import subgroup_8
 override ROWS: u32 = 8u;
 override COLUMNS: u32 = 1u;
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;          // (N, H, W, C)
-@group(0) @binding(1) var<storage, read> dy: array<vec2f>;         // (N, OH, OW, O)
-@group(0) @binding(2) var<storage, read_write> part: array<vec2f>; // (splits, KH, KW, C, O)
-@group(0) @binding(3) var<storage, read_write> sums: array<vec2f>; // (splits, O); anything where has_bias is not set
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;             // (N, H, W, C)
+@group(0) @binding(1) var<storage, read> dy: array<Channels>;         // (N, OH, OW, O)
+@group(0) @binding(2) var<storage, read_write> part: array<Channels>; // (splits, KH, KW, C, O)
+@group(0) @binding(3) var<storage, read_write> sums: array<Channels>; // (splits, O); anything where has_bias is not set
 @group(0) @binding(4) var<uniform> dims: Dims;
 
-// Two output channels of dy at eight pixels, zero from pixel `end` on.
-alias Eight = array<vec2f, 8>;
-fn dy_at(p: u32, end: u32, o: u32) -> vec2f { return select(vec2f(0.0), dy[min(p, end - 1u) * (dims.O / 2u) + o], p < end); }
+// Output channels of dy at eight pixels, zero from pixel `end` on.
+alias Eight = array<Channels, 8>;
+fn dy_at(p: u32, end: u32, o: u32) -> Channels { return select(Channels(0.0), dy[min(p, end - 1u) * (dims.O / CHANNELS) + o], p < end); }
 fn eight_of(p: u32, end: u32, o: u32) -> Eight {
   return Eight(dy_at(p, end, o), dy_at(p + 1u, end, o), dy_at(p + 2u, end, o), dy_at(p + 3u, end, o), dy_at(p + 4u, end, o), dy_at(p + 5u, end, o), dy_at(p + 6u, end, o), dy_at(p + 7u, end, o));
 }
@@ -33,7 +33,7 @@ fn columns_of(p: u32, end: u32, o: vec4u) -> Columns {
   }
   return b;
 }
-fn total(b: Eight) -> vec2f { return ((b[0] + b[1]) + (b[2] + b[3])) + ((b[4] + b[5]) + (b[6] + b[7])); }
+fn total(b: Eight) -> Channels { return ((b[0] + b[1]) + (b[2] + b[3])) + ((b[4] + b[5]) + (b[6] + b[7])); }
 
 // Four rows of the tile: a tap and four channels each.
 struct Row { kh: u32, kw: u32, c: u32 }
@@ -43,7 +43,10 @@ fn row(i: u32) -> Row {
   let m = min(i, dims.KH * dims.KW * C4 - 1u);
   return Row(m / C4 / dims.KW, m / C4 % dims.KW, m % C4);
 }
-fn rows_of(i: u32) -> Rows { return Rows(row(i), row(i + 1u), row(i + 2u), row(i + 3u)); }
+fn rows_of(i: u32, lane: u32) -> Rows {
+  let first = i + lane / 8u * 2u;
+  return Rows(row(first), row(first + 1u), row(first + 2u), row(first + 3u));
+}
 
 // What the lane's pixel and, of four lanes, the one four further on meet there, zero unless they are `inside` of the split.
 struct Held { first: Pixel, second: Pixel, inside: vec2<bool> }
@@ -53,20 +56,27 @@ fn x_at(q: Pixel, inside: bool, r: Row) -> vec4f {
   return x[u32(max(p, 0)) * (dims.C / 4u) + r.c] * select(0.0, 1.0, p >= 0 && inside);
 }
 fn both_at(q: Held, r: Row) -> mat2x4f {
-  if (LANES == 8u) { return mat2x4f(x_at(q.first, q.inside.x, r), vec4f()); }
+  if (LANES >= 8u) { return mat2x4f(x_at(q.first, q.inside.x, r), vec4f()); }
   return mat2x4f(x_at(q.first, q.inside.x, r), x_at(q.second, q.inside.y, r));
 }
-fn four_of(q: Held, rows: Rows) -> Four { return Four(both_at(q, rows[0]), both_at(q, rows[1]), both_at(q, rows[2]), both_at(q, rows[3])); }
-fn spread(a: mat2x4f, pixel: u32) -> vec4f { return vec4_of_lane(select(a[0], a[1], pixel >= LANES), pixel % LANES); }
+fn four_of(q: Held, rows: Rows) -> Four {
+  if (LANES > 8u) { return Four(both_at(q, rows[0]), both_at(q, rows[1]), mat2x4f(), mat2x4f()); }
+  return Four(both_at(q, rows[0]), both_at(q, rows[1]), both_at(q, rows[2]), both_at(q, rows[3]));
+}
+// What they hold of a row at a pixel of the eight: of sixteen lanes the last eight hold the second two rows.
+fn spread(a: Four, row: u32, pixel: u32) -> vec4f {
+  if (LANES > 8u) { return vec4_of_lane(a[row % 2u][0], row / 2u * 8u + pixel); }
+  return vec4_of_lane(select(a[row][0], a[row][1], pixel >= LANES), pixel % LANES);
+}
 
 // The sums of products with each of the columns.
-alias Sums = array<vec2f, 64>;
+alias Sums = array<Channels, 64>;
 alias AllSums = array<Sums, 4>;
 
 // Adds the products of eight pixels: channel j of x with two of dy. All is written out, as llvmpipe unrolls no loop as long as this.
-fn add(sum: vec2f, s: array<vec4f, 8>, j: u32, b: Eight) -> vec2f {
-  return fma(vec2f(s[7][j]), b[7], fma(vec2f(s[6][j]), b[6], fma(vec2f(s[5][j]), b[5], fma(vec2f(s[4][j]), b[4],
-    fma(vec2f(s[3][j]), b[3], fma(vec2f(s[2][j]), b[2], fma(vec2f(s[1][j]), b[1], fma(vec2f(s[0][j]), b[0], sum))))))));
+fn add(sum: Channels, s: array<vec4f, 8>, j: u32, b: Eight) -> Channels {
+  return fma(Channels(s[7][j]), b[7], fma(Channels(s[6][j]), b[6], fma(Channels(s[5][j]), b[5], fma(Channels(s[4][j]), b[4],
+    fma(Channels(s[3][j]), b[3], fma(Channels(s[2][j]), b[2], fma(Channels(s[1][j]), b[1], fma(Channels(s[0][j]), b[0], sum))))))));
 }
 // All columns after one another, so that a spread value waits in a register for them.
 fn meet_channel(acc: ptr<function, AllSums>, i: u32, s: array<vec4f, 8>, j: u32, b: Columns) {
@@ -77,29 +87,29 @@ fn meet_channel(acc: ptr<function, AllSums>, i: u32, s: array<vec4f, 8>, j: u32,
     (*acc)[3][i] = add((*acc)[3][i], s, j, b[3]);
   }
 }
-fn meet_row(acc: ptr<function, AllSums>, i: u32, a: mat2x4f, b: Columns) {
-  let s = array<vec4f, 8>(spread(a, 0u), spread(a, 1u), spread(a, 2u), spread(a, 3u), spread(a, 4u), spread(a, 5u), spread(a, 6u), spread(a, 7u));
+fn meet_row(acc: ptr<function, AllSums>, i: u32, a: Four, row: u32, b: Columns) {
+  let s = array<vec4f, 8>(spread(a, row, 0u), spread(a, row, 1u), spread(a, row, 2u), spread(a, row, 3u), spread(a, row, 4u), spread(a, row, 5u), spread(a, row, 6u), spread(a, row, 7u));
   meet_channel(acc, i, s, 0u, b);
   meet_channel(acc, i + 1u, s, 1u, b);
   meet_channel(acc, i + 2u, s, 2u, b);
   meet_channel(acc, i + 3u, s, 3u, b);
 }
 fn meet(acc: ptr<function, AllSums>, i: u32, a: Four, b: Columns) {
-  meet_row(acc, i, a[0], b);
-  meet_row(acc, i + 4u, a[1], b);
-  meet_row(acc, i + 8u, a[2], b);
-  meet_row(acc, i + 12u, a[3], b);
+  meet_row(acc, i, a, 0u, b);
+  meet_row(acc, i + 4u, a, 1u, b);
+  meet_row(acc, i + 8u, a, 2u, b);
+  meet_row(acc, i + 12u, a, 3u, b);
 }
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let O2 = dims.O / 2u;
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
+  let OL = dims.O / CHANNELS; // the output channels, in what a lane holds
   let rows4 = dims.KH * dims.KW * dims.C / 4u;
-  let column_tiles = (O2 + LANES * COLUMNS - 1u) / (LANES * COLUMNS);
+  let column_tiles = (OL + LANES * COLUMNS - 1u) / (LANES * COLUMNS);
   let row_tiles = (rows4 + ROWS - 1u) / ROWS;
   let tile = workgroup_index(workgroup, count);
   let column = tile % column_tiles * LANES * COLUMNS + lane;
-  let o = min(vec4u(column) + LANES * vec4u(0u, 1u, 2u, 3u), vec4u(O2 - 1u));
+  let o = min(vec4u(column) + LANES * vec4u(0u, 1u, 2u, 3u), vec4u(OL - 1u));
   let row4 = tile / column_tiles % row_tiles * ROWS;
   let split = tile / (column_tiles * row_tiles);
   if (split >= dims.splits) { return; }
@@ -108,17 +118,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
   let share = (pixels + 8u * dims.splits - 1u) / (8u * dims.splits) * 8u;
   let end = min((split + 1u) * share, pixels);
 
-  var q = Held(pixel(split * share + lane, dims.OH, dims.OW), pixel(split * share + lane + LANES, dims.OH, dims.OW), vec2<bool>());
+  var q = Held(pixel(split * share + lane % 8u, dims.OH, dims.OW), pixel(split * share + lane + LANES, dims.OH, dims.OW), vec2<bool>());
   let eight = pixel(8u, dims.OH, dims.OW);
   // What does not change with the pixel is computed once: llvmpipe hoists nothing out of loops.
-  let rows0 = rows_of(row4);
-  let rows1 = rows_of(row4 + 4u);
-  let rows2 = rows_of(row4 + 8u);
-  let rows3 = rows_of(row4 + 12u);
-  var sum: array<vec2f, 4>;
+  let rows0 = rows_of(row4, lane);
+  let rows1 = rows_of(row4 + 4u, lane);
+  let rows2 = rows_of(row4 + 8u, lane);
+  let rows3 = rows_of(row4 + 12u, lane);
+  var sum: array<Channels, 4>;
   var acc: AllSums;
   for (var first = split * share; first < end; first += 8u) {
-    q.inside = vec2u(first + lane) + vec2u(0u, LANES) < vec2u(end);
+    q.inside = vec2u(first + lane % 8u) + vec2u(0u, LANES) < vec2u(end);
     var a: array<Four, 4>;
     a[0] = four_of(q, rows0);
     if (ROWS > 4u) { a[1] = four_of(q, rows1); }
@@ -143,17 +153,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     q.second = advance(q.second, eight, dims.OH, dims.OW);
   }
 
-  if (column >= O2) { return; }
-  let has = vec3<bool>(COLUMNS > 1u, COLUMNS > 2u, COLUMNS > 2u) & (vec3u(column) + LANES * vec3u(1u, 2u, 3u) < vec3u(O2));
+  if (column >= OL) { return; }
+  let has = vec3<bool>(COLUMNS > 1u, COLUMNS > 2u, COLUMNS > 2u) & (vec3u(column) + LANES * vec3u(1u, 2u, 3u) < vec3u(OL));
   if (dims.has_bias != 0u && row4 == 0u) {
-    let at = split * O2 + column;
+    let at = split * OL + column;
     sums[at] = sum[0];
     if (has.x) { sums[at + LANES] = sum[1]; }
     if (has.y) { sums[at + 2u * LANES] = sum[2]; }
     if (has.z) { sums[at + 3u * LANES] = sum[3]; }
   }
   for (var r = 0u; r < 4u * min(ROWS, rows4 - row4); r++) {
-    let at = (split * rows4 * 4u + row4 * 4u + r) * O2 + column;
+    let at = (split * rows4 * 4u + row4 * 4u + r) * OL + column;
     part[at] = acc[0][r];
     if (has.x) { part[at + LANES] = acc[1][r]; }
     if (has.y) { part[at + 2u * LANES] = acc[2][r]; }

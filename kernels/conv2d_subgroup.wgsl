@@ -1,5 +1,5 @@
 // y[n,oh,ow,o] = bias[o] + per_image[n,o] + residual[n,oh,ow,o] + sum_{kh,kw,c} x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * w[kh,kw,C0+c,o], or, TRANSPOSED, dx from dy = x: its input gradient
-// One subgroup of LANES, eight or four (_lanes4), computes R LANES pixels x 4 Q channels, lane = R pixels, LANES apart. The weights reach the multiply-adds by broadcast.
+// One subgroup of LANES, eight, four (_lanes4) or sixteen (_lanes16), computes R LANES pixels x 4 Q channels, lane = R pixels, LANES apart. The weights reach the multiply-adds by broadcast.
 // As conv2d_3x3_subgroup, for any taps and strides: on a CPU (llvmpipe) loads are what takes time, so that a tile has many pixels for each weight, up to
 // eight a lane, and many channels for each pixel, up to 64, where there are so many. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 enable subgroups;
@@ -78,7 +78,7 @@ fn place(p: Pixel, c: Corner) -> Pixel {
 }
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   let from4 = select(dims.C, dims.O, TRANSPOSED) / 4u;
   let to4 = select(dims.O, dims.C, TRANSPOSED) / 4u;
   let size = select(vec2u(dims.OH, dims.OW), vec2u(dims.H, dims.W), TRANSPOSED);

@@ -1,5 +1,5 @@
 // C[b,i,j] = alpha sum_k op(A)[b,i,k] op(B)[b,k,j] (+ C[b,i,j]); op transposes if TRANS_A, TRANS_B are set
-// One subgroup of LANES, eight or four (_lanes4), computes LANES R rows x 4 Q columns of one matrix, four k a turn, lane = R rows. The factors out of B reach the multiply-adds by broadcast.
+// One subgroup of LANES, eight, four (_lanes4) or sixteen (_lanes16), computes LANES R rows x 4 Q columns of one matrix, four k a turn, lane = R rows. The factors out of B reach the multiply-adds by broadcast.
 // For CPUs, as conv2d_subgroup: loads are what takes time, so that a tile has as many rows for each column, and columns for each row, as registers and first cache hold.
 // Rows of A, B and C are read and written as vec4s: leading dimensions and offsets are multiples of 4. If N is not, up to three more columns are written, which must be padding.
 enable subgroups;
@@ -61,7 +61,7 @@ fn across_b(at: u32, k: u32) -> vec4f { return select(vec4f(0.0), b[at + min(k, 
 // Four rows of A from where a lane's four columns of it begin.
 fn turned_a(at: u32, k: u32) -> mat4x4f { return transpose(mat4x4f(across_a(at, k), across_a(at, k + 1u), across_a(at, k + 2u), across_a(at, k + 3u))); }
 
-// What the lane brings of four k and 16 columns of B, from vec4 `column` on. Of eight lanes only two of the four are used, and loaded.
+// What the lane brings of four k and 16 columns of B, from vec4 `column` on. Of eight lanes only two of the four are used, and loaded, of sixteen one.
 fn factors(b0: u32, column: u32, k: u32, lane: u32) -> Sixteen {
   if (TRANS_B) {
     let j = min(vec4u(4u * column + lane) + LANES * vec4u(0u, 1u, 2u, 3u), vec4u(dims.N - 1u)) * (dims.ldb / 4u) + vec4u(b0);
@@ -76,7 +76,7 @@ fn factors(b0: u32, column: u32, k: u32, lane: u32) -> Sixteen {
 fn row_of(lane: u32, i: u32) -> u32 { return select(lane + LANES * i, 4u * lane + i % 4u + i / 4u * (4u * LANES), TRANS_A); }
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   let N4 = (dims.N + 3u) / 4u;
   let column_tiles = (N4 + Q - 1u) / Q;
   let row_tiles = (dims.M + LANES * R - 1u) / (LANES * R);

@@ -1,4 +1,5 @@
 // `ddpm.wgsl/node`: opens a device through Dawn (the only importer of the package 'webgpu'), and what else needs Node: data sets, checkpoints, pictures.
+import { readFileSync } from 'node:fs';
 import { DdpmError } from './errors.ts';
 import type { ChoiceTable } from './gpu/choices.ts';
 import { isSoftware } from './gpu/device-class.ts';
@@ -55,7 +56,22 @@ export interface OpenedEngine {
 // Dawn crashes the process when the object that create() returned is collected while a device lives. One instance a process serves all.
 const held: { instances: Map<string, GPU> } = ((globalThis as { ddpmDawn?: { instances: Map<string, GPU> } }).ddpmDawn ??= { instances: new Map() });
 
+/**
+ * llvmpipe computes with vectors of eight numbers even where the processor has sixteen (AVX-512), unless it is told so before it opens its first device: a training step then takes 0.9 of the time on a
+ * Zen 5, with the same bits (bench/results/2026-11-28-llvmpipe-avx512.md). LP_NATIVE_VECTOR_WIDTH=256 in the environment leaves it at eight. Other drivers do not read this.
+ */
+function widenLlvmpipe(): void {
+  if (process.platform !== 'linux' || process.env['LP_NATIVE_VECTOR_WIDTH']) return;
+  try {
+    const flags = new Set(/^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1]!.split(' '));
+    if (['avx512f', 'avx512bw', 'avx512dq', 'avx512vl'].every((flag) => flags.has(flag))) process.env['LP_NATIVE_VECTOR_WIDTH'] = '512';
+  } catch {
+    // It stays at eight where the processor's features cannot be read.
+  }
+}
+
 async function loadDawn(): Promise<typeof import('webgpu')> {
+  widenLlvmpipe();
   try {
     return await import('webgpu');
   } catch (error) {

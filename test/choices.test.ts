@@ -20,7 +20,7 @@ tests('the table is by class of device', () => {
   assert.equal([8, 32].map((width) => deviceClass(paperDevice(width))), ['cpu-subgroups', 'gpu']);
   assert.is(deviceClass(paperDevice(4, { architecture: 'swiftshader' })), 'swiftshader');
   assert.is(deviceClass(paperDevice(0, { description: 'llvmpipe: Mesa 25' })), 'cpu');
-  assert.equal([{ description: 'llvmpipe: Mesa 25' }, {}].map((info) => deviceClass(paperDevice(4, info))), ['cpu-subgroups', 'gpu'], 'on ARM and on x86 without AVX; else it is a small GPU');
+  assert.equal([4, 16].map((width) => [{ description: 'llvmpipe: Mesa 25' }, {}].map((info) => deviceClass(paperDevice(width, info)))), [['cpu-subgroups', 'gpu'], ['cpu-subgroups', 'gpu']], 'on ARM and on x86 without AVX or with AVX-512; else it is a GPU');
   assert.is(deviceClass(paperDevice(0, { vendor: '', isFallbackAdapter: true })), 'cpu', 'Firefox, which gives no names');
   for (const [width, variant] of [[8, 'subgroup3x3'], [32, 'tiled3x3'], [0, 'tiled3x3']] as const) assert.is(convChoice(on(width), dims, 'forward').variant, variant);
 });

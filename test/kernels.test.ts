@@ -109,7 +109,7 @@ compilation('src/gpu/kernels.gen.ts is what npm run kernels makes', () => {
   const files = readdirSync(`${root}/kernels`).filter((f) => f.endsWith('.wgsl'));
   const [vec4, factors, stored, lanes] = (['values', 'operands', 'stored', 'subgroup_8'] as const).map((shared) => files.filter((f) => new RegExp(`^#import ${shared}$`, 'm').test(read(`kernels/${f}`))).map((f) => f.slice(0, -5)));
   assert.ok([vec4, factors, stored, lanes].every((names) => names.length > 0));
-  const once = [...files.map((f) => f.slice(0, -5)), ...vec4.map((name) => `${name}_vec4`), ...factors.map((name) => `${name}_f16`), ...lanes.map((name) => `${name}_lanes4`)];
+  const once = [...files.map((f) => f.slice(0, -5)), ...vec4.map((name) => `${name}_vec4`), ...factors.map((name) => `${name}_f16`), ...lanes.flatMap((name) => [`${name}_lanes4`, `${name}_lanes16`])];
   assert.equal(all.map((k) => k.name).sort(), [...once, ...stored.flatMap((name) => [`${name}_stored_f16`, ...(vec4.includes(name) ? [`${name}_vec4_stored_f16`] : [])])].sort());
 });
 

@@ -34,6 +34,9 @@ if (process.env.DDPM_TEST_LIMITS === 'default') {
   await import(href);
 }
 
+// Vectors of eight numbers also where llvmpipe could have sixteen (src/node.ts): compiling the GPUs' kernels takes many times as long with those. test/lanes.test.ts has sixteen.
+if (process.arch === 'x64') process.env.LP_NATIVE_VECTOR_WIDTH ??= '256';
+
 const worker = process.env.DDPM_TEST_WORKER !== undefined;
 if (!worker) ensureKernels();
 let total = 0, passed = 0, failed = 0, skipped = 0, current = '', finished = false;

@@ -97,6 +97,17 @@ cli('on a CPU whose vectors hold four numbers, such as ARM, subgroups of four co
   for (const [i, loss] of losses('four').entries()) assert.ok(Math.abs(loss - losses('a')[i]!) <= 1e-4 * loss, `${losses('four')} and ${losses('a')}`);
 });
 
+cli('vectors of sixteen numbers, as with AVX-512, and of eight train the same files, byte for byte', async () => {
+  const { adapter } = JSON.parse(readFileSync(run('a', 'env.json'), 'utf8')) as { adapter: { description: string; features: string[]; subgroups: [number, number] } };
+  if (!/llvmpipe/i.test(adapter.description) || !adapter.features.includes('subgroups') || adapter.subgroups[0] < 8) return;
+  const other = adapter.subgroups[0] === 8 ? 16 : 8;
+  const done = await train('--name other --steps 8 --save-every 4 --sample-every 4 --keep 0 --dropout 0.1 --flip', undefined, { env: { LP_NATIVE_VECTOR_WIDTH: String(32 * other) } });
+  ended(done, 0, `subgroups(${other})`);
+  for (const file of readdirSync(run('a', 'checkpoints', 'step-0000008')))
+    assert.ok(readFileSync(run('a', 'checkpoints', 'step-0000008', file)).equals(readFileSync(run('other', 'checkpoints', 'step-0000008', file))), file);
+  assert.ok(readFileSync(run('a', 'samples', 'final.png')).equals(readFileSync(run('other', 'samples', 'final.png'))));
+});
+
 cli('a run that goes on from its middle ends with the same files, byte for byte', async () => {
   cpSync(run('a'), run('b'), { recursive: true });
   rmSync(run('b', 'checkpoints', 'step-0000008'), { recursive: true });

@@ -17,7 +17,7 @@ fn weights_of(tap: u32, channel: u32, lane: u32) -> vec4u {
 // How much further they lie for the next four input channels.
 fn weights_turn() -> u32 { return select(dims.O, 1u, TRANSPOSED); }
 
-// Of eight lanes only two of these are used, and loaded.
+// Of eight lanes only two of these are used, and loaded, of sixteen one.
 fn weights_at(at: vec4u) -> Weights { return sixteen(w[at.x], w[at.y], w[at.z], w[at.w]); }
 
 // The weights of four input channels and output channel 4 q + o.

@@ -10,6 +10,10 @@ fn f32_of_lane(v: f32, lane: u32) -> f32 {
   let low = select(subgroupBroadcast(v, 0u), subgroupBroadcast(v, 1u), lane == 1u);
   return select(low, select(subgroupBroadcast(v, 2u), subgroupBroadcast(v, 3u), lane == 3u), lane >= 2u);
 }
+fn vec4_of_neighbour(v: vec4f, lane: u32) -> vec4f { return vec4_of_lane(v, lane); }
+
+alias Channels = vec2f;
+const CHANNELS = 2u;
 
 // Sixteen vec4s, four a lane: part p of lane l is the one at p LANES + l.
 alias Sixteen = mat4x4f;

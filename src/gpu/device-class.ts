@@ -1,7 +1,7 @@
 // What kind of device an adapter is, as far as the choice of kernels goes.
 
 /**
- * `gpu`: workgroup memory is fast. `cpu-subgroups`: llvmpipe, whose subgroups, of 8 or, on ARM and x86 without AVX, of 4, are one vector register. `cpu`: a CPU without them, such as
+ * `gpu`: workgroup memory is fast. `cpu-subgroups`: llvmpipe, whose subgroups, of 8 or, on ARM and x86 without AVX, of 4, or with AVX-512 of 16, are one vector register. `cpu`: a CPU without them, such as
  * llvmpipe on WebGPU's default limits. `swiftshader`: browsers' CPU, whose compiler takes 6 to 9 seconds for a convolution's GEMM with barriers, where the plain kernel takes less than one
  * and runs as fast.
  */
@@ -16,9 +16,10 @@ export function subgroupWidth({ features, adapterInfo: info }: GPUDevice): numbe
 }
 
 /** Widths that the subgroup kernels are written for. */
-export const isLanes = (width: number): width is 4 | 8 => width === 4 || width === 8;
+export type Lanes = 4 | 8 | 16;
+export const isLanes = (width: number): width is Lanes => width === 4 || width === 8 || width === 16;
 
-/** No GPU has subgroups of 8 and no other: a browser that hides the adapter's name is found out by them. Of 4, which may be a small GPU's, it must say so. */
+/** No GPU has subgroups of 8 and no other: a browser that hides the adapter's name is found out by them. Of 4 or 16, which may be a GPU's, it must say so. */
 export function deviceClass(device: GPUDevice): DeviceClass {
   const info: Partial<GPUAdapterInfo> = device.adapterInfo ?? {};
   if (info.architecture === 'swiftshader') return 'swiftshader';

@@ -7,7 +7,7 @@ import { conv2d_3x3_tiled, conv2d_backward_weight_3x3_tiled, type conv2d_forward
 import { BUSY, CONV_VARIANTS, type ConvDirection, type ConvVariant, DEFAULTS, type HalfVariant } from '../variants.ts';
 import { type CoreTile, coreTile, HALF, halfVariant } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
-import { type SubgroupTile, tiles } from './tiles.ts';
+import { type SubgroupTiles, tiles } from './tiles.ts';
 
 /** The numbers of a convolution (kernels/shared/conv2d.wgsl), without its tensors. */
 export type ConvDims = Omit<Args<typeof conv2d_forward>, 'x' | 'w' | 'bias' | 'per_image' | 'residual' | 'y'>;
@@ -28,13 +28,15 @@ export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => 
 export const tileColumns = (columns: number, lanes: number): 1 | 2 => (columns > lanes ? 2 : 1);
 
 /**
- * Whether such a tile has 32 channels, not 16, where there are `count` tiles of pixels: x is loaded and filtered once for both halves, so that on two cores, each of which takes a tile at a time, it takes 1.7
- * times as long for twice as much. Compiling it takes seconds, too many for fewer channels than 64.
+ * Whether such a tile has 32 channels, not 16, where there are `count` tiles of pixels, each of so many columns: x is loaded and filtered once for both halves, so that on two cores, each of which takes a tile at a time, it takes 1.7
+ * times as long for twice as much. Compiling it takes seconds, too many for fewer channels than 64. Sixteen lanes of two
+ * columns have 48 KB of sums, as much as a first cache, and it takes as long as two tiles.
  */
-export const isWide3x3 = (channels: number, count: number): boolean => channels >= 64 && 1.7 * Math.ceil((count * Math.ceil(channels / 32)) / 2) <= Math.ceil((count * Math.ceil(channels / 16)) / 2);
+export const isWide3x3 = (channels: number, count: number, columns: number): boolean => columns < 32 && channels >= 64 && 1.7 * Math.ceil((count * Math.ceil(channels / 32)) / 2) <= Math.ceil((count * Math.ceil(channels / 16)) / 2);
 
-/** Tiles of pixels x channels of the kernel `conv2d_subgroup`. */
-export const CONV_TILES: readonly [SubgroupTile, ...SubgroupTile[]] = [{ R: 8, Q: 16, cost: 1 }, { R: 8, Q: 8, cost: 1.1 }, { R: 4, Q: 8, cost: 1.2 }, { R: 8, Q: 4, cost: 1.25 }, { R: 2, Q: 4, cost: 1.4 }, { R: 1, Q: 4, cost: 2.1 }];
+/** Tiles of pixels x channels of the kernel `conv2d_subgroup`: of eight lanes or four, and of sixteen, whose loads are as many instructions for each lane and no longer fit the instruction cache. */
+export const CONV_TILES: SubgroupTiles = [{ R: 8, Q: 16, cost: 1 }, { R: 8, Q: 8, cost: 1.1 }, { R: 4, Q: 8, cost: 1.2 }, { R: 8, Q: 4, cost: 1.25 }, { R: 2, Q: 4, cost: 1.4 }, { R: 1, Q: 4, cost: 2.1 }];
+export const CONV_TILES_16: SubgroupTiles = [{ R: 8, Q: 16, cost: 1 }, { R: 8, Q: 8, cost: 1.2 }, { R: 4, Q: 8, cost: 1.3 }, { R: 4, Q: 4, cost: 1.3 }, { R: 2, Q: 4, cost: 1.6 }, { R: 1, Q: 4, cost: 2.4 }];
 
 /** Channels of a tile of `conv2d_tiled` and `conv2d_3x3_tiled`, which has twice as many pixels. */
 export const GEMM_TILES = [64, 32, 16] as const;
@@ -60,20 +62,20 @@ export const coreWeightTile = (C: number, O: number): CoreTile => (Math.min(C, O
 const enough = ({ N, OH, OW }: ConvDims, variant: 'subgroup' | 'subgroup3x3', count: number): boolean => count * Math.max(1, Math.floor((N * OH * OW) / 1024)) >= BUSY[variant];
 
 /**
- * Rows, in fours, and columns, in twos a lane, of a tile of `conv2d_backward_weight_subgroup`. Of eight lanes one of 16 x 16 takes two thirds of the time of one of 32 x 16, one of
+ * Rows, in fours, of a tile of `conv2d_backward_weight_subgroup`, and columns, in the `columns` of the smallest. Of eight lanes one of 16 x 16 takes two thirds of the time of one of 32 x 16, one of
  * 64 x 32 three times as long for four times as much, one of 64 x 64 1.6 times as long as that; few pixels are not worth compiling them.
  */
-export function subgroupWeightTile(dims: ConvDims, lanes: number): { readonly ROWS: 4 | 8 | 16; readonly COLUMNS: 1 | 2 | 4 } {
+export function subgroupWeightTile(dims: ConvDims, columns: number): { readonly ROWS: 4 | 8 | 16; readonly COLUMNS: 1 | 2 | 4 } {
   const { N, OH, OW, C, O, KH, KW } = dims, rows = KH * KW * C;
   if (rows <= 16) return { ROWS: 4, COLUMNS: 1 };
-  const [small, large, largest] = [tiles(rows, O, 32, 2 * lanes), tiles(rows, O, 64, 4 * lanes), tiles(rows, O, 64, 8 * lanes)];
+  const [small, large, largest] = [tiles(rows, O, 32, columns), tiles(rows, O, 64, 2 * columns), tiles(rows, O, 64, 4 * columns)];
   if (N * OH * OW < 64 || 3 * large > small) return { ROWS: 8, COLUMNS: 1 };
   return { ROWS: 16, COLUMNS: 1.6 * largest <= large && enough(dims, 'subgroup', largest) ? 4 : 2 };
 }
 
-/** The tile of `conv2d_backward_weight_3x3_subgroup`, and how many there are: 8 input and 2 `lanes` output channels or, WIDE, twice as many of both, which takes 3.2 times as long for four times as much. */
-export function subgroupWeight3x3Tile(dims: ConvDims, lanes: number): { readonly WIDE: 0 | 1; readonly count: number } {
-  const narrow = tiles(dims.C, dims.O, 8, 2 * lanes), wide = tiles(dims.C, dims.O, 16, 4 * lanes);
+/** The tile of `conv2d_backward_weight_3x3_subgroup`, and how many there are: 8 input and `columns` output channels or, WIDE, twice as many of both, which takes 3.2 times as long for four times as much. */
+export function subgroupWeight3x3Tile(dims: ConvDims, columns: number): { readonly WIDE: 0 | 1; readonly count: number } {
+  const narrow = tiles(dims.C, dims.O, 8, columns), wide = tiles(dims.C, dims.O, 16, 2 * columns);
   return 3.2 * wide <= narrow && enough(dims, 'subgroup3x3', wide) ? { WIDE: 1, count: wide } : { WIDE: 0, count: narrow };
 }
 
@@ -81,14 +83,14 @@ export function subgroupWeight3x3Tile(dims: ConvDims, lanes: number): { readonly
 type Split = Exclude<ConvChoice['variant'], 'padded' | 'rounded'>;
 
 /** Workgroups that compute a weight's gradient, of each split. */
-export function weightGroups(variant: Split, dims: ConvDims, lanes: number, tile: number = coreWeightTile(dims.C, dims.O)): number {
-  const { C, O, KH, KW } = dims, rows = KH * KW * C, { ROWS: fours, COLUMNS } = subgroupWeightTile(dims, lanes);
-  return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, 2 * lanes * COLUMNS), subgroup3x3: subgroupWeight3x3Tile(dims, lanes).count, tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
+export function weightGroups(variant: Split, dims: ConvDims, columns: number, tile: number = coreWeightTile(dims.C, dims.O)): number {
+  const { C, O, KH, KW } = dims, rows = KH * KW * C, { ROWS: fours, COLUMNS } = subgroupWeightTile(dims, columns);
+  return { plain: rows * O, subgroup: tiles(rows, O, 4 * fours, columns * COLUMNS), subgroup3x3: subgroupWeight3x3Tile(dims, columns).count, tiled: tiles(rows, O, 128, 128), tiled_f16: tiles(rows, O, 128, 128), tiled3x3: tiles(3 * C, O, 32, 64), subgroup_matrix: KH * KW * tiles(C, O, tile, tile) }[variant];
 }
 
 /** A split is at least 256 pixels, on tensor cores 512; on GPUs, which take workgroups in waves, there is none more than keeps all of it busy. The count is a function of the shape alone, so that a resumed run adds in the same order. */
-export function weightSplits(variant: Split, dims: ConvDims, lanes: number): number {
-  const count = BUSY[variant] / weightGroups(variant, dims, lanes), whole = variant.startsWith('tiled') ? Math.floor(count) : Math.ceil(count);
+export function weightSplits(variant: Split, dims: ConvDims, columns: number): number {
+  const count = BUSY[variant] / weightGroups(variant, dims, columns), whole = variant.startsWith('tiled') ? Math.floor(count) : Math.ceil(count);
   return Math.max(1, Math.min(whole, Math.floor((dims.N * dims.OH * dims.OW) / (variant === 'subgroup_matrix' ? 512 : 256))));
 }
 
@@ -106,7 +108,7 @@ export function convSplits(engine: Engine, variant: 'tiled3x3' | 'subgroup_matri
 /** A variant with its numbers, all said. */
 function whole(engine: Engine, variant: ConvVariant, dims: ConvDims, direction: ConvDirection): FloatChoice {
   if (variant === 'padded') return { variant };
-  if (direction === 'weight') return { variant, splits: weightSplits(variant, dims, subgroupKernels(engine).lanes) };
+  if (direction === 'weight') return { variant, splits: weightSplits(variant, dims, subgroupKernels(engine).columns) };
   if (variant === 'tiled3x3') return { variant, splits: convSplits(engine, variant, dims, direction) };
   return variant === 'subgroup3x3' ? { variant, rows: tileRows(dims.H) } : { variant };
 }
@@ -165,7 +167,7 @@ export function convCandidates(engine: Engine, dims: ConvDims, direction: ConvDi
       if (variant === 'tiled3x3') return [...[1, 2, 4, 8].map((splits) => ({ variant, splits })), ...tilings];
       return variant === 'tiled' ? [{ variant }, ...tilings] : [{ variant }];
     }
-    const usually = weightSplits(variant, dims, subgroupKernels(engine).lanes), counts = [1, usually / 2, usually, 2 * usually, 4 * usually].map((count) => Math.max(1, Math.min(most, Math.round(count))));
+    const usually = weightSplits(variant, dims, subgroupKernels(engine).columns), counts = [1, usually / 2, usually, 2 * usually, 4 * usually].map((count) => Math.max(1, Math.min(most, Math.round(count))));
     return [...new Set(counts)].map((splits) => ({ variant, splits }));
   };
   return CONV_VARIANTS.flatMap(each).filter((choice) => takes(engine, dims, direction, choice));

@@ -6,7 +6,7 @@ import { type Args, grid, type Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { castInto } from './cast.ts';
 import { Columns } from './columns.ts';
-import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, convTile, coreWeightTile, floatChoice, gemmTile, isWide3x3, subgroupWeight3x3Tile, subgroupWeightTile, tileColumns, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
+import { channelsAtATime, type ConvChoice, convChoice, type ConvDims, CONV_TILES, CONV_TILES_16, convTile, coreWeightTile, floatChoice, gemmTile, isWide3x3, subgroupWeight3x3Tile, subgroupWeightTile, tileColumns, tileRows, weightGroups, weightSplits } from './conv2d_choice.ts';
 import { coreTile, HALF } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
 import { sumRows } from './sum.ts';
@@ -49,12 +49,12 @@ function gemm(engine: Engine, variant: keyof typeof TILED, args: Args<typeof k.c
 function subgroupGemm(engine: Engine, args: Args<typeof k.conv2d_subgroup>): void {
   const { N, H, W, OH, OW, C, O, stride } = args, { conv, lanes } = subgroupKernels(engine);
   const kinds = args.TRANSPOSED ? stride ** 2 : 1, pixels = args.TRANSPOSED ? N * Math.ceil(H / stride) * Math.ceil(W / stride) : N * OH * OW, channels = args.TRANSPOSED ? C : O;
-  const { R, Q } = subgroupTile(CONV_TILES, pixels, channels, kinds, lanes);
+  const { R, Q } = subgroupTile(lanes === 16 ? CONV_TILES_16 : CONV_TILES, pixels, channels, kinds, lanes);
   engine.run(conv, grid(kinds * tiles(pixels, channels, R * lanes, 4 * Q)), { ...args, R, Q });
 }
 function subgroup3x3Gemm(engine: Engine, args: Args<typeof k.conv2d_3x3_subgroup>, rows: number): void {
   const { N, H, W } = args, { conv3x3, lanes } = subgroupKernels(engine), COLUMNS = tileColumns(N * W, lanes), width = COLUMNS * lanes;
-  const channels = args.TRANSPOSED ? args.C : args.O, count = tiles(H, N * W, rows, width), wide = isWide3x3(channels, count);
+  const channels = args.TRANSPOSED ? args.C : args.O, count = tiles(H, N * W, rows, width), wide = isWide3x3(channels, count, width);
   engine.run(conv3x3, grid(count * Math.ceil(channels / (wide ? 32 : 16))), { ...args, G: rows, COLUMNS, BESIDE: Number(width % W !== 0), WIDE: Number(wide) });
 }
 
@@ -149,7 +149,7 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     copies.free();
     return;
   }
-  const { lanes, weight, weight3x3 } = subgroupKernels(engine), tile: number = choice.tile ?? coreTile(engine, coreWeightTile(C, O)), groups = weightGroups(variant, dims, lanes, tile), splits = choice.splits ?? weightSplits(variant, dims, lanes);
+  const { columns, weight, weight3x3 } = subgroupKernels(engine), tile: number = choice.tile ?? coreTile(engine, coreWeightTile(C, O)), groups = weightGroups(variant, dims, columns, tile), splits = choice.splits ?? weightSplits(variant, dims, columns);
   // One split over the whole weight is the gradient itself.
   if (splits === 1 && C === WC && !dw.accumulate && !db?.accumulate) return launch(dw.slice, db?.slice ?? null);
   const weights = splits * rows * O, first = Math.ceil(weights / 64) * 64;
@@ -167,8 +167,8 @@ export function backwardWeight(engine: Engine, dims: ConvDims, x: Slice, dy: Sli
     const nowhere = sums ? null : engine.allocate(16);
     const all = { ...args, sums: sums ?? nowhere! };
     if (variant === 'subgroup_matrix') engine.run(k.conv2d_backward_weight_subgroup_matrix, grid(splits * groups), { ...all, TILE: tile });
-    else if (variant === 'subgroup') engine.run(weight, grid(splits * groups), { ...all, ...subgroupWeightTile(dims, lanes) });
-    else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * groups), { ...all, BESIDE: Number(8 % W !== 0), WIDE: subgroupWeight3x3Tile(dims, lanes).WIDE });
+    else if (variant === 'subgroup') engine.run(weight, grid(splits * groups), { ...all, ...subgroupWeightTile(dims, columns) });
+    else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * groups), { ...all, BESIDE: Number(8 % W !== 0), WIDE: subgroupWeight3x3Tile(dims, columns).WIDE });
     else engine.run(kernel, grid(splits * groups), all);
     if (nowhere) engine.free(nowhere);
   }

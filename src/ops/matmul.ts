@@ -7,7 +7,7 @@ import { DEFAULTS, type HalfVariant, type MatmulVariant } from '../variants.ts';
 import { Columns } from './columns.ts';
 import { type CoreTile, coreTile, HALF, halfVariant } from './half.ts';
 import { subgroupKernels } from './subgroup_kernels.ts';
-import { type SubgroupTile, subgroupTile, tiles } from './tiles.ts';
+import { type SubgroupTiles, subgroupTile, tiles } from './tiles.ts';
 
 /** One operand of a batched product: where its rows, images and heads lie, in elements. */
 export interface Operand {
@@ -56,7 +56,7 @@ export function matmul(engine: Engine, M: number, N: number, K: number, a: Opera
 }
 
 /** Tiles of the kernel `matmul_subgroup`. */
-export const MATMUL_TILES: readonly [SubgroupTile, ...SubgroupTile[]] = [{ R: 8, Q: 16, cost: 1 }, { R: 4, Q: 16, cost: 1.12 }, { R: 8, Q: 8, cost: 1.22 }, { R: 4, Q: 8, cost: 1.25 }, { R: 4, Q: 4, cost: 1.35 }];
+export const MATMUL_TILES: SubgroupTiles = [{ R: 8, Q: 16, cost: 1 }, { R: 4, Q: 16, cost: 1.12 }, { R: 8, Q: 8, cost: 1.22 }, { R: 4, Q: 8, cost: 1.25 }, { R: 4, Q: 4, cost: 1.35 }];
 
 /** Which kernels can compute a product of such sizes and strides in float32 here. */
 export function matmulTakes(engine: Pick<Engine, 'subgroupWidth'>, { N, ...strides }: Sizes): Readonly<Record<MatmulVariant, boolean>> {

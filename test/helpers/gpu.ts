@@ -5,7 +5,7 @@ import { pointwise, record, Tape } from '../../src/autograd.ts';
 import { Clock, type Tick } from '../../src/clock.ts';
 import { DdpmError, type ErrorCode } from '../../src/errors.ts';
 import { MAP_READ, USAGE } from '../../src/gpu/constants.ts';
-import type { DeviceClass } from '../../src/gpu/device-class.ts';
+import { type DeviceClass, subgroupWidth } from '../../src/gpu/device-class.ts';
 import type { Engine } from '../../src/gpu/engine.ts';
 import { HALF_NANS } from '../../src/gpu/float16.ts';
 import type { Slice } from '../../src/gpu/kernel.ts';
@@ -22,8 +22,11 @@ type Floats = ArrayLike<number>;
 
 export const openOptions: OpenOptions = { poison: true };
 
+/** DDPM_TEST_SUITES: names, with commas between; the other suites of `gpuSuite` are left out. */
+const SUITES = process.env['DDPM_TEST_SUITES']?.split(',');
+
 const opened = new Map<string, Promise<OpenedEngine>>();
-/** Which engine: with `as` it chooses kernels as one on a device of another class does, with `lanes` as where subgroups have so many: four of eight do the work of four. */
+/** Which engine: with `as` it chooses kernels as one on a device of another class does, with `lanes` as where subgroups have so many: four of eight or of sixteen do the work of four. */
 type Which = { readonly precision?: Precision; readonly as?: DeviceClass | null; readonly lanes?: 4 | null };
 const keyOf = ({ precision = 'f32', as = null, lanes = null }: Which): string => `${precision} ${as} ${lanes}`;
 
@@ -104,6 +107,7 @@ export function gpuSuite(name: string, { watched = true, precision = 'f32', as =
   const add = (what: string, test: (engine: Engine) => void | Promise<void>): void =>
     tests(what, async () => {
       const { engine } = await gpu(precision, as, lanes);
+      if (lanes && subgroupWidth(engine.device) <= lanes) return; // they are those of the suite without
       const scope = engine.openScope(false);
       const close = () => engine.closeScope(scope);
       const inside = watched ? watch(engine) : async () => {};
@@ -120,7 +124,7 @@ export function gpuSuite(name: string, { watched = true, precision = 'f32', as =
       }
       close();
     });
-  return Object.assign(add, { run: () => tests.run() });
+  return Object.assign(add, { run: () => void ((SUITES?.includes(name) ?? true) && tests.run()) });
 }
 
 /** Standard normals that are float32 numbers, so that a kernel and its twin start from the same: sample `id` of a stream for tests. */

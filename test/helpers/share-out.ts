@@ -12,7 +12,7 @@ export interface Counts {
 export const DONE = '\u0000done ';
 
 /** Files that take about a minute or more go first, so that no process waits for one at the end. Firefox does where the driver has not compiled its kernels before. */
-const SLOW = ['pages', 'train-cli', 'limits', 'firefox', 'eval-cli', 'package', 'training.test'];
+const SLOW = ['pages', 'train-cli', 'limits', 'firefox', 'eval-cli', 'lanes', 'package', 'training.test'];
 const rank = (file: string): number => (SLOW.findIndex((part) => file.includes(part)) + SLOW.length + 1) % (SLOW.length + 1);
 
 /** Runs the files in `jobs` processes of `script`; each reads the next from its standard input when it has done the one before. */

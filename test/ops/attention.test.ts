@@ -58,7 +58,7 @@ products('rows, images and heads with strides of their own; what lies between is
 });
 
 // Both sides of the threshold between the kernels: what the subgroup kernel, in all its tiles, and that of 64 x 64 take is computed by all. Sizes lie on both sides of a tile.
-const fourLanes = gpuSuite('matmul, in subgroups of four', { lanes: 4 });
+const fourLanes = gpuSuite('matmul in subgroups of four', { lanes: 4 });
 for (const [kernels, tilings] of [[products, MATMUL_TILES], [fourLanes, [MATMUL_TILES[0], MATMUL_TILES.at(-1)!]]] as const) for (const [M, N, K] of [[4, 2, 4], [36, 20, 7], [33, 18, 52], [8, 49, 5], [70, 17, 12], [65, 67, 33]])
   kernels(`of aligned rows: (${M}, ${K}) by (${K}, ${N}) in all transposes, by each kernel, against the twin`, async (engine) => {
     const variants = (['tiled', 'tiled64', 'subgroup'] as const).filter((variant) => variant !== 'subgroup' || isLanes(engine.subgroupWidth)), { matmul: kernel, lanes } = subgroupKernels(engine);

@@ -7,7 +7,7 @@ import * as k from '../../src/gpu/kernels.gen.ts';
 import { threads } from '../../src/autograd.ts';
 import { fold } from '../../src/folds.ts';
 import { conv2d, linear } from '../../src/ops/conv2d.ts';
-import { CONV_TILES, convChoice, GEMM_TILES, tileRows } from '../../src/ops/conv2d_choice.ts';
+import { CONV_TILES, CONV_TILES_16, convChoice, GEMM_TILES, tileRows } from '../../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward, forwardTwo } from '../../src/ops/conv2d_kernels.ts';
 import { subgroupKernels } from '../../src/ops/subgroup_kernels.ts';
 import { tiles } from '../../src/ops/tiles.ts';
@@ -120,8 +120,8 @@ function filtering(engine: Engine, s: Case, { x, w, dy }: ReturnType<typeof inpu
   };
 }
 
-const families = gpuSuite('conv2d kernels'), fourLanes = gpuSuite('conv2d kernels, in subgroups of four', { lanes: 4 });
-const of = [...(['plain', 'subgroup', 'subgroup3x3', 'tiled', 'tiled3x3', 'padded'] as const).map((variant) => [families, variant] as const), ...(['subgroup', 'subgroup3x3'] as const).map((variant) => [fourLanes, variant] as const)];
+const families = gpuSuite('conv2d kernels'), subgroups = gpuSuite('conv2d kernels in subgroups'), fourLanes = gpuSuite('conv2d kernels in subgroups of four', { lanes: 4 });
+const of = [...(['plain', 'tiled', 'tiled3x3', 'padded'] as const).map((variant) => [families, variant] as const), ...(['subgroup', 'subgroup3x3'] as const).flatMap((variant) => [[subgroups, variant], [fourLanes, variant]] as const)];
 for (const [kernels, variant] of of) {
   for (const s of { plain: [...odd, ...fours], subgroup: fours, subgroup3x3: kept, tiled: fours, tiled3x3: kept, padded: odd }[variant]) {
     kernels(`${variant}: ${s.what}`, async (engine) => {
@@ -190,8 +190,8 @@ for (const [kernels, variant] of of) {
     const want = twin.conv2dBackwardWeight({ ...s, x, dy }), atol = filtering(engine, s, values, variant).dw(bound(s.N * s.OH * s.OW, twin.conv2dBackwardWeight({ ...s, x: abs(x), dy: abs(dy) })));
     const columns = (values: Float32Array) => Float64Array.from({ length: s.O }, (_, o) => values.reduce((sum, v, i) => (i % s.O === o ? sum + v : sum), 0));
     const wantDb = columns(dy), atolDb = bound(s.N * s.OH * s.OW, columns(dy.map(Math.abs)));
-    // Tiles of rows and columns, in twos a lane: of `subgroup` in fours, of `subgroup3x3` input channels.
-    const { weight, weight3x3, lanes } = subgroupKernels(engine), one = { ROWS: 8, COLUMNS: 1 };
+    // Tiles of rows and columns, in those of the smallest: of `subgroup` in fours, of `subgroup3x3` input channels.
+    const { weight, weight3x3, columns: smallest } = subgroupKernels(engine), one = { ROWS: 8, COLUMNS: 1 };
     const tilings = { subgroup: [one, { ROWS: 4, COLUMNS: 1 }, { ROWS: 16, COLUMNS: 2 }, { ROWS: 16, COLUMNS: 4 }], subgroup3x3: [one, { ROWS: 16, COLUMNS: 2 }] }[variant as string] ?? [one];
     let first = new Float32Array();
     for (const splits of [5, 11]) for (const tiling of tilings) {
@@ -199,8 +199,8 @@ for (const [kernels, variant] of of) {
       const sums = Tensor.empty(engine, [splits * s.O]), db = Tensor.empty(engine, [s.O]), has_bias = Number(variant !== 'plain');
       const args = { ...dimsOf(s), has_bias, splits, x: tx.slice, dy: tdy.slice, part: part.slice, sums: sums.slice };
       if (variant === 'plain') engine.run(k.conv2d_backward_weight, threads(splits * weights), args);
-      else if (variant === 'subgroup') engine.run(weight, grid(splits * Math.ceil((s.KH * s.KW * s.C) / (4 * tiling.ROWS)) * Math.ceil(s.O / (2 * lanes * tiling.COLUMNS))), { ...args, ...tiling });
-      else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * tiles(s.C, s.O, tiling.ROWS, 2 * lanes * tiling.COLUMNS)), { ...args, WIDE: Number(tiling !== one) });
+      else if (variant === 'subgroup') engine.run(weight, grid(splits * Math.ceil((s.KH * s.KW * s.C) / (4 * tiling.ROWS)) * Math.ceil(s.O / (smallest * tiling.COLUMNS))), { ...args, ...tiling });
+      else if (variant === 'subgroup3x3') engine.run(weight3x3, grid(splits * tiles(s.C, s.O, tiling.ROWS, smallest * tiling.COLUMNS)), { ...args, WIDE: Number(tiling !== one) });
       else if (variant === 'tiled3x3') engine.run(k.conv2d_backward_weight_3x3_tiled, grid(splits * Math.ceil((3 * s.C) / 32) * Math.ceil(s.O / 64)), args);
       else engine.run(k.conv2d_backward_weight_tiled, grid(splits * Math.ceil((s.KH * s.KW * s.C) / 128) * Math.ceil(s.O / 128)), args);
       fold(engine, part.slice, [{ y: dw.slice, accumulate: 0, from: 0, terms: splits, step: weights, size: weights }]);
@@ -214,7 +214,7 @@ for (const [kernels, variant] of of) {
   });
 }
 
-for (const [kernels, tilings] of [[families, CONV_TILES], [fourLanes, [CONV_TILES[0], CONV_TILES.at(-1)!]]] as const) for (const s of [shape('', 3, 9, 11, 8, 68, 1), shape('', 2, 7, 9, 12, 36, 3, { stride: 2, pad: [1, 0, 0, 1] })])
+for (const [kernels, tilings] of [[subgroups, [...CONV_TILES, ...CONV_TILES_16]], [fourLanes, [CONV_TILES[0], CONV_TILES.at(-1)!]]] as const) for (const s of [shape('', 3, 9, 11, 8, 68, 1), shape('', 2, 7, 9, 12, 36, 3, { stride: 2, pad: [1, 0, 0, 1] })])
   kernels(`subgroup: ${s.KH} x ${s.KW} of ${s.C} to ${s.O} channels, all tiles with the same bits`, async (engine) => {
     if (!available(engine, 'subgroup')) return;
     const { x, w, dy } = inputsOf(s), { conv, lanes } = subgroupKernels(engine), [tx, tw, tdy] = [x, w, dy].map((v) => upload(engine, [v.length], v));
@@ -235,7 +235,7 @@ for (const [kernels, tilings] of [[families, CONV_TILES], [fourLanes, [CONV_TILE
     }
   });
 
-for (const [kernels, forms] of [[families, [[7, 2, 0], [7, 2, 1], [8, 2, 0], [4, 1, 1]]], [fourLanes, [[7, 2, 0]]]] as const)
+for (const [kernels, forms] of [[subgroups, [[7, 2, 0], [7, 2, 1], [8, 2, 0], [4, 1, 1]]], [fourLanes, [[7, 2, 0]]]] as const)
   kernels('subgroup3x3: tiles of 32 channels have the bits of those of 16', async (engine) => {
     if (!available(engine, 'subgroup3x3')) return;
     const { conv3x3, lanes } = subgroupKernels(engine);
@@ -357,13 +357,14 @@ families('copy_columns pads, cuts and adds', async (engine) => {
 });
 
 families('the family follows from the shape and the device', (engine) => {
-  const cpu = engine.subgroupWidth === 8, same = available(engine, 'tiled3x3') ? 'tiled3x3' : 'tiled';
+  const cpu = isLanes(engine.subgroupWidth), same = available(engine, 'tiled3x3') ? 'tiled3x3' : 'tiled';
   const family = (C: number, O: number, direction: 'forward' | 'input' | 'weight', options = {}) => convChoice(engine, dimsOf(shape('', 1, 8, 8, C, O, 3, options)), direction).variant;
   assert.equal([family(1, 16, 'forward'), family(16, 3, 'input')], cpu ? ['padded', 'padded'] : ['plain', 'plain']);
   assert.equal([family(1, 16, 'weight'), family(16, 3, 'weight')], ['padded', 'padded']);
   assert.equal([family(16, 4, 'forward'), family(16, 4, 'forward', { stride: 2 })], cpu ? ['subgroup3x3', 'subgroup'] : [same, 'tiled']);
 });
 families.run();
+subgroups.run();
 fourLanes.run();
 
 // ---------------------------------------------------------------------------------------------------------------------- through the tape

@@ -1,6 +1,7 @@
 // Every kernel checked on this device against its float64 twin: one table that the page runs in a browser, `doctor` in a terminal and a test in Node.
 import { pointwise } from '../../autograd.ts';
 import { Clock } from '../../clock.ts';
+import { isLanes } from '../../gpu/device-class.ts';
 import type { Engine } from '../../gpu/engine.ts';
 import { HALF_NANS } from '../../gpu/float16.ts';
 import { BYTES, type ElementType, type Kernel, type Slice } from '../../gpu/kernel.ts';
@@ -66,9 +67,9 @@ export function whyNot(engine: Engine, name: string): string | null {
   if (missing) return `needs the feature ${missing}, which this device was opened without`;
   if (workgroupBytes > most) return `needs ${workgroupBytes} bytes of workgroup memory; this device was opened with ${most}`;
   if (engine.deviceClass === 'swiftshader' && LONG.has(name)) return 'may take the compiler of SwiftShader minutes; nothing chooses it there';
-  // Tensor cores take 32 lanes. Four of eight can do the work of a subgroup of four.
-  const width = features.length > 1 ? 32 : name.endsWith('_lanes4') ? 4 : 8;
-  if (!features.includes('subgroups') || engine.subgroupWidth === width || (width === 4 && engine.subgroupWidth === 8)) return null;
+  // Tensor cores take 32 lanes. On CPUs four of more lanes can do the work of a subgroup of four; eight of sixteen could, but compiling their shuffles takes minutes.
+  const width = features.length > 1 ? 32 : Number(/_lanes(\d+)$/.exec(name)?.[1] ?? 8);
+  if (!features.includes('subgroups') || engine.subgroupWidth === width || (width === 4 && isLanes(engine.subgroupWidth))) return null;
   return engine.subgroupWidth ? `needs subgroups of ${width}; here they are ${engine.subgroupWidth} wide` : `needs subgroups of ${width}, always; this device has none, or of several widths`;
 }
 

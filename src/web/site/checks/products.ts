@@ -33,12 +33,12 @@ function shapeOf(C: number, O: number) {
 type Tiles = (C: number, O: number) => number;
 /** Workgroups for tiles of `height` x `width` of a matrix of rows x columns. */
 const tiles = (rows: number, columns: number, height: number, width: number) => Math.ceil(rows / height) * Math.ceil(columns / width);
-/** The kernels of subgroups, of eight lanes or four: 3 x 3 in tiles of 7 rows by two columns a lane, counted through the images, and 16 channels. */
+/** The kernels of subgroups, of four, eight or sixteen lanes: 3 x 3 in tiles of 7 rows by two columns a lane, counted through the images, and 16 channels. */
 const subgroupProduct = (lanes: number) => product([8 * lanes, 64], whole, all, 68);
 const subgroupForward = (lanes: number) => forward(8, 20, (_, O) => tiles(pixels, O, 8 * lanes, 16));
 const subgroupFiltered = (lanes: number) => forwardFiltered(8, 20, 7, (_, O) => tiles(H, N * W, 7, 2 * lanes) * Math.ceil(O / 16));
-const subgroupWeight = (lanes: number) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, 2 * lanes));
-const subgroupWeight3x3 = (lanes: number) => backwardBoth(8, 20, (C, O) => tiles(C, O, 8, 2 * lanes));
+const subgroupWeight = (lanes: number) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 32, Math.min(16, 2 * lanes)));
+const subgroupWeight3x3 = (lanes: number) => backwardBoth(8, 20, (C, O) => tiles(C, O, 8, Math.min(16, 2 * lanes)));
 
 /** Four pixels, one below the other, are one of a GEMM's rows. */
 const groups3x3 = N * Math.ceil(H / 4) * W;
@@ -93,11 +93,14 @@ export const PRODUCTS = {
   matmul_subgroup_matrix: { twin: ['matmul', 'matmul'], make: (stored) => product([64, 64], stored, half, 68) },
   matmul_subgroup: { twin: ['matmul', 'matmul'], make: () => subgroupProduct(8) },
   matmul_subgroup_lanes4: { twin: ['matmul', 'matmul'], make: () => subgroupProduct(4) },
+  matmul_subgroup_lanes16: { twin: ['matmul', 'matmul'], make: () => subgroupProduct(16) },
   conv2d_forward: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(3, 5, (_, O) => threads(pixels * O)[0], stored) },
   conv2d_subgroup: { twin: ['conv2d', 'conv2d'], make: () => subgroupForward(8) },
   conv2d_subgroup_lanes4: { twin: ['conv2d', 'conv2d'], make: () => subgroupForward(4) },
+  conv2d_subgroup_lanes16: { twin: ['conv2d', 'conv2d'], make: () => subgroupForward(16) },
   conv2d_3x3_subgroup: { twin: ['conv2d', 'conv2d'], make: () => subgroupFiltered(8) },
   conv2d_3x3_subgroup_lanes4: { twin: ['conv2d', 'conv2d'], make: () => subgroupFiltered(4) },
+  conv2d_3x3_subgroup_lanes16: { twin: ['conv2d', 'conv2d'], make: () => subgroupFiltered(16) },
   conv2d_3x3_tiled: { twin: ['winograd', 'filtered'], make: () => forwardFiltered(8, 20, 4, (_, O) => tiles(groups3x3, O, 32, 64)) },
   conv2d_tiled: { twin: ['conv2d', 'conv2d'], make: () => forward(8, 12, (_, O) => tiles(pixels, O, 128, 64)) },
   conv2d_subgroup_matrix: { twin: ['conv2d', 'conv2d'], make: (stored) => forward(8, 24, (_, O) => tiles(pixels, O, 64, 64), stored, half) },
@@ -106,8 +109,10 @@ export const PRODUCTS = {
   conv2d_backward_weight: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardWeight(3, 5, (C, O) => threads(9 * C * O)[0], stored) },
   conv2d_backward_weight_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => subgroupWeight(8) },
   conv2d_backward_weight_subgroup_lanes4: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => subgroupWeight(4) },
+  conv2d_backward_weight_subgroup_lanes16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => subgroupWeight(16) },
   conv2d_backward_weight_3x3_subgroup: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => subgroupWeight3x3(8) },
   conv2d_backward_weight_3x3_subgroup_lanes4: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => subgroupWeight3x3(4) },
+  conv2d_backward_weight_3x3_subgroup_lanes16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => subgroupWeight3x3(16) },
   conv2d_backward_weight_3x3_tiled: { twin: ['winograd', 'filteredWeight'], make: () => backwardFiltered(8, 20, (C, O) => tiles(3 * C, O, 32, 64)) },
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128)) },
   conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 24, (C, O) => 9 * tiles(C, O, 64, 64), stored, half) },
