@@ -145,7 +145,10 @@ const nap = (): Promise<void> => {
   return new Promise((resolve) => setImmediate(resolve));
 };
 
-/** Opens the best adapter and a device with all that the engine can use. Throws E-NO-ADAPTER where there is none. */
+/**
+ * Opens the best adapter and a device with all that the engine can use. Throws E-NO-ADAPTER where there is none. On Linux, where the processor has AVX-512 and the environment does not set
+ * LP_NATIVE_VECTOR_WIDTH, it is set to 512, so that llvmpipe uses it.
+ */
 export async function openEngine(options: OpenOptions = {}): Promise<OpenedEngine> {
   let adapter: GPUAdapter | null = null;
   let reason = '';

@@ -28,9 +28,9 @@ export const tileRows = (H: number): number => ROWS.reduce<number>((best, G) => 
 export const tileColumns = (columns: number, lanes: number): 1 | 2 => (columns > lanes ? 2 : 1);
 
 /**
- * Whether such a tile has 32 channels, not 16, where there are `count` tiles of pixels, each of so many columns: x is loaded and filtered once for both halves, so that on two cores, each of which takes a tile at a time, it takes 1.7
- * times as long for twice as much. Compiling it takes seconds, too many for fewer channels than 64. Sixteen lanes of two
- * columns have 48 KB of sums, as much as a first cache, and it takes as long as two tiles.
+ * Whether such a tile has 32 channels, not 16, where there are `count` tiles of pixels, each of so many columns: x is loaded and filtered once for both halves, so that on two cores, each of which takes a
+ * tile at a time, it takes 1.7 times as long for twice as much. Compiling it takes seconds, too many for fewer channels than 64. Of 32 columns (sixteen lanes) its sums are 48 KB, as much as a first
+ * cache, and it takes as long as two.
  */
 export const isWide3x3 = (channels: number, count: number, columns: number): boolean => columns < 32 && channels >= 64 && 1.7 * Math.ceil((count * Math.ceil(channels / 32)) / 2) <= Math.ceil((count * Math.ceil(channels / 16)) / 2);
 

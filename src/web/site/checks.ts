@@ -67,7 +67,7 @@ export function whyNot(engine: Engine, name: string): string | null {
   if (missing) return `needs the feature ${missing}, which this device was opened without`;
   if (workgroupBytes > most) return `needs ${workgroupBytes} bytes of workgroup memory; this device was opened with ${most}`;
   if (engine.deviceClass === 'swiftshader' && LONG.has(name)) return 'may take the compiler of SwiftShader minutes; nothing chooses it there';
-  // Tensor cores take 32 lanes. On CPUs four of more lanes can do the work of a subgroup of four; eight of sixteen could, but compiling their shuffles takes minutes.
+  // Tensor cores take 32 lanes. On CPUs four of more lanes can do the work of a subgroup of four; eight of sixteen could, but take half a minute to compile, for nothing that is chosen there.
   const width = features.length > 1 ? 32 : Number(/_lanes(\d+)$/.exec(name)?.[1] ?? 8);
   if (!features.includes('subgroups') || engine.subgroupWidth === width || (width === 4 && isLanes(engine.subgroupWidth))) return null;
   return engine.subgroupWidth ? `needs subgroups of ${width}; here they are ${engine.subgroupWidth} wide` : `needs subgroups of ${width}, always; this device has none, or of several widths`;
