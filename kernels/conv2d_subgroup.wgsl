@@ -1,7 +1,7 @@
 // y[n,oh,ow,o] = bias[o] + per_image[n,o] + residual[n,oh,ow,o] + sum_{kh,kw,c} x[n, oh*stride+kh-pad_top, ow*stride+kw-pad_left, c] * w[kh,kw,C0+c,o], or, TRANSPOSED, dx from dy = x: its input gradient
 // One subgroup of LANES, eight, four (_lanes4) or sixteen (_lanes16), computes R LANES pixels x 4 Q channels, lane = R pixels, LANES apart. The weights reach the multiply-adds by broadcast.
 // As conv2d_3x3_subgroup, for any taps and strides: on a CPU (llvmpipe) loads are what takes time, so that a tile has many pixels for each weight, up to
-// eight a lane, and many channels for each pixel, up to 64, of sixteen lanes 128, where there are so many. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
+// eight a lane, and many channels for each pixel, up to 64, of sixteen lanes 128 (R = 8 then), where there are so many. TRANSPOSED x is dy (N, OH, OW, O) and y is dx (N, H, W, C). C and O are multiples of 4.
 enable subgroups;
 #import index
 #import conv2d
