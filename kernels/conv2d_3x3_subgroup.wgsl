@@ -29,7 +29,8 @@ override TRANSPOSED: bool = false;
 // A column of x, rows top - 1 to top + G.
 alias Rows = array<vec4f, 10>;
 
-// Those rows of the columns beside the tile, LANES / 2 a load, and the column on its left for the first lane, on its right for the others.
+// Those rows of the columns beside the tile, LANES / 2 a load, and the column on its left for the first lane, on its right for the others. What asks lanes is written out here:
+// of sixteen, a loop of it is too long for llvmpipe to unroll, and indices that change take a quarter of the time.
 alias Beside = array<vec4f, 5>;
 fn beyond(d: Beside, row: u32, side: u32) -> vec4f { return vec4_of_lane(d[2u * row / LANES], 2u * row % LANES + side); }
 fn beside_of(d: Beside, row: u32, lane: u32) -> vec4f {
@@ -67,7 +68,7 @@ fn filtered(s: Rows) -> Points {
   return Points(t[0], t[1], t[2], t[3], t[4], t[5], u[0], u[1], u[2], u[3], u[4], u[5]);
 }
 
-// The column left or right of each lane's, that of `lane`, or, at the edge of the tile, `outside`. Written out, as the loops here are: of sixteen lanes llvmpipe unrolls none of them.
+// The column left or right of each lane's, that of `lane`, or, at the edge of the tile, `outside`.
 fn at_neighbour(t: vec4f, lane: u32, outside: vec4f, edge: bool) -> vec4f { return select(vec4_of_neighbour(t, lane), outside, edge); }
 fn neighbour(t: Points, lane: u32, outside: Points, edge: bool) -> Points {
   return Points(
@@ -78,13 +79,10 @@ fn neighbour(t: Points, lane: u32, outside: Points, edge: bool) -> Points {
 }
 
 // The column that tap kw meets, zero outside of the image.
-fn met_at(kw: u32, left: vec4f, here: vec4f, right: vec4f, inside: bool) -> vec4f { return select(vec4f(0.0), select(select(right, here, kw == 1u), left, kw == 0u), inside); }
 fn met(kw: u32, left: Points, here: Points, right: Points, inside: bool) -> Points {
-  return Points(
-    met_at(kw, left[0], here[0], right[0], inside), met_at(kw, left[1], here[1], right[1], inside), met_at(kw, left[2], here[2], right[2], inside), met_at(kw, left[3], here[3], right[3], inside),
-    met_at(kw, left[4], here[4], right[4], inside), met_at(kw, left[5], here[5], right[5], inside), met_at(kw, left[6], here[6], right[6], inside), met_at(kw, left[7], here[7], right[7], inside),
-    met_at(kw, left[8], here[8], right[8], inside), met_at(kw, left[9], here[9], right[9], inside), met_at(kw, left[10], here[10], right[10], inside), met_at(kw, left[11], here[11], right[11], inside),
-  );
+  var r: Points;
+  for (var p = 0u; p < 12u; p++) { r[p] = select(vec4f(0.0), select(select(right[p], here[p], kw == 1u), left[p], kw == 0u), inside); }
+  return r;
 }
 
 // The three taps of a column, at the points.

@@ -79,10 +79,7 @@ fn spread_place(v: vec2u, r: u32) -> u32 { return bitcast<u32>(f32_of_lane(bitca
 // The lane's output channels of dy, which begin at `o`: in the eight columns that begin at `at`, and in the two `beside` them.
 fn met(at: vec2u, beside: u32, o: u32, has_left: vec2f, has_right: vec2f) -> Met {
   var b: Met;
-  b.here = Eight(
-    dy[spread_place(at, 0u) + o], dy[spread_place(at, 1u) + o], dy[spread_place(at, 2u) + o], dy[spread_place(at, 3u) + o],
-    dy[spread_place(at, 4u) + o], dy[spread_place(at, 5u) + o], dy[spread_place(at, 6u) + o], dy[spread_place(at, 7u) + o],
-  );
+  for (var r = 0u; r < 8u; r++) { b.here[r] = dy[spread_place(at, r) + o]; }
   if (BESIDE) {
     b.left[0] = dy[subgroupBroadcast(beside, 0u) + o] * spread(has_left, 0u);
     b.right[7] = dy[subgroupBroadcast(beside, 1u) + o] * spread(has_right, 7u);

@@ -22,6 +22,7 @@ fn vec4_of_neighbour(v: vec4f, lane: u32) -> vec4f {
   return select(select(q0, q1, b2), select(q2, q3, b2), lane >= 8u);
 }
 
+// Output channels that a lane holds of dy: one, so that all lanes together hold as many as eight lanes do.
 alias Channels = f32;
 const CHANNELS = 1u;
 

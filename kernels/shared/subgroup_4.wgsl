@@ -12,6 +12,7 @@ fn f32_of_lane(v: f32, lane: u32) -> f32 {
 }
 fn vec4_of_neighbour(v: vec4f, lane: u32) -> vec4f { return vec4_of_lane(v, lane); }
 
+// Neighbouring output channels that a lane holds of dy.
 alias Channels = vec2f;
 const CHANNELS = 2u;
 
