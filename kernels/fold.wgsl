@@ -1,13 +1,15 @@
 // y[to + floor(i / row) stride + i % row] = sum_s part[start + s step + floor(i / row) pitch + i % row] for i < size, added to y if `accumulate` is set: many such sums at once
 // A workgroup finds its sum in the table and computes 256 of its values, each in the order of s: the same bits on every run. On GPUs (WG = 256) eight terms are loaded at once.
+// On CPUs four values at a time (_vec4), and all numbers of the table in fours, where they are multiples of four: a load costs as much as one of them.
 #import index
 #import stored
+#import values
 override WG: u32 = 64u;
 struct Dims { sums: u32 }
 struct Sum { group: u32, start: u32, terms: u32, step: u32, size: u32, row: u32, pitch: u32, stride: u32, to: u32, accumulate: u32 }
-@group(0) @binding(0) var<storage, read> table: array<Sum>;      // (sums), by the first of their workgroups
-@group(0) @binding(1) var<storage, read> part: array<f32>;       // every sum's (terms, step)
-@group(0) @binding(2) var<storage, read_write> y: array<Stored>; // the results, anywhere
+@group(0) @binding(0) var<storage, read> table: array<Sum>;            // (sums), by the first of their workgroups
+@group(0) @binding(1) var<storage, read> part: array<Values>;          // every sum's (terms, step)
+@group(0) @binding(2) var<storage, read_write> y: array<StoredValues>; // the results, anywhere
 @group(0) @binding(3) var<uniform> dims: Dims;
 
 @compute @workgroup_size(WG)
@@ -25,7 +27,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
     let row = i / job.row;
     let column = i - row * job.row;
     var next = job.start + row * job.pitch + column;
-    var sum = 0.0;
+    var sum = Values();
     var s = 0u;
     for (; WG > 64u && s + 7u < job.terms; s += 8u) {
       let p0 = part[next];
@@ -44,7 +46,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(num_workgroups) count:
       next += job.step;
     }
     let at = job.to + row * job.stride + column;
-    if (job.accumulate != 0u) { sum += f32(y[at]); }
-    y[at] = Stored(sum);
+    if (job.accumulate != 0u) { sum += Values(y[at]); }
+    y[at] = StoredValues(sum);
   }
 }

@@ -116,11 +116,13 @@ export function move(engine: Engine, y: Slice, moves: readonly Move[]): void {
 function launch(engine: Engine, part: Slice, sums: readonly (Sum & { readonly base: number })[]): void {
   const { buffer, type = 'f32' } = sums[0]!.y;
   const offset = Math.min(...sums.map(({ y }) => y.offset)), end = Math.max(...sums.map(({ y }) => y.offset + y.bytes));
+  const rows = sums.map(({ y, base, from, terms, step, size, row = size, pitch = row, stride = row, to = 0, accumulate }) => ({ terms, accumulate, lengths: [base + from, step, size, row, pitch, stride, (y.offset - offset) / BYTES[type] + to] as const }));
+  const { folding, fours } = DEFAULTS[engine.deviceClass], unit = fours && rows.every(({ lengths }) => lengths.every((n) => n % 4 === 0)) ? 4 : 1;
   let groups = 0;
-  const table = sums.flatMap(({ y, base, from, terms, step, size, row = size, pitch = row, stride = row, to = 0, accumulate }) => {
-    const first = groups;
+  const table = rows.flatMap(({ terms, accumulate, lengths }) => {
+    const [start, step, size, row, pitch, stride, to] = lengths.map((n) => n / unit) as [number, number, number, number, number, number, number], first = groups;
     groups += Math.ceil(size / 256);
-    return [first, base + from, terms, step, size, row, pitch, stride, (y.offset - offset) / BYTES[type] + to, accumulate];
+    return [first, start, terms, step, size, row, pitch, stride, to, accumulate];
   });
-  engine.run(k.fold, grid(groups), { WG: DEFAULTS[engine.deviceClass].folding, table: engine.constants(Uint32Array.from(table)), part, y: { buffer, offset, bytes: end - offset, type }, sums: sums.length });
+  engine.run(unit === 4 ? k.fold_vec4 : k.fold, grid(groups), { WG: folding, table: engine.constants(Uint32Array.from(table)), part, y: { buffer, offset, bytes: end - offset, type }, sums: sums.length });
 }

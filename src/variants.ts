@@ -35,14 +35,17 @@ interface Defaults {
   readonly sums: { readonly workgroup: number; readonly columns: number; readonly stages: number };
   /** Invocations that share a row of softmax, and those of a workgroup. */
   readonly softmax: { readonly workgroup: number; readonly lanes: number };
-  /** Invocations that fold 256 sums. */
+  /** Invocations that fold 256 sums, and whether they do four at a time where lengths allow it. */
   readonly folding: number;
+  readonly fours: boolean;
+  /** Invocations that sum 4,096 squares. */
+  readonly squares: number;
   /** Bytes of terms that wait for the end of backward. On CPUs few: what lies in their caches is folded sooner than it is fetched again. */
   readonly waiting: number;
 }
 
 // On a CPU a workgroup is one subgroup: barriers between coroutines cost more than the loads they would share.
-const CPU = { groupNorm: { many: 1, short: 8, long: 8, columns: 1 }, sums: { workgroup: 8, columns: 1, stages: Infinity }, softmax: { workgroup: 64, lanes: 1 }, folding: 64, waiting: 2 ** 20 } as const;
+const CPU = { groupNorm: { many: 1, short: 8, long: 8, columns: 1 }, sums: { workgroup: 8, columns: 1, stages: Infinity }, softmax: { workgroup: 64, lanes: 1 }, folding: 64, fours: true, squares: 16, waiting: 2 ** 20 } as const;
 
 /**
  * Where an image has 1 or 3 channels they are padded to 4: on a CPU at a tenth of the plain kernels' cost, on an H100 at a third (128 x 32 x 32, 3 to 128 channels and back: 0.7 ms
@@ -52,7 +55,7 @@ export const DEFAULTS: Readonly<Record<DeviceClass, Defaults>> = {
   gpu: {
     conv3x3: all('tiled3x3'), conv: all('tiled'), narrow: all('padded'), matmul: ['tiled64', 'tiled'],
     groupNorm: { many: 256, short: 64, long: 256, columns: 8 }, sums: { workgroup: 256, columns: 8, stages: 4097 },
-    softmax: { workgroup: 256, lanes: 32 }, folding: 256, waiting: 3 * 2 ** 25,
+    softmax: { workgroup: 256, lanes: 32 }, folding: 256, fours: false, squares: 64, waiting: 3 * 2 ** 25,
   },
   'cpu-subgroups': { conv3x3: all('subgroup3x3'), conv: all('subgroup'), narrow: all('padded'), matmul: ['subgroup', 'tiled'], ...CPU },
   cpu: { conv3x3: all('tiled3x3'), conv: all('tiled'), narrow: { forward: 'plain', input: 'plain', weight: 'padded' }, matmul: ['tiled'], ...CPU },

@@ -11,16 +11,16 @@ import { given, gpuSuite, random, upload } from './helpers/gpu.ts';
 
 const folds = gpuSuite('folds');
 
-for (const accumulate of [0, 1] as const)
-  folds(`sums of different lengths in one dispatch${accumulate ? ', on top of what is there' : ''}`, async (engine) => {
-    const values = random(2000, 0), before = random(400, 1), y = upload(engine, [400], before);
+for (const accumulate of [0, 1] as const) for (const unit of [1, 4] as const)
+  folds(`sums of different lengths in one dispatch${unit === 4 ? ', of fours' : ''}${accumulate ? ', on top of what is there' : ''}`, async (engine) => {
+    const values = random(2000 * unit, 0), before = random(400 * unit, 1), y = upload(engine, [400 * unit], before);
     const at = (first: number, count: number) => ({ buffer: y.slice.buffer, offset: y.slice.offset + 4 * first, bytes: 4 * count });
-    // One value, more than a workgroup, and rows of five in every seven, of which two stay as they were.
+    // One value, more than half of a workgroup, and rows of five in every seven, of which two stay as they were; or four of each.
     const shapes = [
       { first: 0, count: 1, from: 3, terms: 29, step: 2, size: 1 },
       { first: 64, count: 130, from: 20, terms: 9, step: 131, size: 130 },
       { first: 256, count: 144, from: 1500, terms: 3, step: 100, size: 85, row: 5, stride: 7, to: 2 },
-    ];
+    ].map(({ terms, ...lengths }) => ({ terms, ...(Object.fromEntries(Object.entries(lengths).map(([name, n]) => [name, unit * n])) as typeof lengths) }));
     const want = Float64Array.from(before), size = Float64Array.from(before, Math.abs);
     for (const { first, from, terms, step, size: count, row = count, stride = 0, to = 0 } of shapes)
       for (let i = 0; i < count; i++) {
@@ -28,7 +28,7 @@ for (const accumulate of [0, 1] as const)
         want[j] = (accumulate ? before[j]! : 0) + parts.reduce((a, b) => a + b, 0);
         size[j] = Math.abs(before[j]!) + parts.reduce((a, b) => a + Math.abs(b), 0);
       }
-    const { deviceClass } = engine;
+    const { deviceClass } = engine, results: Float32Array[] = [];
     for (const as of [deviceClass, 'gpu'] as const) {
       engine.write(y.slice, before);
       Object.assign(engine, { deviceClass: as });
@@ -37,8 +37,10 @@ for (const accumulate of [0, 1] as const)
       } finally {
         Object.assign(engine, { deviceClass });
       }
-      assertClose(await y.read(), want, { atol: bound(30, size), what: `y, as on ${as}` });
+      results.push(await y.read());
+      assertClose(results.at(-1)!, want, { atol: bound(30, size), what: `y, as on ${as}` });
     }
+    assert.equal(results[0], results[1], 'in the same order');
   });
 
 /** Gradients of conv(conv(norm(x))), the same convolution twice: of parameters, whose sums wait, or of plain tensors, whose do not. */

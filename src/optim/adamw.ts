@@ -6,6 +6,7 @@ import type { Slice } from '../gpu/kernel.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import type { NamedTensors, Parameters } from '../nn/parameters.ts';
 import type { Tensor } from '../tensor.ts';
+import { DEFAULTS } from '../variants.ts';
 import { GROWTH, LEAST_SCALE, LossScale } from './loss_scale.ts';
 
 /** AdamW's settings: betas (0.9, 0.999), eps (1e-8), weight decay (0), clipping (1), and loss scaling (none). */
@@ -95,7 +96,7 @@ export class AdamW {
     const { beta1, beta2, eps, weightDecay, gradClip, lossScaling } = this.options;
     let first = 0, offset = 0;
     chunks.forEach((chunk, i) => {
-      engine.run(k.sum_squares, [this.#groups[i]!], { g: chunk.slices.grads, part: this.#part, count: chunk.count, share: SHARE, first, offset });
+      engine.run(k.sum_squares, [this.#groups[i]!], { g: chunk.slices.grads, part: this.#part, count: chunk.count, share: SHARE, first, offset, WG: DEFAULTS[engine.deviceClass].squares });
       first += this.#groups[i]!;
       offset += chunk.count;
     });

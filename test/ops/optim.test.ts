@@ -5,27 +5,30 @@ import type { Engine } from '../../src/gpu/engine.ts';
 import type { Slice } from '../../src/gpu/kernel.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
 import { Tensor } from '../../src/tensor.ts';
+import { DEFAULTS } from '../../src/variants.ts';
 import { assertClose, bound } from '../helpers/close.ts';
 import { clockAt, DIVIDE, gpuSuite, random, readWords, SQRT, ULP, upload } from '../helpers/gpu.ts';
 import * as twin from '../ref/optim.ts';
 
 const optim = gpuSuite('optimizer');
+/** Invocations that sum a share: as on CPUs, and as on GPUs. */
+const WORKGROUPS = [DEFAULTS['cpu-subgroups'].squares, DEFAULTS.gpu.squares];
 const NONE = 0xffffffff, BAD_LOSS = 0xfffffffe, OVERFLOW = 0xfffffffd;
 
 /** Partial sums of all chunks, `share` values each, one chunk after the other. */
-function sumSquares(engine: Engine, chunks: readonly Float32Array[], share: number): { part: Tensor; count: number } {
+function sumSquares(engine: Engine, chunks: readonly Float32Array[], share: number, WG: number = 64): { part: Tensor; count: number } {
   const groups = chunks.map((g) => Math.ceil(g.length / share)), count = groups.reduce((a, b) => a + b, 0), part = Tensor.empty(engine, [count, 2]);
   let first = 0, offset = 0;
   chunks.forEach((g, i) => {
-    engine.run(k.sum_squares, [groups[i]], { g: upload(engine, [g.length], g).slice, part: part.slice, count: g.length, share, first, offset });
+    engine.run(k.sum_squares, [groups[i]], { g: upload(engine, [g.length], g).slice, part: part.slice, count: g.length, share, first, offset, WG });
     first += groups[i];
     offset += g.length;
   });
   return { part, count };
 }
 
-async function gradientNorm(engine: Engine, chunks: readonly Float32Array[], options: { share?: number; maxNorm?: number; loss?: number; step?: number; ring?: number; lossScale?: number; goodSteps?: number; growth?: number; done?: number } = {}) {
-  const { share = 256, maxNorm = 1, loss = 0.5, step = 6, ring = 4, lossScale = 1, goodSteps = 0, growth = 0, done = 0 } = options, { part, count } = sumSquares(engine, chunks, share);
+async function gradientNorm(engine: Engine, chunks: readonly Float32Array[], options: { share?: number; maxNorm?: number; loss?: number; step?: number; ring?: number; lossScale?: number; goodSteps?: number; growth?: number; done?: number; WG?: number } = {}) {
+  const { share = 256, maxNorm = 1, loss = 0.5, step = 6, ring = 4, lossScale = 1, goodSteps = 0, growth = 0, done = 0, WG } = options, { part, count } = sumSquares(engine, chunks, share, WG);
   const state = upload(engine, [5], [NaN, NaN, NaN, NaN, done]), history = upload(engine, [ring, 5], new Uint32Array(5 * ring).fill(7)), scaling = upload(engine, [2], [lossScale, goodSteps]);
   engine.run(k.gradient_norm, [1], {
     clock: clockAt(engine, { seed: 0, step }).slice, part: part.slice, loss: upload(engine, [1], [loss]).slice, scaling: scaling.slice, state: state.slice, history: history.slice, count, ring, growth, max_norm: maxNorm, log_beta1: Math.log(settings.beta1), log_beta2: Math.log(settings.beta2),
@@ -45,17 +48,17 @@ for (const [what, lengths, share] of [
   ['a share that divides the count', [512], 128],
   ['chunks', [1003, 70, 2000], 100],
   ['more partial sums than a workgroup has lanes', [9001], 64],
-] as const)
-  optim(`gradient norm of ${what}`, async (engine) => {
+] as const) for (const WG of WORKGROUPS)
+  optim(`gradient norm of ${what}, by workgroups of ${WG}`, async (engine) => {
     const chunks = lengths.map((length, i) => random(length, i)), count = chunks.reduce((a, g) => a + g.length, 0), want = twin.globalNorm(...chunks);
     // Squares are positive: relative, the sum is off by bound(count), its root by half of that.
     const rtol = bound(count, [1])[0] / 2 + SQRT;
-    const free = await gradientNorm(engine, chunks, { share, maxNorm: 0 });
+    const free = await gradientNorm(engine, chunks, { share, maxNorm: 0, WG });
     assertClose([free.norm], [want], { rtol, what: 'norm' });
     assert.is(free.scale, 1, 'no limit, no clip');
     assert.is(free.bad, NONE);
     for (const maxNorm of [want / 3, 10 * want]) {
-      const { scale } = await gradientNorm(engine, chunks, { share, maxNorm });
+      const { scale } = await gradientNorm(engine, chunks, { share, maxNorm, WG });
       assertClose([scale], [twin.clipScale(want, maxNorm)], { rtol: rtol + DIVIDE + ULP, what: `scale for a limit of ${maxNorm}` });
     }
   });
@@ -68,15 +71,15 @@ optim('a tiny norm is clipped with the 1e-6 that keeps the quotient finite', asy
   assert.is((await gradientNorm(engine, [new Float32Array(9)])).scale, 1, 'no gradient at all');
 });
 
-optim('partial sums, one chunk after the other', async (engine) => {
-  const chunks = [random(150, 0), random(70, 1)], { part, count } = sumSquares(engine, chunks, 64), words = await readWords(part);
+for (const WG of WORKGROUPS) optim(`partial sums, one chunk after the other, by workgroups of ${WG}`, async (engine) => {
+  const chunks = [random(150, 0), random(70, 1)], { part, count } = sumSquares(engine, chunks, 64, WG), words = await readWords(part);
   assert.is(count, 5);
   const want = [chunks[0].subarray(0, 64), chunks[0].subarray(64, 128), chunks[0].subarray(128), chunks[1].subarray(0, 64), chunks[1].subarray(64)].map(twin.sumSquares);
   assertClose(new Float32Array(words.buffer).filter((_, i) => i % 2 === 0), want, { atol: bound(64, want), what: 'sums' });
   assert.equal([...words].filter((_, i) => i % 2), Array(5).fill(NONE));
 });
 
-optim('the first value that is not finite is found, over chunks, and stops the step', async (engine) => {
+for (const WG of WORKGROUPS) optim(`the first value that is not finite is found, over chunks, and stops the step, by workgroups of ${WG}`, async (engine) => {
   for (const bad of [NaN, Infinity, -Infinity])
     for (const places of [[0], [999], [1003], [1003 + 69], [1500, 1072, 1800], [3072]]) {
       const chunks = [random(1003, 0), random(70, 1), random(2000, 2)];
@@ -84,7 +87,7 @@ optim('the first value that is not finite is found, over chunks, and stops the s
         const [chunk, offset] = place < 1003 ? [0, 0] : place < 1073 ? [1, 1003] : [2, 1073];
         chunks[chunk][place - offset] = bad;
       }
-      const got = await gradientNorm(engine, chunks, { share: 100 });
+      const got = await gradientNorm(engine, chunks, { share: 100, WG });
       assert.is(got.bad, Math.min(...places), `${bad} at ${places.join(', ')}`);
       assert.is(got.scale, 0);
       assert.ok(Number.isFinite(got.norm), 'the norm of what is finite');

@@ -75,10 +75,10 @@ for (const n of [1, 7, 1030])
     assert.is(cast(h, 'f16'), h);
   });
 
-stored('sums of terms that are float32, on top of what is there, are rounded once, as they are written', async (engine) => {
+for (const [from, step, size] of [[10, 330, 321], [12, 328, 320]] as const) stored(`sums of ${size} float32 terms, on top of what is there, are rounded once, as they are written`, async (engine) => {
   const values = random(1000, 0), before = halves(400, 1), y = put(engine, [400], before);
-  fold(engine, upload(engine, [1000], values).slice, [{ y: y.slice, accumulate: 1, from: 10, terms: 3, step: 330, size: 321, to: 64 }]);
-  const mine = (i: number) => i >= 64 && i < 385, sum = (f: (v: number) => number) => Float64Array.from(before, (v, i) => (mine(i) ? [0, 1, 2].reduce((total, s) => total + f(values[10 + s * 330 + i - 64]), f(v)) : f(v)));
+  fold(engine, upload(engine, [1000], values).slice, [{ y: y.slice, accumulate: 1, from, terms: 3, step, size, to: 64 }]);
+  const mine = (i: number) => i >= 64 && i < 64 + size, sum = (f: (v: number) => number) => Float64Array.from(before, (v, i) => (mine(i) ? [0, 1, 2].reduce((total, s) => total + f(values[from + s * step + i - 64]), f(v)) : f(v)));
   assertClose(await y.read(), sum((v) => v), { atol: also(bound(4, sum(Math.abs)), sum(Math.abs)).map((v, i) => (mine(i) ? v : 0)), what: 'y' });
 });
 

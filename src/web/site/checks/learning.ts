@@ -5,6 +5,7 @@ import { abs, bound, boundError, boundSlope, boundValue, DIVIDE, logError, SQRT,
 import { posteriorTable } from '../../../../test/ref/diffusion.ts';
 import * as loss from '../../../../test/ref/losses.ts';
 import * as optim from '../../../../test/ref/optim.ts';
+import { DEFAULTS } from '../../../variants.ts';
 import { type Checks, type Floats, values } from './case.ts';
 
 /** 5 images of 13 pixels, 3 of 6 channels; some differences are zero. */
@@ -68,10 +69,10 @@ export const LEARNING = {
     }
     return { shape, grid: threads(a.x0.length), inputs: { ...inputs, dvlb }, numbers: { ...numbers, N: a.t.length, fixed: 0, accumulate: 0 }, outputs: { doutput: { want, off } } };
   } },
-  sum_squares: { twin: ['optim', 'partialSquares'], make: () => {
+  sum_squares: { twin: ['optim', 'partialSquares'], make: (_, on = 'cpu') => {
     const g = values(1003, 1), share = 100, want = optim.partialSquares(g, share);
     // Pairs of a sum and the index of what is not finite, of which there is none.
-    return { shape: `(${g.length}) by ${share}`, grid: [want.length], inputs: { g }, numbers: { count: g.length, share, first: 0, offset: 0 }, outputs: { part: { want, off: bound(share, want), pick: (got) => Array.from(want, (_, i) => got[2 * i]) } } };
+    return { shape: `(${g.length}) by ${share}`, grid: [want.length], inputs: { g }, numbers: { count: g.length, share, first: 0, offset: 0, WG: DEFAULTS[on].squares }, outputs: { part: { want, off: bound(share, want), pick: (got) => Array.from(want, (_, i) => got[2 * i]) } } };
   } },
   gradient_norm: { twin: ['optim', 'clipScale'], make: () => {
     const S = 4, sums = values(70, 1).map((v) => v * v), norm = Math.sqrt(sums.reduce((a, b) => a + b, 0)) / S, off = bound(70, [1])[0] / 2 + SQRT, scale = optim.clipScale(norm, 1) / S, after = optim.gradScaler({ scale: S, steps: 1999 }, true, 2000), corrections = [0.9, 0.999].map((beta) => optim.correction(beta, 7));

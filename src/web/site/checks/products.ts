@@ -1,5 +1,6 @@
 // Checks of sums of products: matrices and convolutions, in all their variants.
 import { pointwise, threads } from '../../../autograd.ts';
+import type { DeviceClass } from '../../../gpu/device-class.ts';
 import { grid } from '../../../gpu/kernel.ts';
 import { abs, bound } from '../../../../test/ref/accuracy.ts';
 import * as conv from '../../../../test/ref/conv2d.ts';
@@ -80,6 +81,14 @@ function backwardFiltered(C: number, O: number, workgroups: Tiles) {
   return { ...check, outputs: { ...check.outputs, part: { ...part, off: part.off.map((v, i) => v + off[i]!) } } };
 }
 
+/** Two sums in one dispatch, as a weight's and a bias's gradient: so many values of eleven terms, `unit` of them at a time, and behind them O of eleven. */
+function folded(weights: number, O: number, unit: 1 | 4, on: DeviceClass) {
+  const terms = 11, part = values(terms * (weights + O), 1), [w, o] = [weights / unit, O / unit] as const, first = Math.ceil(w / 256);
+  const table = Uint32Array.of(0, 0, terms, w, w, w, w, w, 0, 0, first, terms * w, terms, o, o, o, o, o, w, 0);
+  const twin = (v: Float32Array | Float64Array) => Float64Array.of(...conv.sumRows(v.subarray(0, terms * weights), terms, weights), ...conv.sumRows(v.subarray(terms * weights), terms, O));
+  return { shape: `${terms} × ${weights} and ${terms} × ${O}`, grid: grid(first + Math.ceil(o / 256)), inputs: { table, part }, numbers: { sums: 2, WG: DEFAULTS[on].folding }, outputs: { y: { want: twin(part), off: bound(terms, twin(abs(part))) } } };
+}
+
 export const PRODUCTS = {
   matmul: { twin: ['matmul', 'matmul'], make: () => product([32, 32]) },
   matmul_f16: { twin: ['matmul', 'matmul'], make: (stored) => product([32, 32], stored, half) },
@@ -117,11 +126,6 @@ export const PRODUCTS = {
   conv2d_backward_weight_tiled: { twin: ['conv2d', 'conv2dBackwardWeight'], make: () => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128)) },
   conv2d_backward_weight_subgroup_matrix: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 24, (C, O) => 9 * tiles(C, O, 64, 64), stored, half) },
   conv2d_backward_weight_tiled_f16: { twin: ['conv2d', 'conv2dBackwardWeight'], make: (stored) => backwardBoth(8, 20, (C, O) => tiles(9 * C, O, 128, 128), stored, half) },
-  fold: { twin: ['conv2d', 'sumRows'], make: (_, on = 'cpu') => {
-    // Two sums in one dispatch, as a weight's and a bias's gradient: 335 values of 11 terms, and behind them 5 of 11.
-    const [weights, O, terms] = [335, 5, 11] as const, part = values(terms * (weights + O), 1), first = Math.ceil(weights / 256);
-    const table = Uint32Array.of(0, 0, terms, weights, weights, weights, weights, weights, 0, 0, first, terms * weights, terms, O, O, O, O, O, weights, 0);
-    const twin = (v: Float32Array | Float64Array) => Float64Array.of(...conv.sumRows(v.subarray(0, terms * weights), terms, weights), ...conv.sumRows(v.subarray(terms * weights), terms, O));
-    return { shape: `${terms} × ${weights} and ${terms} × ${O}`, grid: grid(first + 1), inputs: { table, part }, numbers: { sums: 2, WG: DEFAULTS[on].folding }, outputs: { y: { want: twin(part), off: bound(terms, twin(abs(part))) } } };
-  } },
+  fold: { twin: ['conv2d', 'sumRows'], make: (_, on = 'cpu') => folded(335, 5, 1, on) },
+  fold_vec4: { twin: ['conv2d', 'sumRows'], make: (_, on = 'cpu') => folded(1340, 20, 4, on) },
 } as const satisfies Checks;
