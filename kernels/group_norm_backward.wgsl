@@ -38,26 +38,26 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let size = C / dims.G;
   let n = workgroup.y;
   let row = n * dims.P;
-  let first = workgroup.x * GROUPS * size;
-  let end = first + GROUPS * size;
-  // The lanes take turns at the pixels; left-over invocations get none. (COLS > 1u spares CPUs, with one column, the selects: a fifth of the time at 4 x 4 pixels.)
+  // The lanes take turns at the pixels; left-over invocations get none. (Conditions on overrides spare CPUs the selects: a fifth of the time at 4 x 4 pixels.)
   let lanes = WG / COLS;
   let column = li % COLS;
-  let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);
+  let start = select(li / COLS, dims.P, WG % COLS != 0u && li >= lanes * COLS);
   let of_group = COLS / GROUPS;
   let group = workgroup.x * GROUPS + column / of_group;
+  let end = (group + 1u) * size;
   let stat = bitcast<vec2f>(stats[n * dims.G + group].xy);
   var key = vec3u();
   if (DROP) { key = stats[dims.N * dims.G].xyz; }
   var total = vec2f(0.0);
-  for (var next = first; next < end; next += COLS) {
-    let c = next + column;
-    let begin = select(start, dims.P, COLS > 1u && c >= end);
-    let g = scale_of(n, select(c, end - 1u, COLS > 1u && c >= end));
-    let b = offset_of(n, select(c, end - 1u, COLS > 1u && c >= end));
+  for (var turn = 0u; turn < size; turn += of_group) {
+    let next = group * size + turn;
+    let c = next + column % of_group;
+    let begin = select(start, dims.P, of_group > 1u && c >= end);
+    let g = scale_of(n, select(c, end - 1u, of_group > 1u && c >= end));
+    let b = offset_of(n, select(c, end - 1u, of_group > 1u && c >= end));
     var sum = Sums();
     var p = begin;
-    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
+    for (; COLS > 2u && p + 3u * lanes < dims.P; p += 4u * lanes) {
       let four = load_four(row + p, lanes, c);
       let d = gradients_four(row + p, lanes, c);
       sum = plus(sum, four[0], d[0], g, b, stat, n, p, c, key);
@@ -78,9 +78,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     if (COLS == 1u) {
       total += vec2f(channel_sum(sums[0].dbeta * g), channel_sum(sums[0].dgamma * g));
     } else {
-      for (var k = column / of_group * of_group; k < (column / of_group + 1u) * of_group && next + k < end; k++) {
+      for (var k = 0u; k < of_group && next + k < end; k++) {
+        let sum_of = sums[column / of_group * of_group + k];
         let scale = scale_of(n, next + k);
-        total += vec2f(channel_sum(sums[k].dbeta * scale), channel_sum(sums[k].dgamma * scale));
+        total += vec2f(channel_sum(sum_of.dbeta * scale), channel_sum(sum_of.dgamma * scale));
       }
     }
     if (li < COLS && c < end) {
@@ -94,12 +95,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     if (li < COLS && li % of_group == 0u) { stats[n * dims.G + group] = bitcast<vec4u>(m); }
     return;
   }
-  for (var c = first + column; c < end; c += COLS) {
+  for (var c = group * size + column % of_group; c < end; c += of_group) {
     let g = scale_of(n, c);
     let b = offset_of(n, c);
     let s = lanes * C;
     var p = start;
-    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
+    for (; COLS > 2u && p + 3u * lanes < dims.P; p += 4u * lanes) {
       let i = (row + p) * C + c;
       let four = load_four(row + p, lanes, c);
       let e = gradients_four(row + p, lanes, c);

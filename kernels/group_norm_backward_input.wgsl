@@ -27,20 +27,20 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let size = (C0 + C1) / dims.G;
   let n = workgroup.y;
   let row = n * dims.P;
-  let end = (workgroup.x + 1u) * GROUPS * size;
   // The lanes take turns at the pixels; left-over invocations get none.
   let lanes = WG / COLS;
   let column = li % COLS;
-  let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);
+  let start = select(li / COLS, dims.P, WG % COLS != 0u && li >= lanes * COLS);
   let of_group = COLS / GROUPS;
-  let m = bitcast<vec4f>(stats[n * dims.G + workgroup.x * GROUPS + column / of_group]);
+  let group = workgroup.x * GROUPS + column / of_group;
+  let m = bitcast<vec4f>(stats[n * dims.G + group]);
   var key = vec3u();
   if (DROP) { key = stats[dims.N * dims.G].xyz; }
-  for (var c = workgroup.x * GROUPS * size + column; c < end; c += COLS) {
+  for (var c = group * size + column % of_group; c < (group + 1u) * size; c += of_group) {
     let g = scale_of(n, c);
     let b = offset_of(n, c);
     var p = start;
-    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
+    for (; COLS > 2u && p + 3u * lanes < dims.P; p += 4u * lanes) {
       let four = load_four(row + p, lanes, c);
       let e = gradients_four(row + p, lanes, c);
       var d0 = gradient(e[0], four[0], g, b, m, n, p, c, key);

@@ -1,8 +1,8 @@
 // y = silu(gamma (x - mean) / sqrt(var + eps) + beta), mean and var over the pixels and channels of a group (Wu and He, 2018); silu only if set; then dropout if DROP is set
 // One workgroup normalises GROUPS neighbouring groups of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
 // Four channels at a time (_vec4) if C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
-// COLS invocations read COLS neighbouring columns (of Values): all columns of the GROUPS groups, or a wider group COLS at a time. So GPUs read whole sectors of memory
-// (float32 on an H100: this kernel and its backward passes reach 1.4 to 1.8 TB/s, a copy 2.7). CPUs have COLS = 1.
+// COLS invocations read COLS columns (of Values), as many of each group: all of its columns, or so many at a time. So GPUs read whole sectors of memory
+// (float32 on an H100: this kernel and its backward passes reach 1.4 to 1.8 TB/s, a copy 2.7), four rows at a time. CPUs have a column of one group, or, of sixteen lanes, one of two groups each.
 // TWO is off if there is no x2, since CPUs run both sides of a branch.
 #import values
 #import stored
@@ -36,22 +36,22 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let size = C / dims.G;
   let n = workgroup.y;
   let row = n * dims.P;
-  let end = (workgroup.x + 1u) * GROUPS * size;
   // The lanes take turns at the pixels; left-over invocations get none.
   let lanes = WG / COLS;
   let column = li % COLS;
-  let start = select(li / COLS, dims.P, COLS > 1u && li >= lanes * COLS);
+  let start = select(li / COLS, dims.P, WG % COLS != 0u && li >= lanes * COLS);
   let of_group = COLS / GROUPS;
   let group = workgroup.x * GROUPS + column / of_group;
-  let first = workgroup.x * GROUPS * size + column;
+  let first = group * size + column % of_group;
+  let end = (group + 1u) * size;
 
   // Moments about the group's first value: E[x^2] - E[x]^2 would cancel for a large mean.
   let shift = first_channel(load(row, group * size));
   var sum = Values();
   var squares = Values();
-  for (var c = first; c < end; c += COLS) {
+  for (var c = first; c < end; c += of_group) {
     var p = start;
-    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
+    for (; COLS > 2u && p + 3u * lanes < dims.P; p += 4u * lanes) {
       let four = load_four(row + p, lanes, c);
       let d0 = four[0] - shift;
       let d1 = four[1] - shift;
@@ -84,11 +84,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     if (li == 0u && workgroup.x == 0u && n == 0u) { stats[dims.N * dims.G] = vec4u(key, 0u); }
   }
 
-  for (var c = first; c < end; c += COLS) {
+  for (var c = first; c < end; c += of_group) {
     let scale = rstd * scale_of(n, c);
     let offset = offset_of(n, c);
     var p = start;
-    for (; COLS > 1u && p + 3u * lanes < dims.P; p += 4u * lanes) {
+    for (; COLS > 2u && p + 3u * lanes < dims.P; p += 4u * lanes) {
       let four = load_four(row + p, lanes, c);
       let i = (row + p) * C + c;
       y[i] = result(four[0], mean, scale, offset, n, p, c, key);

@@ -12,8 +12,8 @@ const lanes = suite('subgroups of sixteen');
 lanes('the kernels in subgroups pass their tests', async () => {
   const { info, engine } = await gpu();
   if (!/llvmpipe/i.test(info.description) || engine.subgroupWidth < 8) return;
-  const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', fileURLToPath(new URL('run.ts', import.meta.url)), 'test/ops/conv2d', 'test/ops/attention'], {
-    env: { ...process.env, LP_NATIVE_VECTOR_WIDTH: '512', DDPM_TEST_SUITES: 'conv2d kernels in subgroups,matmul', DDPM_TEST_JOBS: '1' }, maxBuffer: 1 << 26,
+  const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', fileURLToPath(new URL('run.ts', import.meta.url)), 'test/ops/conv2d', 'test/ops/attention', 'test/ops/group_norm'], {
+    env: { ...process.env, LP_NATIVE_VECTOR_WIDTH: '512', DDPM_TEST_SUITES: 'conv2d kernels in subgroups,matmul,group norm as an op', DDPM_TEST_JOBS: '1' }, maxBuffer: 1 << 26,
   }).catch((error: { stdout: string; stderr: string }) => {
     throw new Error(`with LP_NATIVE_VECTOR_WIDTH=512:\n${error.stdout}\n${error.stderr}`);
   });

@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts';
 import { DdpmError } from '../errors.ts';
 import { fold, termsRoom } from '../folds.ts';
 import type { DeviceClass } from '../gpu/device-class.ts';
+import type { Engine } from '../gpu/engine.ts';
 import * as k from '../gpu/kernels.gen.ts';
 import { requireShapes, sameShape, Tensor } from '../tensor.ts';
 import { DEFAULTS, isWorkgroup } from '../variants.ts';
@@ -25,6 +26,16 @@ export function neighbours(G: number, size: number, columns: number): { readonly
   return { groups, columns: groups * size };
 }
 
+/**
+ * The overrides of a workgroup of so many invocations and columns before G groups of `size` columns each. Where sixteen lanes are a CPU's subgroup they take two groups, each as a workgroup of eight takes
+ * one, and compute the same bits.
+ */
+export function normOverrides({ deviceClass, subgroupWidth }: Pick<Engine, 'deviceClass' | 'subgroupWidth'>, { workgroup: WG, columns = 1 }: { readonly workgroup: number; readonly columns?: number }, G: number, size: number): Record<'WG' | 'GROUPS' | 'COLS', number> {
+  if (deviceClass === 'cpu-subgroups' && subgroupWidth === 2 * WG && columns === 1 && G % 2 === 0) return { WG: 2 * WG, GROUPS: 2, COLS: 2 };
+  const { groups: GROUPS, columns: COLS } = neighbours(G, size, columns);
+  return { WG, GROUPS, COLS };
+}
+
 /** Invocations of a workgroup over P pixels, and the columns that they read side by side: of four channels each where `vec4` is set, else four times as many of one. */
 export function usualNorm(device: DeviceClass, P: number, vec4: boolean): { workgroup: number; columns?: number } {
   const { many, short, long, columns } = DEFAULTS[device].groupNorm;
@@ -44,12 +55,12 @@ export function groupNorm(x: Tensor | readonly [Tensor, Tensor], gamma: Tensor, 
   if (gamma.size !== (beta ? C : 2 * N * C) || (beta && beta.size !== C) || C % G) throw new DdpmError('E-SHAPE', `groupNorm: ${C} channels, ${G} groups and ${gamma.size} weights do not go together.`);
   const vec4 = (C / G) % 4 === 0 && C0 % 4 === 0;
   const launch = (op: string) => {
-    const { workgroup: WG, columns = 1 } = engine.choices.of(
+    const choice = engine.choices.of(
       op, { P, C0, C1, G }, { N }, () => usualNorm(engine.deviceClass, P, vec4),
       ({ workgroup: size, columns: beside = 1, ...rest }) => isWorkgroup(size) && isWorkgroup(beside) && (beside === 1 || 2 * beside <= size) && !Object.keys(rest).length,
     );
-    const { groups: GROUPS, columns: COLS } = neighbours(G, C / G / (vec4 ? 4 : 1), columns);
-    return { grid: [G / GROUPS, N] as const, overrides: { WG, GROUPS, COLS } };
+    const overrides = normOverrides(engine, choice, G, C / G / (vec4 ? 4 : 1));
+    return { grid: [G / overrides.GROUPS, N] as const, overrides };
   };
   const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: beta ? 0 : 2 * C, TWO: Number(b !== null), stream: dropout?.stream ?? 0, p: dropout?.p ?? 0, DROP: Number(!!dropout) };
   const inputs = { x: a.slice, x2: (b ?? a).slice, gamma: gamma.slice, beta: (beta ?? gamma).slice };

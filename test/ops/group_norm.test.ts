@@ -2,9 +2,10 @@
 import * as assert from 'uvu/assert';
 import { fold } from '../../src/folds.ts';
 import type { Choice } from '../../src/gpu/choices.ts';
+import type { DeviceClass } from '../../src/gpu/device-class.ts';
 import { film } from '../../src/ops/film.ts';
 import * as k from '../../src/gpu/kernels.gen.ts';
-import { groupNorm, neighbours } from '../../src/ops/group_norm.ts';
+import { groupNorm, neighbours, normOverrides } from '../../src/ops/group_norm.ts';
 import { add as addOp, dropout } from '../../src/ops/pointwise.ts';
 import { Tensor } from '../../src/tensor.ts';
 import { abs, assertClose, bound } from '../helpers/close.ts';
@@ -32,7 +33,7 @@ const cases: Case[] = [
   { what: 'scalar, one group', N: 1, P: 70, C0: 5, C1: 0, G: 1 },
   { what: 'scalar, two inputs, a group across both', N: 2, P: 11, C0: 5, C1: 4, G: 3, wide: 8 },
   { what: 'vec4', N: 2, P: 35, C0: 16, C1: 0, G: 2 },
-  { what: 'vec4, more pixels than three times the lanes of the largest workgroup, which take four at a time', N: 1, P: 421, C0: 8, C1: 0, G: 2, wide: 2 },
+  { what: 'vec4, more pixels than three times the lanes of the largest workgroup, which take four at a time', N: 1, P: 421, C0: 16, C1: 0, G: 4, wide: 4 },
   { what: 'vec4, two inputs, a group across both', N: 2, P: 35, C0: 12, C1: 12, G: 3 },
   { what: 'vec4, two inputs of different width', N: 3, P: 9, C0: 8, C1: 4, G: 1, wide: 2 },
   { what: 'vec4, six groups, two at a time', N: 2, P: 70, C0: 24, C1: 0, G: 6, wide: 2 },
@@ -62,30 +63,35 @@ for (const s of cases) {
       const first = upload(engine, [x.length], x);
       const inputs = { x: first.slice, x2: C1 ? upload(engine, [x2.length], x2).slice : first.slice, gamma: upload(engine, [C], gamma).slice, beta: upload(engine, [C], beta).slice };
       const tdy = upload(engine, [dy.length], dy).slice;
-      // A workgroup of 8 is what CPUs use, 64 what GPUs use, and 256 where there are many pixels; each must do for any size.
-      for (const [WG, wide] of [[8, 1], ...(s.wide ? [[64, s.wide]] : []), ...(s.wide && P >= 65 ? [[256, s.wide]] : [])]) {
-        const { groups, columns } = neighbours(G, C / G / (vec4 ? 4 : 1), wide), grid = [G / groups, N] as const;
+      // A workgroup of 8 is what CPUs use, or of 16 for two groups where subgroups have as many lanes, 64 what GPUs use, and 256 where there are many pixels; each must do for any size.
+      const results: Float32Array[][] = [], of = (WG: number, wide: number) => ({ WG, ...neighbours(G, C / G / (vec4 ? 4 : 1), wide) }), pair = G % 2 === 0;
+      for (const { WG, groups, columns } of [of(8, 1), ...(pair ? [{ WG: 16, groups: 2, columns: 2 }] : []), ...(s.wide ? [of(64, s.wide)] : []), ...(s.wide && P >= 65 ? [of(256, s.wide)] : [])]) {
+        const grid = [G / groups, N] as const, read: Float32Array[] = [];
+        results.push(read);
         // With TWO the gradient takes a second pass: it may stand on without a second input.
-        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: 0, WG, GROUPS: groups, COLS: columns, TWO: Number(C1 > 0 || (!!s.mean && WG > 8)), stream: 0, p: 0 };
+        const dims = { N, P, C0, C1, G, silu: Number(silu), eps, accumulate: 0, accumulate2: 0, per_image: 0, WG, GROUPS: groups, COLS: columns, TWO: Number(C1 > 0 || (!!s.mean && WG > 16)), stream: 0, p: 0 };
         const y = Tensor.empty(engine, [N * P * C]), stats = Tensor.empty(engine, [4 * N * G]), part = Tensor.empty(engine, [2 * N * C]);
         engine.run(vec4 ? k.group_norm_forward_vec4 : k.group_norm_forward, grid, { ...dims, ...inputs, clock: first.slice, y: y.slice, stats: stats.slice });
-        assertClose(await y.read(), want.y, { atol: atol.y, what: `WG ${WG}, ${columns} columns: y` });
+        read.push(await y.read());
+        assertClose(read[0]!, want.y, { atol: atol.y, what: `WG ${WG}, ${columns} columns: y` });
         for (const accumulate of [0, 1]) {
           const place = (name: keyof typeof before, on: number) => destination(engine, [Math.max(1, before[name].length)], on && before[name].length ? before[name] : null);
           // The inputs' flags are independent: the second one adds where the first does not.
           const accumulate2 = 1 - accumulate, dx = place('dx', accumulate), dx2 = place('dx2', accumulate2), dgamma = place('dgamma', accumulate), dbeta = place('dbeta', accumulate);
           engine.run(vec4 ? k.group_norm_backward_vec4 : k.group_norm_backward, grid, { ...dims, ...inputs, dy: tdy, stats: stats.slice, part: part.slice, dx: dx.slice, accumulate });
           if (dims.TWO) engine.run(vec4 ? k.group_norm_backward_input_vec4 : k.group_norm_backward_input, grid, { ...dims, ...inputs, dy: tdy, stats: stats.slice, dx: dx.slice, dx2: dx2.slice, accumulate, accumulate2 });
-          const terms = Tensor.empty(engine, part.shape), of = { accumulate: accumulate as 0 | 1, terms: N, step: 2 * C, size: C };
+          const terms = Tensor.empty(engine, part.shape), sums = { accumulate: accumulate as 0 | 1, terms: N, step: 2 * C, size: C };
           engine.copy(part.slice, terms.slice);
-          fold(engine, terms.slice, [{ ...of, y: dgamma.slice, from: 0 }, { ...of, y: dbeta.slice, from: C }]);
+          fold(engine, terms.slice, [{ ...sums, y: dgamma.slice, from: 0 }, { ...sums, y: dbeta.slice, from: C }]);
           for (const [name, got, on] of [['dx', dx, accumulate], ['dx2', dx2, accumulate2], ['dgamma', dgamma, accumulate], ['dbeta', dbeta, accumulate]] as const) {
             if (name === 'dx2' && !C1) continue;
             const sum = on ? add(want[name], before[name]) : want[name];
-            assertClose(await got.read(), sum, { atol: on ? add(atol[name], bound(1, sum.map(Math.abs))) : atol[name], what: `WG ${WG}, ${columns} columns: ${name}${on ? ' on top' : ''}` });
+            read.push(await got.read());
+            assertClose(read.at(-1)!, sum, { atol: on ? add(atol[name], bound(1, sum.map(Math.abs))) : atol[name], what: `WG ${WG}, ${columns} columns: ${name}${on ? ' on top' : ''}` });
           }
         }
       }
+      if (pair) assert.equal(results[1], results[0], 'the same bits');
     });
 }
 kernels.run();
@@ -190,6 +196,15 @@ for (const s of [cases[0], cases[7], cases[8]])
 ops('neighbouring groups: as many columns as asked for, or the next number that divides the groups', () => {
   assert.equal([[32, 1, 1], [32, 1, 4], [32, 3, 4], [32, 4, 4], [32, 9, 4], [6, 1, 4], [3, 2, 8], [1, 5, 8]].map(([G, size, columns]) => Object.values(neighbours(G, size, columns))),
     [[1, 1], [4, 4], [2, 6], [1, 4], [1, 4], [3, 3], [3, 6], [1, 5]]);
+});
+
+ops('of subgroups of sixteen lanes a workgroup takes two groups, where there are two and nothing else was chosen', () => {
+  const of = (deviceClass: DeviceClass, subgroupWidth: number, G: number, choice: { workgroup: number; columns?: number }) => Object.values(normOverrides({ deviceClass, subgroupWidth }, choice, G, 2));
+  const eight = { workgroup: 8 };
+  assert.equal(of('cpu-subgroups', 16, 4, eight), [16, 2, 2]);
+  for (const [device, width, G, choice] of [['cpu-subgroups', 8, 4, eight], ['cpu-subgroups', 4, 4, eight], ['cpu', 16, 4, eight], ['gpu', 16, 4, eight], ['cpu-subgroups', 16, 3, eight], ['cpu-subgroups', 16, 4, { workgroup: 16 }]] as const)
+    assert.equal(of(device, width, G, choice), [choice.workgroup, 1, 1], `${device} ${width} ${G}`);
+  assert.equal(of('cpu-subgroups', 16, 4, { workgroup: 8, columns: 4 }), [8, 2, 4]);
 });
 
 ops('the gradient by one of two inputs only', async (engine) => {
