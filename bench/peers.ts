@@ -1,5 +1,5 @@
 // npm run bench -- peers: tfjs and jax-js at the same shapes on the same adapter, in turn with ours; every result is checked against ours before the clock runs.
-import { Tape } from '../src/autograd.ts';
+import { record, Tape } from '../src/autograd.ts';
 import { PRESETS, type PresetName } from '../src/cli/presets.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { paperDevice } from '../src/gpu/paper.ts';
@@ -8,7 +8,6 @@ import type { ConvDims } from '../src/ops/conv2d_choice.ts';
 import { backwardInput, backwardWeight, forward } from '../src/ops/conv2d_kernels.ts';
 import type { ConvDirection } from '../src/variants.ts';
 import { groupNorm } from '../src/ops/group_norm.ts';
-import { mse } from '../src/ops/loss.ts';
 import { nhwcToNchw, sizeOf, Tensor } from '../src/tensor.ts';
 import type { OpenedEngine } from '../src/node.ts';
 import { noise } from './harness.ts';
@@ -88,34 +87,41 @@ function convJob(engine: Engine, dims: ConvDims, direction: ConvDirection, data:
   });
 }
 
-/** y = op(inputs), or with a goal the gradients of mean (y - goal)^2. */
-function opJob(engine: Engine, inputs: Tensor[], goal: Tensor | null, op: () => Tensor): Job {
-  if (!goal) return planned(engine, inputs, () => [engine.scope(op)]);
+/** y = op(inputs), or with dy the gradients of sum (y dy), whose value nobody computes. */
+function opJob(engine: Engine, inputs: Tensor[], dy: Tensor | null, op: () => Tensor): Job {
+  if (!dy) return planned(engine, inputs, () => [engine.scope(op)]);
   for (const t of inputs) t.requiresGrad = true;
-  return planned(engine, [...inputs, goal], () => {
+  return planned(engine, [...inputs, dy], () => {
     const tape = new Tape(engine);
-    const loss = tape.record(() => mse(op(), goal));
-    tape.backward(loss);
+    tape.backward(tape.record(() => record(Tensor.empty(engine, [1]), [op()], (_, [to]) => engine.copy(dy.slice, to!.slice))));
     return inputs.map((t) => tape.gradient(t));
   });
 }
 
-const MAX_FLOPS = 3e8;
+/** Of one convolution, and of all that a training step runs forward. */
+const MAX_FLOPS = 3e8, MAX_STEP_FLOPS = 2e10;
+const flopsOf = ({ OH, OW, O, C, KH, KW }: ConvDims) => 2 * OH * OW * O * C * KH * KW;
 
-/** The distinct convolutions of a preset's training step with at least 16 channels on both sides. */
+/** The largest batch up to the one asked for that the slowest library here still gets through. */
+function within(most: number, batch: number, flops: number): number {
+  let N = batch;
+  while (N > 1 && N * flops > most) N = Math.floor(N / 2);
+  return N;
+}
+
+/** What a preset's training step convolves on the way forward, of one image, and how often. */
+function convolutions(preset: PresetName): { readonly dims: ConvDims; readonly calls: number }[] {
+  const paper = new Engine(paperDevice());
+  return [...shapesIn(paper, () => trainingOf(paper, preset, 1))].flatMap(([kernel, shapes]) =>
+    /^conv2d_(forward|(3x3_)?(tiled|subgroup))$/.test(kernel) ? shapes.filter(({ args }) => !args['TRANSPOSED']).map(({ args, calls }) => ({ dims: args as unknown as ConvDims, calls })) : []);
+}
+
+/** The distinct ones with at least 16 channels on both sides. */
 export function convShapes(preset: PresetName, batch: number): ConvDims[] {
   const found = new Map<string, ConvDims>();
-  const add = (s: ConvDims) => {
-    if (s.C < 16 || s.O < 16 || s.H * s.W === 1) return;
-    const flops = (N: number) => 2 * N * s.OH * s.OW * s.O * s.C * s.KH * s.KW;
-    // The largest batch up to the one asked for that the slowest library here still gets through.
-    let N = batch;
-    while (N > 1 && flops(N) > MAX_FLOPS) N = Math.floor(N / 2);
-    found.set([s.H, s.C, s.O, s.KH, s.stride].join(), { ...s, N, WC: s.C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 });
-  };
-  const paper = new Engine(paperDevice());
-  for (const [kernel, shapes] of shapesIn(paper, () => trainingOf(paper, preset, 1)))
-    if (/^conv2d_(forward|(3x3_)?(tiled|subgroup))$/.test(kernel)) for (const { args } of shapes) if (!args['TRANSPOSED']) add(args as unknown as ConvDims);
+  for (const { dims: s } of convolutions(preset))
+    if (s.C >= 16 && s.O >= 16 && s.H * s.W > 1)
+      found.set([s.H, s.C, s.O, s.KH, s.stride].join(), { ...s, N: within(MAX_FLOPS, batch, flopsOf(s)), WC: s.C, C0: 0, has_bias: 0, has_per_image: 0, has_residual: 0, accumulate: 0, splits: 1 });
   return [...found.values()].sort((a, b) => b.H - a.H || a.C - b.C || a.O - b.O);
 }
 
@@ -140,10 +146,10 @@ function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName, batc
   for (const [level, C] of widths.entries())
     for (const backward of [false, true]) {
       const P = (size >> level) ** 2, eps = 1e-6, shape = [N, P, C];
-      const data = dataOf({ x: shape, gamma: [C], beta: [C], goal: shape });
+      const data = dataOf({ x: shape, gamma: [C], beta: [C], dy: shape });
       const ours = () => {
-        const [x, gamma, beta, goal] = [put(engine, [N, P, 1, C], data['x']!), put(engine, [C], data['gamma']!), put(engine, [C], data['beta']!), put(engine, [N, P, 1, C], data['goal']!)];
-        return opJob(engine, [x, gamma, beta], backward ? goal : null, () => groupNorm(x, gamma, beta, { groups: G, eps, silu: true }));
+        const [x, gamma, beta, dy] = [put(engine, [N, P, 1, C], data['x']!), put(engine, [C], data['gamma']!), put(engine, [C], data['beta']!), put(engine, [N, P, 1, C], data['dy']!)];
+        return opJob(engine, [x, gamma, beta], backward ? dy : null, () => groupNorm(x, gamma, beta, { groups: G, eps, silu: true }));
       };
       yield {
         name: `group_norm_silu ${backward ? 'gradients' : 'forward'}/${N}x${P} ${C} g${G}`, flops: 15 * N * P * C,
@@ -152,10 +158,10 @@ function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName, batc
     }
   for (const [T, C] of [[196, 128], [256, 256], [49, 128], [16, 256]] as const)
     for (const backward of [false, true]) {
-      const shape = [N, T, C], data = dataOf({ q: shape, k: shape, v: shape, goal: shape });
+      const shape = [N, T, C], data = dataOf({ q: shape, k: shape, v: shape, dy: shape });
       const ours = () => {
-        const [q, k, v, goal] = ['q', 'k', 'v', 'goal'].map((name) => put(engine, shape, data[name]!)) as [Tensor, Tensor, Tensor, Tensor];
-        return opJob(engine, [q, k, v], backward ? goal : null, () => attention(q, k, v, 1));
+        const [q, k, v, dy] = ['q', 'k', 'v', 'dy'].map((name) => put(engine, shape, data[name]!)) as [Tensor, Tensor, Tensor, Tensor];
+        return opJob(engine, [q, k, v], backward ? dy : null, () => attention(q, k, v, 1));
       };
       yield {
         name: `attention ${backward ? 'gradients' : 'forward'}/${N}x${T} ${C}`, flops: (backward ? 3 : 1) * 4 * N * T * T * C,
@@ -178,7 +184,7 @@ export async function peers({ engine }: OpenedEngine, preset: PresetName, filter
     console.log(`${row.name.padEnd(46)} ours ${row.ms[0]!.toFixed(3).padStart(8)} ms ${row.flops ? `${(row.flops / row.ms[0]! / 1e6).toFixed(1).padStart(6)} GFLOP/s` : ''.padStart(14)}   ${theirs.join('   ')}`);
   };
   for (const { jobs, ...item } of cases(engine, others, preset, batch)) if (wanted(item.name)) report(await compare({ ...item, jobs: jobs() }));
-  if (wanted('training step')) report(await trainingStep(engine, others.find((p) => p.jax)!, preset, batch, compare));
+  if (wanted('training step')) report(await trainingStep(engine, others.find((p) => p.jax)!, preset, within(MAX_STEP_FLOPS, batch, convolutions(preset).reduce((sum, { dims, calls }) => sum + calls * flopsOf(dims), 0)), compare));
   for (const family of ['conv2d forward', 'conv2d input', 'conv2d weight', 'conv2d', 'group_norm_silu', 'attention', 'training step']) {
     const of = rows.filter((r) => r.name.startsWith(family));
     if (of.length === 0) continue;

@@ -19,7 +19,8 @@ export async function open(settle) {
   jax.defaultDevice('webgpu');
 
   const put = (shape, data) => np.array(data).reshape(shape);
-  const mse = (y, goal) => np.mean(np.square(y.sub(goal)));
+  /** The gradient of sum(f * dy), by all inputs. */
+  const gradient = (f, count) => jax.grad((...given) => np.sum(f(...given.slice(0, -1)).mul(given.at(-1))), { argnums: Array.from({ length: count }, (_, i) => i) });
   const same = (outputs) => outputs;
   const job = (inputs, compute, home = same) => {
     const jitted = jax.jit(compute);
@@ -59,14 +60,14 @@ export async function open(settle) {
       };
       const inputs = [put([N, P, C], data.x), put([C], data.gamma), put([C], data.beta)];
       if (!backward) return job(inputs, forward);
-      return job([...inputs, put([N, P, C], data.goal)], jax.grad((x, g, b, goal) => mse(forward(x, g, b), goal), { argnums: [0, 1, 2] }));
+      return job([...inputs, put([N, P, C], data.dy)], gradient(forward, 3));
     },
     attention({ N, T, C }, backward, data) {
       // Its own dotProductAttention needs a newer Node; this is what it does.
       const forward = (q, k, v) => np.matmul(nn.softmax(np.matmul(q, k.transpose([0, 2, 1])).mul(1 / Math.sqrt(C)), -1), v);
       const inputs = [data.q, data.k, data.v].map((values) => put([N, T, C], values));
       if (!backward) return job(inputs, forward);
-      return job([...inputs, put([N, T, C], data.goal)], jax.grad((q, k, v, goal) => mse(forward(q, k, v), goal), { argnums: [0, 1, 2] }));
+      return job([...inputs, put([N, T, C], data.dy)], gradient(forward, 3));
     },
   };
 }

@@ -3,6 +3,8 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const ROUNDS = 5;
+/** What takes longer than so many milliseconds in all is done in fewer rounds, two at least. */
+const LONG_MS = 60_000;
 /** How long a round of one engine lasts about; so long that waiting for its end, which sleeps for two milliseconds, does not count. */
 const ROUND_MS = 60;
 const MAX_RUNS = 400;
@@ -50,16 +52,22 @@ async function time(job, runs) {
 export async function compare({ name, flops, jobs, tolerance }) {
   const want = await outputsOf(jobs[0].job);
   const runs = [];
+  let all = 0;
   for (const { peer, job } of jobs) {
     const got = await outputsOf(job);
     const error = distance(want, got);
     if (!(error < tolerance)) throw new Error(`${name}: ${peer} differs from ours by ${error} (relative L2; allowed ${tolerance})`);
-    let count = 1;
-    for (const most of [20, MAX_RUNS]) count = Math.max(1, Math.min(most, Math.round(ROUND_MS / (await time(job, count)).ms)));
+    let count = 1, { ms } = await time(job, count);
+    for (const most of [20, MAX_RUNS]) {
+      if (ms > ROUND_MS) break;
+      count = Math.max(1, Math.min(most, Math.round(ROUND_MS / ms)));
+      ({ ms } = await time(job, count));
+    }
     runs.push(count);
+    all += count * ms;
   }
-  const times = jobs.map(() => []);
-  for (let round = 0; round < ROUNDS; round++) for (const [i, { job }] of jobs.entries()) times[i].push(await time(job, runs[i]));
+  const times = jobs.map(() => []), rounds = Math.max(2, Math.min(ROUNDS, Math.floor(LONG_MS / all)));
+  for (let round = 0; round < rounds; round++) for (const [i, { job }] of jobs.entries()) times[i].push(await time(job, runs[i]));
   for (const { job } of jobs) job.free();
   // Ratios within a round: what else the machine does passes over all of them.
   const ratios = (what) => times.slice(1).map((theirs) => median(theirs.map((t, round) => t[what] / times[0][round][what])));

@@ -28,7 +28,6 @@ export async function open(settle) {
     dispose: (outputs) => tf.dispose(outputs),
     free: () => tf.dispose(inputs),
   });
-  const mse = (y, goal) => tf.mean(tf.square(tf.sub(y, goal)));
   const put = (shape, data) => tf.tensor(data, shape, 'float32');
 
   return {
@@ -47,7 +46,7 @@ export async function open(settle) {
       }[direction]);
     },
     groupNorm({ N, P, C, G, eps }, backward, data) {
-      const x = put([N, P, C], data.x), gamma = put([C], data.gamma), beta = put([C], data.beta), goal = put([N, P, C], data.goal);
+      const x = put([N, P, C], data.x), gamma = put([C], data.gamma), beta = put([C], data.beta), dy = put([N, P, C], data.dy);
       const forward = (a, g, b) => {
         const groups = tf.reshape(a, [N, P, G, C / G]);
         const { mean, variance } = tf.moments(groups, [1, 3], true);
@@ -55,12 +54,12 @@ export async function open(settle) {
         const h = tf.add(tf.mul(tf.reshape(normal, [N, P, C]), g), b);
         return tf.mul(h, tf.sigmoid(h));
       };
-      return job([x, gamma, beta, goal], () => (backward ? tf.grads((...at) => mse(forward(...at), goal))([x, gamma, beta]) : forward(x, gamma, beta)));
+      return job([x, gamma, beta, dy], () => (backward ? tf.grads(forward)([x, gamma, beta], dy) : forward(x, gamma, beta)));
     },
     attention({ N, T, C }, backward, data) {
-      const [q, k, v, goal] = [data.q, data.k, data.v, data.goal].map((values) => put([N, T, C], values));
+      const [q, k, v, dy] = [data.q, data.k, data.v, data.dy].map((values) => put([N, T, C], values));
       const forward = (a, b, c) => tf.matMul(tf.softmax(tf.mul(tf.matMul(a, b, false, true), 1 / Math.sqrt(C))), c);
-      return job([q, k, v, goal], () => (backward ? tf.grads((...at) => mse(forward(...at), goal))([q, k, v]) : forward(q, k, v)));
+      return job([q, k, v, dy], () => (backward ? tf.grads(forward)([q, k, v], dy) : forward(q, k, v)));
     },
   };
 }

@@ -36,7 +36,7 @@ export const isWide3x3 = (channels: number, count: number, columns: number): boo
 
 /** Tiles of pixels x channels of the kernel `conv2d_subgroup`: of eight lanes or four, and of sixteen, whose time goes by the bytes of code that they run through, of which loads are the most. */
 export const CONV_TILES: SubgroupTiles = [{ R: 8, Q: 16, cost: 1 }, { R: 8, Q: 8, cost: 1.1 }, { R: 4, Q: 8, cost: 1.2 }, { R: 8, Q: 4, cost: 1.25 }, { R: 2, Q: 4, cost: 1.4 }, { R: 1, Q: 4, cost: 2.1 }];
-export const CONV_TILES_16: SubgroupTiles = [{ R: 8, Q: 32, cost: 1 }, { R: 8, Q: 16, cost: 1.15 }, { R: 8, Q: 8, cost: 1.4 }, { R: 4, Q: 8, cost: 1.5 }, { R: 4, Q: 4, cost: 1.5 }, { R: 2, Q: 4, cost: 1.85 }, { R: 1, Q: 4, cost: 2.8 }];
+export const CONV_TILES_16: SubgroupTiles = [{ R: 8, Q: 32, cost: 1 }, { R: 8, Q: 16, cost: 1.15 }, { R: 8, Q: 8, cost: 1.4 }, { R: 4, Q: 8, cost: 1.6 }, { R: 4, Q: 4, cost: 1.75 }, { R: 2, Q: 4, cost: 2.05 }, { R: 1, Q: 4, cost: 2.8 }];
 
 /** Channels of a tile of `conv2d_tiled` and `conv2d_3x3_tiled`, which has twice as many pixels. */
 export const GEMM_TILES = [64, 32, 16] as const;
