@@ -10,6 +10,7 @@ import type { ConvDirection } from '../src/variants.ts';
 import { groupNorm } from '../src/ops/group_norm.ts';
 import { nhwcToNchw, sizeOf, Tensor } from '../src/tensor.ts';
 import type { OpenedEngine } from '../src/node.ts';
+import { readAndWrite } from './floor.ts';
 import { noise } from './harness.ts';
 import { imageOf, place, shapesIn, trainingOf } from './model.ts';
 
@@ -44,9 +45,12 @@ export interface Comparison {
   readonly cpuMin: readonly number[];
   readonly cpuRatios: readonly number[];
   readonly fastestCpu: number;
+  /** Of a 1 x 1 convolution that is less than five times as fast: the ratio of a kernel that only reads the input and writes the output. */
+  readonly most?: number;
 }
 interface Runner {
   openPeers(engine: Engine): Promise<Peer[]>;
+  least(job: Job): Promise<number>;
   compare(item: { name: string; flops: number; jobs: { peer: string; job: Job }[]; tolerance: number }): Promise<Comparison>;
   geometricMean(values: readonly number[]): number;
 }
@@ -87,6 +91,16 @@ function convJob(engine: Engine, dims: ConvDims, direction: ConvDirection, data:
   });
 }
 
+/** What no convolution from so many channels to so many is faster than. */
+function floorJob(engine: Engine, pixels: number, [from, to]: readonly [number, number]): Job {
+  const x = put(engine, [pixels, from], noise(pixels * from));
+  return planned(engine, [x], () => {
+    const y = Tensor.empty(engine, [pixels, to]);
+    readAndWrite(engine, x, y, pixels);
+    return [y];
+  });
+}
+
 /** y = op(inputs), or with dy the gradients of sum (y dy), whose value nobody computes. */
 function opJob(engine: Engine, inputs: Tensor[], dy: Tensor | null, op: () => Tensor): Job {
   if (!dy) return planned(engine, inputs, () => [engine.scope(op)]);
@@ -98,6 +112,8 @@ function opJob(engine: Engine, inputs: Tensor[], dy: Tensor | null, op: () => Te
   });
 }
 
+/** How many times as fast as the faster library a kernel should be. */
+const AIM = 5;
 /** Of one convolution, and of all that a training step runs forward. */
 const MAX_FLOPS = 3e8, MAX_STEP_FLOPS = 2e10;
 const flopsOf = ({ OH, OW, O, C, KH, KW }: ConvDims) => 2 * OH * OW * O * C * KH * KW;
@@ -138,6 +154,7 @@ function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName, batc
         name: `conv2d ${direction}/${N}x${H}x${W} ${C}->${O} k${K}${stride > 1 ? ` s${stride}` : ''}`, flops: 2 * N * OH * OW * O * K * K * C,
         // Two orders of summing k random products differ by about sqrt(k) 2^-24 of the sum each, and twice that where a convolution filters.
         tolerance: Math.sqrt(terms) * 2 ** -22 + 2 ** -21, jobs: () => jobsOf(convJob(engine, dims, direction, data), (peer) => peer.conv({ ...dims, K }, direction, data)),
+        ...(K === 1 && stride === 1 && direction !== 'weight' && { floor: () => floorJob(engine, N * H * W, direction === 'forward' ? [C, O] : [O, C]) }),
       };
     }
   }
@@ -173,7 +190,7 @@ function* cases(engine: Engine, peers: readonly Peer[], preset: PresetName, batc
 /** Prints a row for each shape and each library; returns them for the record. */
 export async function peers({ engine }: OpenedEngine, preset: PresetName, filters: readonly string[], batch: number): Promise<Comparison[]> {
   const path = './peers/run.mjs'; // not type-checked: its packages are installed only by who wants them
-  const { openPeers, compare, geometricMean } = (await import(path)) as Runner;
+  const { openPeers, compare, geometricMean, least } = (await import(path)) as Runner;
   const others = await openPeers(engine);
   console.log(`beside ${others.map((p) => `${p.name} ${p.version}`).join(' and ')}; milliseconds are medians, ratios are medians of what was run in turn\n`);
   const rows: Comparison[] = [];
@@ -181,16 +198,22 @@ export async function peers({ engine }: OpenedEngine, preset: PresetName, filter
   const report = (row: Comparison) => {
     rows.push(row);
     const theirs = row.peers.map((peer, i) => `${peer} ${row.ms[i + 1]!.toFixed(2).padStart(9)} ms = ${row.ratios[i]!.toFixed(1).padStart(5)}x, ${row.cpuRatios[i]!.toFixed(1).padStart(5)}x by CPU time`);
-    console.log(`${row.name.padEnd(46)} ours ${row.ms[0]!.toFixed(3).padStart(8)} ms ${row.flops ? `${(row.flops / row.ms[0]! / 1e6).toFixed(1).padStart(6)} GFLOP/s` : ''.padStart(14)}   ${theirs.join('   ')}`);
+    console.log(`${row.name.padEnd(46)} ours ${row.ms[0]!.toFixed(3).padStart(8)} ms ${row.flops ? `${(row.flops / row.ms[0]! / 1e6).toFixed(1).padStart(6)} GFLOP/s` : ''.padStart(14)}   ${theirs.join('   ')}` +
+      `${row.most ? `   at most ${row.most.toFixed(1)}x: x read and y written` : ''}`);
   };
-  for (const { jobs, ...item } of cases(engine, others, preset, batch)) if (wanted(item.name)) report(await compare({ ...item, jobs: jobs() }));
+  for (const { jobs, floor, ...item } of cases(engine, others, preset, batch)) {
+    if (!wanted(item.name)) continue;
+    const row = await compare({ ...item, jobs: jobs() });
+    report(floor && row.fastestCpu < AIM ? { ...row, most: Math.min(...row.cpuMin.slice(1)) / (await least(floor())) } : row);
+  }
   if (wanted('training step')) report(await trainingStep(engine, others.find((p) => p.jax)!, preset, within(MAX_STEP_FLOPS, batch, convolutions(preset).reduce((sum, { dims, calls }) => sum + calls * flopsOf(dims), 0)), compare));
   for (const family of ['conv2d forward', 'conv2d input', 'conv2d weight', 'conv2d', 'group_norm_silu', 'attention', 'training step']) {
     const of = rows.filter((r) => r.name.startsWith(family));
     if (of.length === 0) continue;
-    const ratios = (what: 'fastest' | 'fastestCpu') => `geometric mean ${geometricMean(of.map((r) => r[what])).toFixed(1)}x, least ${Math.min(...of.map((r) => r[what])).toFixed(1)}x, ${of.filter((r) => r[what] >= 5).length} of ${of.length} at 5x`;
+    const ratios = (what: 'fastest' | 'fastestCpu') => `geometric mean ${geometricMean(of.map((r) => r[what])).toFixed(1)}x, least ${Math.min(...of.map((r) => r[what])).toFixed(1)}x, ${of.filter((r) => r[what] >= AIM).length} of ${of.length} at ${AIM}x`;
+    const never = of.filter(({ most = Infinity }) => most < AIM).length;
     const rates = of.map((r) => r.flops / r.min[0]! / 1e6);
-    console.log(`${family.padEnd(16)} against the faster of the two: ${ratios('fastest')}; by CPU time ${ratios('fastestCpu')}` +
+    console.log(`${family.padEnd(16)} against the faster of the two: ${ratios('fastest')}; by CPU time ${ratios('fastestCpu')}${never ? `, ${never} that no kernel brings there` : ''}` +
       `${family.startsWith('conv') ? `; ours least ${Math.min(...rates).toFixed(0)} GFLOP/s, ${rates.filter((r) => r >= 25).length} at 25` : ''}`);
   }
   return rows;

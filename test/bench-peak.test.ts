@@ -1,8 +1,10 @@
-// The multiply-adds that a device's peak is measured by: what they compute, in float64.
+// The multiply-adds that a device's peak is measured by, and its loads and stores: what they compute, in float64.
 import * as assert from 'uvu/assert';
+import { readAndWrite } from '../bench/floor.ts';
 import { chains, cores, fma } from '../bench/peak.ts';
 import { openEngine } from '../src/node.ts';
-import { gpuSuite } from './helpers/gpu.ts';
+import { assertClose, bound } from './helpers/close.ts';
+import { gpuSuite, random, upload } from './helpers/gpu.ts';
 
 const test = gpuSuite('bench: peak');
 
@@ -42,6 +44,14 @@ test('and of the loop of chains', async (engine) => {
     // 1,024 products and sums of positive numbers, and two sums.
     for (let i = 0; i < 4; i++) assert.ok(Math.abs(got[4 * id + i]! - want) <= 2050 * 2 ** -24 * want, `${id}, ${i}: ${got[4 * id + i]} and ${want}`);
   }
+});
+
+test('what loads and stores alone are measured by reads every input and writes every output', async (engine) => {
+  const [pixels, C, O] = [100, 12, 8], x = random(pixels * C, 0), y = upload(engine, [pixels, O], new Float32Array(pixels * O).fill(NaN));
+  readAndWrite(engine, upload(engine, [pixels, C], x), y, pixels);
+  // The sum over c of x[p, 4 c + i], times one more than the four that o is of.
+  const sums = Float64Array.from({ length: pixels * O }, (_, at) => Array.from({ length: C / 4 }, (_, c) => x[Math.floor(at / O) * C + 4 * c + (at % 4)]!).reduce((a, b) => a + b) * (Math.floor((at % O) / 4) + 1));
+  assertClose(await y.read(), sums, { atol: bound(C, sums.map(() => 2 * Math.max(...x.map(Math.abs)))), what: 'y' });
 });
 
 test('products on tensor cores are compiled, by a backend that computes nothing', async () => {

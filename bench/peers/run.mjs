@@ -48,6 +48,26 @@ async function time(job, runs) {
   return { ms, cpu: (user + system) / 1000 / runs };
 }
 
+/** How many runs last about a round, and the milliseconds of one. */
+async function roundOf(job) {
+  let count = 1, { ms } = await time(job, count);
+  for (const most of [20, MAX_RUNS]) {
+    if (ms > ROUND_MS) break;
+    count = Math.max(1, Math.min(most, Math.round(ROUND_MS / ms)));
+    ({ ms } = await time(job, count));
+  }
+  return { count, ms };
+}
+
+/** The least milliseconds of the processor that one run of a job of ours takes. */
+export async function least(job) {
+  await outputsOf(job); // a driver compiles with the first
+  const { count } = await roundOf(job), rounds = [];
+  while (rounds.length < ROUNDS) rounds.push((await time(job, count)).cpu);
+  job.free();
+  return Math.min(...rounds);
+}
+
 /** Times ours and the peers' jobs in turn. Throws where a peer's result is not ours. */
 export async function compare({ name, flops, jobs, tolerance }) {
   const want = await outputsOf(jobs[0].job);
@@ -57,12 +77,7 @@ export async function compare({ name, flops, jobs, tolerance }) {
     const got = await outputsOf(job);
     const error = distance(want, got);
     if (!(error < tolerance)) throw new Error(`${name}: ${peer} differs from ours by ${error} (relative L2; allowed ${tolerance})`);
-    let count = 1, { ms } = await time(job, count);
-    for (const most of [20, MAX_RUNS]) {
-      if (ms > ROUND_MS) break;
-      count = Math.max(1, Math.min(most, Math.round(ROUND_MS / ms)));
-      ({ ms } = await time(job, count));
-    }
+    const { count, ms } = await roundOf(job);
     runs.push(count);
     all += count * ms;
   }
