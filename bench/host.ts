@@ -6,7 +6,7 @@ import { trainingOf } from './model.ts';
 /** Prints microseconds a dispatch: the median and the least of a hundred steps. */
 export async function host(preset: PresetName, batch: number): Promise<void> {
   const { engine } = await openEngine({ backend: 'null' });
-  const { training } = trainingOf(engine, preset, batch, false);
+  const { training } = trainingOf(engine, preset, batch, { initial: false });
   await training.plan.compile();
   const times: number[] = [];
   for (let step = 0; step < 110; step++) {

@@ -12,16 +12,27 @@ import { DeviceImages } from '../src/ops/random.ts';
 
 export const imageOf = (preset: PresetName) => (preset === 'ddpm-cifar10' ? { size: 32, channels: 3 as const } : { size: 28, channels: 1 as const });
 
-/** With `initial` false the weights keep whatever the memory holds; with `checkpointBlocks` backward runs each block again. */
-export function place(engine: Engine, preset: PresetName, initial = true, checkpointBlocks = false) {
-  const { size, channels } = imageOf(preset);
-  const unet = new UNet({ ...modelConfig(preset, { channels, height: size, width: size }) }, { dropout: PRESETS[preset].dropout, checkpointBlocks });
+/** What differs from a preset's own model and images. */
+export interface Changes {
+  /** Unless set, the weights keep whatever the memory holds. */
+  readonly initial?: boolean;
+  /** Backward runs each block again. */
+  readonly checkpointBlocks?: boolean;
+  /** Pixels of a side. */
+  readonly size?: number;
+  /** A factor of all channels between the first convolution and the last. */
+  readonly width?: number;
+}
+
+export function place(engine: Engine, preset: PresetName, { initial = true, checkpointBlocks = false, size = imageOf(preset).size, width = 1 }: Changes = {}) {
+  const { channels } = imageOf(preset), config = modelConfig(preset, { channels, height: size, width: size });
+  const unet = new UNet({ ...config, block_out_channels: config.block_out_channels.map((C) => width * C) }, { dropout: PRESETS[preset].dropout, checkpointBlocks });
   return { unet, parameters: Parameters.place(engine, unet, { initial }), diffusion: new GaussianDiffusion(engine, makeSchedule({ name: 'linear', T: 1000 })), size, channels };
 }
 
 /** The training step of a preset on synthetic images: the same dispatches as on any others. */
-export function trainingOf(engine: Engine, preset: PresetName, batchSize: number, initial = true, checkpointBlocks = false) {
-  const model = place(engine, preset, initial, checkpointBlocks);
+export function trainingOf(engine: Engine, preset: PresetName, batchSize: number, changes: Changes = {}) {
+  const model = place(engine, preset, changes);
   const images = new DeviceImages(engine, makeShapes({ count: 2048, size: model.size, channels: model.channels }), false);
   const { lr, ema, gradClip } = PRESETS[preset];
   const training = new Training(model.unet, model.parameters, model.diffusion, images, { batchSize, steps: 1000, lr, ema, gradClip });

@@ -22,8 +22,8 @@ export function plans(presets: readonly PresetName[], batch: number | null, each
     for (const [kind, width] of [['GPU', 32], ['CPU', 8]] as const) {
       const engine = new Engine(paperDevice(width, {}, ['subgroups', 'shader-f16'])), N = batch ?? PRESETS[preset].batchSize;
       assumePrecision(engine, precision);
-      const { training } = trainingOf(engine, preset, N, false, checkpointBlocks);
-      const { unet, diffusion, size, channels } = place(engine, preset, false);
+      const { training } = trainingOf(engine, preset, N, { initial: false, checkpointBlocks });
+      const { unet, diffusion, size, channels } = place(engine, preset, { initial: false });
       const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [N, size, size, channels], { method: 'ddim', steps: 50 });
       const report = (name: string, dispatches: number, bytes: number) => {
         console.log(`${name.padEnd(7)} ${preset.padEnd(13)} batch ${String(N).padStart(4)} on a ${kind}: ${String(dispatches).padStart(5)} dispatches ${(bytes / MiB).toFixed(1).padStart(9)} MiB`);

@@ -16,6 +16,7 @@ import { peak } from './peak.ts';
 import { host } from './host.ts';
 import { plans } from './plan.ts';
 import { report } from './report.ts';
+import { series } from './scale.ts';
 import { samplingStep, type StepResult, trainingStep } from './step.ts';
 import { toggles } from './toggles.ts';
 
@@ -23,7 +24,7 @@ const HELP = `npm run bench [-- FILTER ...] [flags]
 
   FILTER          kernels whose name contains it (conv2d, group_norm, attention, backward_weight, k3 ...); or one of
   step            the whole training step and sampling step: images/s, dispatches, host microseconds, memory
-  scale           the training step against batch size
+  scale           the training step against batch size, resolution and width
   peers           the same shapes with tfjs and jax-js, and jax-js's training step, in turn with ours (first: npm ci --prefix bench/peers)
   plan            dispatches and memory of the training and sampling plans, counted without running or allocating anything; --profile: by kernel
   host            what replaying a training step costs the host alone, on Dawn's null backend
@@ -78,16 +79,35 @@ async function main(): Promise<void> {
   if (mode === 'step' || mode === 'scale') {
     const report = (r: StepResult) => {
       console.log(
-        `${r.name.padEnd(22)} batch ${String(r.batch).padStart(4)} ${r.ms.toFixed(2).padStart(10)} ms (min ${r.min.toFixed(2)}) ${r.imagesPerSecond.toFixed(1).padStart(9)} images/s  ` +
+        `${r.name.padEnd(28)} batch ${String(r.batch).padStart(4)} ${r.ms.toFixed(2).padStart(10)} ms (min ${r.min.toFixed(2)}) ${r.imagesPerSecond.toFixed(1).padStart(9)} images/s  ` +
           `${r.dispatches} dispatches  ${r.hostMicrosecondsPerDispatch ? `${r.hostMicrosecondsPerDispatch.toFixed(1)} us each on the host  ` : ''}${r.planMiB.toFixed(0)} MiB${r.peakMiB === null ? '' : `, ${r.peakMiB.toFixed(0)} at once`}`,
       );
       const name = `${r.name}/${r.batch}`;
       benchmarks.push({ ...r, name, run_name: name, run_type: 'iteration', iterations: 1, real_time: r.ms, cpu_time: r.ms, time_unit: 'ms' });
     };
     if (mode === 'step') {
-      report(await trainingStep(opened, preset, batch, seconds, values.profile, values['checkpoint-blocks']));
+      report(await trainingStep(opened, preset, batch, seconds, { profile: values.profile, checkpointBlocks: values['checkpoint-blocks'] }));
       for (const n of [1, 64]) report(await samplingStep(opened, preset, n, seconds));
-    } else for (let n = 1; n <= batch; n *= 4) report(await trainingStep(opened, preset, n, seconds));
+    } else {
+      for (const { against, steps } of series(preset, batch)) {
+        console.log(`\nagainst ${against}`);
+        let first: StepResult | null = null;
+        for (const { label, batch: n, changes, times } of steps) {
+          // Each has an engine of its own: none holds memory of the one before.
+          const own = await openEngine({ timestamps: true, precision });
+          try {
+            const row = await trainingStep(own, preset, n, seconds, changes);
+            report({ ...row, name: `${row.name}${label && ` ${label}`}` });
+            if (first) console.log(`${''.padEnd(28)} ${(row.ms / first.ms).toFixed(2)} times as long for ${Number(times.toFixed(2))} times the ${against === 'batch' ? 'images' : against}, ${(row.planMiB / first.planMiB).toFixed(2)} times the memory`);
+            first ??= row;
+          } catch (error) {
+            if (!(error instanceof DdpmError) || !['E-LIMIT', 'E-MEMORY'].includes(error.code)) throw error;
+            console.log(`${`train/${preset} ${label}`.padEnd(28)} batch ${String(n).padStart(4)} does not fit: ${error.message}`);
+          }
+          await own.close();
+        }
+      }
+    }
   } else if (mode === 'peers') {
     const { peers } = await import('./peers.ts');
     for (const { name, ms, min, ...row } of await peers(opened, preset, positionals.slice(1), batch))

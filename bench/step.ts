@@ -3,7 +3,7 @@ import type { PresetName } from '../src/cli/presets.ts';
 import { median } from '../src/cli/tune-measure.ts';
 import { Sampler } from '../src/diffusion/sampler.ts';
 import type { OpenedEngine } from '../src/node.ts';
-import { place, trainingOf } from './model.ts';
+import { type Changes, place, trainingOf } from './model.ts';
 import { peak } from './peak.ts';
 import { rooflineLines, workIn } from './roofline.ts';
 
@@ -24,9 +24,9 @@ export interface StepResult {
 }
 
 /** Times `steps` training steps in groups that are submitted without waiting, after a burn-in. */
-export async function trainingStep({ engine, software }: OpenedEngine, preset: PresetName, batch: number, seconds: number, profile = false, checkpointBlocks = false): Promise<StepResult> {
+export async function trainingStep({ engine, software }: OpenedEngine, preset: PresetName, batch: number, seconds: number, { profile = false, ...changes }: Changes & { readonly profile?: boolean } = {}): Promise<StepResult> {
   let made: ReturnType<typeof trainingOf>;
-  const works = workIn(engine, () => (made = trainingOf(engine, preset, batch, true, checkpointBlocks)));
+  const works = workIn(engine, () => (made = trainingOf(engine, preset, batch, changes)));
   const { training, parameters } = made!;
   await training.plan.compile();
   let step = 0;

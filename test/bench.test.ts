@@ -4,8 +4,11 @@ import { resolve } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parseBench } from '../bench/flags.ts';
+import { trainingOf } from '../bench/model.ts';
 import { convShapes } from '../bench/peers.ts';
 import { rooflineLines, workIn } from '../bench/roofline.ts';
+import { series } from '../bench/scale.ts';
+import { PRESET_NAMES } from '../src/cli/presets.ts';
 import { DdpmError } from '../src/errors.ts';
 import { Engine } from '../src/gpu/engine.ts';
 import { grid } from '../src/gpu/kernel.ts';
@@ -54,6 +57,22 @@ test('the convolutions that peers compares have the batch asked for, cut where t
   assert.equal([...one.keys()], [...ten.keys()]);
   assert.ok([...one.values()].every((N) => N === 1));
   assert.equal([ten.get('8,256,256,1,1'), ten.get('32,256,256,3,1')], [10, 1]);
+});
+
+test('scale doubles the sides and the channels of every preset, at a quarter of the batch, and its models are made', () => {
+  for (const preset of PRESET_NAMES) {
+    const [batches, pixels, channels] = series(preset, 8), made = (steps: typeof batches.steps) => steps.map(({ batch, changes }) => trainingOf(new Engine(paperDevice()), preset, batch, { ...changes, initial: false }));
+    assert.equal(batches!.steps.map(({ batch, times }) => [batch, times]), [[1, 1], [4, 4]]);
+    assert.ok([...pixels!.steps, ...channels!.steps].every(({ batch }) => batch === 2));
+    const bySize = made(pixels!.steps), byWidth = made(channels!.steps), [low, usual, high] = bySize.map(({ images: { shape: [H, W] } }) => H * W);
+    assert.is(high, 4 * usual!);
+    pixels!.steps.forEach(({ times }, i) => assert.is(times, [low!, usual!, high!][i]! / low!, preset));
+    assert.equal(bySize.map(({ parameters }) => parameters.count), Array(3).fill(byWidth[1]!.parameters.count), 'the weights do not know the size');
+    byWidth.slice(1).forEach(({ parameters }, i) => {
+      const ratio = parameters.count / byWidth[i]!.parameters.count;
+      assert.ok(ratio > 3.5 && ratio < 4.1, `${preset}: twice the channels, ${ratio} times the weights`);
+    });
+  }
 });
 
 test('a roofline counts the products and every tensor once, and says which side bounds a kernel', () => {

@@ -28,7 +28,7 @@ paper('ddpm-cifar10 at batch 128: dispatches, memory and products of a training 
   const steps = [false, true].map((checkpointBlocks) => {
     const engine = new Engine(paperDevice(32));
     let made!: ReturnType<typeof trainingOf>;
-    const works = workIn(engine, () => (made = trainingOf(engine, 'ddpm-cifar10', 128, false, checkpointBlocks)));
+    const works = workIn(engine, () => (made = trainingOf(engine, 'ddpm-cifar10', 128, { initial: false, checkpointBlocks })));
     return { plan: made.training.plan, flops: [...works.values()].reduce((sum, work) => sum + work.flops, 0) };
   });
   const [{ plan, flops }, again] = steps;
@@ -39,7 +39,7 @@ paper('ddpm-cifar10 at batch 128: dispatches, memory and products of a training 
   // A third more would be the whole forward pass: the last convolution of a block is not run again.
   assert.ok(again.flops / flops > 1.1 && again.flops / flops < 1.23, `${again.flops / flops} times the products with --checkpoint-blocks`);
   for (const width of [32, 8]) {
-    const { unet, diffusion } = place(new Engine(paperDevice(width)), 'ddpm-cifar10', false);
+    const { unet, diffusion } = place(new Engine(paperDevice(width)), 'ddpm-cifar10', { initial: false });
     const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [64, 32, 32, 3], { method: 'ddim', steps: 50 });
     assert.ok(sampler.dispatches <= (width === 8 ? 187 : 192), `${sampler.dispatches} dispatches a sampling step, subgroups of ${width}`);
   }
@@ -54,7 +54,7 @@ function withCores(): Engine {
 }
 
 paper('ddpm-cifar10 on tensor cores: dispatches of a training step and of a sampling step', () => {
-  const { dispatches } = trainingOf(withCores(), 'ddpm-cifar10', 128, false).training.plan, { unet, diffusion } = place(withCores(), 'ddpm-cifar10', false);
+  const { dispatches } = trainingOf(withCores(), 'ddpm-cifar10', 128, { initial: false }).training.plan, { unet, diffusion } = place(withCores(), 'ddpm-cifar10', { initial: false });
   assert.ok(dispatches <= 600, `${dispatches} dispatches a training step`);
   const sampler = new Sampler((x, t) => unet.forward(x, t), diffusion, [64, 32, 32, 3], { method: 'ddim', steps: 50 });
   assert.ok(sampler.dispatches <= 198, `${sampler.dispatches} dispatches a sampling step`);
@@ -63,12 +63,12 @@ paper('ddpm-cifar10 on tensor cores: dispatches of a training step and of a samp
 paper('tensor cores read the weights that a pass rounded at its start, in blocks that run again as well', () => {
   for (const checkpointBlocks of [false, true]) {
     const engine = withCores(), casts: { size: number; y: GPUBuffer }[] = [], read = new Map<GPUBuffer, number>();
-    watch(engine, () => trainingOf(engine, 'tiny', 4, false, checkpointBlocks), (kernel, { size }, slices) => {
+    watch(engine, () => trainingOf(engine, 'tiny', 4, { initial: false, checkpointBlocks }), (kernel, { size }, slices) => {
       if (kernel === 'cast_f16') casts.push({ size: size!, y: slices[1]!.buffer });
       if (kernel.startsWith('conv2d_subgroup_matrix')) read.set(slices[2]!.buffer, (read.get(slices[2]!.buffer) ?? 0) + 1);
     });
     const whole = casts.reduce((a, b) => (b.size > a.size ? b : a)), all = [...read.values()].reduce((a, b) => a + b, 0);
-    assert.ok(whole.size >= trainingOf(withCores(), 'tiny', 4, false).parameters.count, `${whole.size} weights in the copy`);
+    assert.ok(whole.size >= trainingOf(withCores(), 'tiny', 4, { initial: false }).parameters.count, `${whole.size} weights in the copy`);
     // The first convolution's weight and, both ways, the last's are widened, and those of the time embedding are joined: they are rounded by themselves.
     assert.is(all - read.get(whole.y)!, 5, `${all} in all`);
     assert.is(casts.length, 1 + 5 + 2, 'and the images, and the gradient of what is predicted for them');

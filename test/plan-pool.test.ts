@@ -53,12 +53,12 @@ packing('one buffer where lives follow one another, the largest first; two where
 });
 
 packing('the training step of ddpm-cifar10 at batch 128: a tenth less than by size classes, and 2.4 times less again where blocks run twice', () => {
-  const held = [false, true].map((checkpointBlocks) => trainingOf(new Engine(paperDevice(32)), 'ddpm-cifar10', 128, false, checkpointBlocks).training.plan.pool);
+  const held = [false, true].map((checkpointBlocks) => trainingOf(new Engine(paperDevice(32)), 'ddpm-cifar10', 128, { initial: false, checkpointBlocks }).training.plan.pool);
   const [kept, again] = held as [(typeof held)[0], (typeof held)[0]], MiB = 2 ** 20;
   assert.ok(kept.totalBytes < 1.03 * kept.peakBytes, `${kept.totalBytes / MiB} MiB for ${kept.peakBytes / MiB} at once`);
   assert.ok(again.totalBytes < 1.3 * again.peakBytes, `${again.totalBytes / MiB} MiB for ${again.peakBytes / MiB} at once`);
   assert.ok(kept.totalBytes > 2.4 * again.totalBytes && kept.peakBytes > 3 * again.peakBytes);
-  const { totalBytes } = trainingOf(new Engine(paperDevice(32)), 'tiny', 8, false).training.plan.pool;
+  const { totalBytes } = trainingOf(new Engine(paperDevice(32)), 'tiny', 8, { initial: false }).training.plan.pool;
   assert.ok(totalBytes < 20 * MiB, `tiny: ${totalBytes / MiB} MiB`);
 });
 packing('a plan holds what a trimmed slice has used, and a tensor freed by `using` inside a capture is free', () => {

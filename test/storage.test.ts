@@ -140,7 +140,7 @@ stored('it halves what the plans of ddpm-cifar10 hold, with and without --checkp
   const held = (precision: 'f32' | 'f16', checkpointBlocks: boolean, more: readonly string[] = []): number => {
     const engine = new Engine(paperDevice(32, {}, ['subgroups', 'shader-f16', ...more]));
     assumePrecision(engine, precision);
-    return trainingOf(engine, 'ddpm-cifar10', 128, false, checkpointBlocks).training.plan.pool.totalBytes;
+    return trainingOf(engine, 'ddpm-cifar10', 128, { initial: false, checkpointBlocks }).training.plan.pool.totalBytes;
   };
   for (const checkpointBlocks of [false, true]) {
     const whole = held('f32', checkpointBlocks), withCores = held('f16', checkpointBlocks, [SUBGROUP_MATRIX]), without = held('f16', checkpointBlocks) / whole;

@@ -26,7 +26,7 @@ const paper = suite('tune: candidates');
 paper('every choice that a plan asks for has a case, and each candidate is taken by the device that it is for', () => {
   for (const [preset, width] of [['tiny', 8], ['small', 32]] as const) {
     const usual = new Engine(paperDevice(width));
-    trainingOf(usual, preset, 2, false);
+    trainingOf(usual, preset, 2, { initial: false });
     const cases = [...usual.choices.made].map(([key, made]) => ({ key, made, item: caseOf(usual, made)! }));
     assert.ok(cases.every(({ item }) => item.candidates.length > 0));
     for (const { made, item } of cases) assert.ok(item.candidates.some((c) => JSON.stringify(c) === JSON.stringify(made.choice)), `${made.op} ${item.label}: its own choice is among the candidates`);
@@ -35,7 +35,7 @@ paper('every choice that a plan asks for has a case, and each candidate is taken
     // The first candidates of all, the second of all, and so on: each as if it had been measured.
     for (let i = 0; i < most; i++) {
       const engine = new Engine(paperDevice(width), { choices: Object.fromEntries(cases.map(({ key, item }) => [key, item.candidates[i % item.candidates.length]!])) });
-      trainingOf(engine, preset, 2, false);
+      trainingOf(engine, preset, 2, { initial: false });
       assert.equal([...engine.choices.refused], []);
     }
   }

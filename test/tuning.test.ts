@@ -87,7 +87,7 @@ files('a run goes on with what it recorded: on its own device, whatever the driv
 files('what this device cannot do is said', () => {
   const record = (width: number, choices: ChoiceTable = {}): Engine => {
     const engine = new Engine(paperDevice(width), { choices });
-    trainingOf(engine, 'tiny', 2, false);
+    trainingOf(engine, 'tiny', 2, { initial: false });
     return engine;
   };
   const { choices } = record(8), told = record(32, choices.table()).choices;
@@ -108,7 +108,7 @@ const START = `--data shapes --limit 16 --preset tiny --batch-size 2 --steps 2 -
 files('a run that goes on after the measurements have changed ends with the same bits', async () => {
   const { engine, info } = await gpu();
   const counted = new Engine(paperDevice(engine.subgroupWidth, info)), path = there(() => tuningPath(info));
-  trainingOf(counted, 'tiny', 2, false);
+  trainingOf(counted, 'tiny', 2, { initial: false });
   // Every weight's gradient is split otherwise than the table would, and so summed in another order.
   const splits = (count: number): ChoiceTable => Object.fromEntries(Object.entries(counted.choices.table()).map(([key, choice]) => [key, 'splits' in choice ? { ...choice, splits: count } : choice]));
   const measure = (count: number): Promise<void> => writeTuning(path, { ...FILE, adapter: info, choices: splits(count) });
