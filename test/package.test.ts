@@ -52,7 +52,7 @@ const INSIDE = ['ArgsOf', 'Pipeline', 'Pipelines', 'PlanPool', 'Sizes', 'Segment
 const TYPESCRIPT = ['ArrayLike', 'AsyncGenerator', 'ErrorOptions', 'Exclude', 'Iterable', 'Omit', 'Partial', 'Readonly', 'ReadonlyMap', 'ReadonlySet', 'Record', 'Required'];
 
 /** Bytes that the package may have, so that growth is a decision: the archive, 430 kB of which are the classifiers of `eval`; the whole library and one kernel as esbuild makes them for a page, compressed. */
-const BUDGET = { archive: 975_000, library: 107_500, kernel: 3_000 };
+const BUDGET = { archive: 975_000, library: 108_000, kernel: 3_000 };
 const sizes: string[] = [];
 const within = (what: string, bytes: number, limit: number): void => {
   sizes.push(`${what} ${(bytes / 1000).toFixed(1)} of ${limit / 1000} kB`);
