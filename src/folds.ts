@@ -119,10 +119,10 @@ function launch(engine: Engine, part: Slice, sums: readonly (Sum & { readonly ba
   const rows = sums.map(({ y, base, from, terms, step, size, row = size, pitch = row, stride = row, to = 0, accumulate }) => ({ terms, accumulate, lengths: [base + from, step, size, row, pitch, stride, (y.offset - offset) / BYTES[type] + to] as const }));
   const { folding, fours } = DEFAULTS[engine.deviceClass], unit = fours && rows.every(({ lengths }) => lengths.every((n) => n % 4 === 0)) ? 4 : 1;
   let groups = 0;
-  const table = rows.flatMap(({ terms, accumulate, lengths }) => {
-    const [start, step, size, row, pitch, stride, to] = lengths.map((n) => n / unit) as [number, number, number, number, number, number, number], first = groups;
-    groups += Math.ceil(size / 256);
-    return [first, start, terms, step, size, row, pitch, stride, to, accumulate];
+  const table = rows.flatMap(({ terms, accumulate, lengths: [start, step, size, row, pitch, stride, to] }) => {
+    const first = groups;
+    groups += Math.ceil(size / unit / 256);
+    return [first, start / unit, terms, step / unit, size / unit, row / unit, pitch / unit, stride / unit, to / unit, accumulate];
   });
   engine.run(unit === 4 ? k.fold_vec4 : k.fold, grid(groups), { WG: folding, table: engine.constants(Uint32Array.from(table)), part, y: { buffer, offset, bytes: end - offset, type }, sums: sums.length });
 }

@@ -27,8 +27,8 @@ export function neighbours(G: number, size: number, columns: number): { readonly
 }
 
 /**
- * The overrides of a workgroup of so many invocations and columns before G groups of `size` columns each. Where sixteen lanes are a CPU's subgroup they take two groups, each as a workgroup of eight takes
- * one, and compute the same bits.
+ * The overrides of a workgroup of so many invocations and columns before G groups of `size` columns each. Where it would fill half of a CPU's subgroup, as eight invocations do of sixteen lanes, it takes two
+ * groups, each in half of it: the same bits.
  */
 export function normOverrides({ deviceClass, subgroupWidth }: Pick<Engine, 'deviceClass' | 'subgroupWidth'>, { workgroup: WG, columns = 1 }: { readonly workgroup: number; readonly columns?: number }, G: number, size: number): Record<'WG' | 'GROUPS' | 'COLS', number> {
   if (deviceClass === 'cpu-subgroups' && subgroupWidth === 2 * WG && columns === 1 && G % 2 === 0) return { WG: 2 * WG, GROUPS: 2, COLS: 2 };
