@@ -1,6 +1,6 @@
 // y[to + floor(i / row) stride + i % row] = sum_s part[start + s step + floor(i / row) pitch + i % row] for i < size, added to y if `accumulate` is set: many such sums at once
 // A workgroup finds its sum in the table and computes 256 of its values, each in the order of s: the same bits on every run. On GPUs (WG = 256) eight terms are loaded at once.
-// On CPUs four values at a time (_vec4), and all numbers of the table in fours, where they are multiples of four: a load costs as much as one of them.
+// On CPUs four values at a time (_vec4) where all lengths are multiples of four, which the table then counts in fours: loading four costs a CPU little more than loading one.
 #import index
 #import stored
 #import values

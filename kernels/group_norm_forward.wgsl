@@ -1,8 +1,8 @@
 // y = silu(gamma (x - mean) / sqrt(var + eps) + beta), mean and var over the pixels and channels of a group (Wu and He, 2018); silu only if set; then dropout if DROP is set
 // One workgroup normalises GROUPS neighbouring groups of one image. x and x2 are read as one tensor of C0 + C1 channels, so that a skip connection is never concatenated.
 // Four channels at a time (_vec4) if C0, C1 and the channels of a group are multiples of 4. WG is the workgroup's size: 8 on CPUs, where a barrier costs more than a load.
-// COLS invocations read COLS columns (of Values), as many of each group: all of its columns, or so many at a time. So GPUs read whole sectors of memory
-// (float32 on an H100: this kernel and its backward passes reach 1.4 to 1.8 TB/s, a copy 2.7), four rows at a time. CPUs have a column of one group, or, of sixteen lanes, one of two groups each.
+// COLS invocations read COLS columns (of Values) of a row, COLS / GROUPS of each group, and then the group's next ones. On GPUs these lie side by side, so that whole sectors of memory are read, four rows
+// at a time (float32 on an H100: this kernel and its backward passes reach 1.4 to 1.8 TB/s, a copy 2.7). CPUs have one column of one group (COLS = 1), or in subgroups of sixteen one of each of two (COLS = 2).
 // TWO is off if there is no x2, since CPUs run both sides of a branch.
 #import values
 #import stored

@@ -1,6 +1,6 @@
 // part[first + w] = (sum of g_i^2 over the share of workgroup w, index of its first g_i that is not finite)
 // One workgroup sums `share` values, a multiple of four; index 0xffffffff means that all were finite. Tested by bit pattern: drivers optimise x != x away.
-// On CPUs (WG = 16) its sums are added as those of 64 invocations of one value are.
+// CPUs have WG = 16.
 override WG: u32 = 64u;
 struct Dims { count: u32, share: u32, first: u32, offset: u32 }
 @group(0) @binding(0) var<storage, read> g: array<vec4f>;          // (count)

@@ -35,8 +35,9 @@ interface Defaults {
   readonly sums: { readonly workgroup: number; readonly columns: number; readonly stages: number };
   /** Invocations that share a row of softmax, and those of a workgroup. */
   readonly softmax: { readonly workgroup: number; readonly lanes: number };
-  /** Invocations that fold 256 sums, and whether they do four at a time where lengths allow it. */
+  /** Invocations that fold 256 sums. */
   readonly folding: number;
+  /** Whether these fold four at a time where all lengths are multiples of four. */
   readonly fours: boolean;
   /** Invocations that sum 4,096 squares. */
   readonly squares: number;
