@@ -1,7 +1,7 @@
 // Checks of group normalisation over two inputs, with SiLU, and of what modulates it.
 import { threads } from '../../../autograd.ts';
 import type { DeviceClass } from '../../../gpu/device-class.ts';
-import { neighbours, usualNorm } from '../../../ops/group_norm.ts';
+import { normOverrides, usualNorm } from '../../../ops/group_norm.ts';
 import { abs, bound, groupNormErrors } from '../../../../test/ref/accuracy.ts';
 import { film, filmBackward } from '../../../../test/ref/film.ts';
 import { groupNorm, groupNormBackward } from '../../../../test/ref/group_norm.ts';
@@ -11,7 +11,7 @@ const [N, P, eps] = [2, 35, 1e-5] as const;
 
 /** Groups across both inputs. */
 function shapeOf(stored: Stored, on: DeviceClass, C0: number, C1: number, G: number) {
-  const vec4 = C0 % 4 === 0 && (C0 + C1) / G % 4 === 0, { workgroup: WG, columns = 1 } = usualNorm(on, P, vec4), { groups: GROUPS, columns: COLS } = neighbours(G, (C0 + C1) / G / (vec4 ? 4 : 1), columns);
+  const vec4 = C0 % 4 === 0 && (C0 + C1) / G % 4 === 0, { WG, GROUPS, COLS } = normOverrides({ deviceClass: on, subgroupWidth: 0 }, usualNorm(on, P, vec4), G, (C0 + C1) / G / (vec4 ? 4 : 1));
   const C = C0 + C1, x = stored(values(N * P * C0, 1)), x2 = stored(values(N * P * C1, 2).map((v) => 2 * v + 0.5)), gamma = values(C, 3).map((v) => 1 + 0.3 * v), beta = values(C, 4), dy = stored(values(N * P * C, 5));
   return { twin: { x, x2, gamma, beta, N, P, C0, C1, G, eps, silu: true }, inputs: { x, x2, gamma, beta }, dy, C, numbers: { N, P, C0, C1, G, silu: 1, eps, accumulate: 0, accumulate2: 0, per_image: 0, stream: 0, p: 0, WG, GROUPS, COLS }, shape: `(${N}, ${P}, ${C0} + ${C1}), ${G} groups`, grid: [G / GROUPS, N] as const };
 }
