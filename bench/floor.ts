@@ -1,6 +1,6 @@
-// The least that a 1 x 1 convolution takes on a device, whatever its kernel: one that reads every input once and writes every output once, and computes next to nothing between.
-import { grid, type Kernel } from '../src/gpu/kernel.ts';
+// What a 1 x 1 convolution spends on loads and stores alone: a kernel that reads every input once and writes every output once, and computes next to nothing between. A limit as near as it can be measured, not a proof.
 import type { Engine } from '../src/gpu/engine.ts';
+import { grid, type Kernel } from '../src/gpu/kernel.ts';
 import type { Tensor } from '../src/tensor.ts';
 
 /** Pixels of an invocation. */

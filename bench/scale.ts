@@ -2,7 +2,7 @@
 import { PRESETS, type PresetName } from '../src/cli/presets.ts';
 import { type Changes, imageOf } from './model.ts';
 
-/** One training step, and what it has of the first of its series: images, pixels or channels. */
+/** One training step, and how many times the images, pixels or channels of the first in its series it has. */
 export interface Scaled {
   readonly label: string;
   readonly batch: number;

@@ -5,7 +5,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parseBench } from '../bench/flags.ts';
 import { trainingOf } from '../bench/model.ts';
-import { convShapes } from '../bench/peers.ts';
+import { convShapes, stepBatch } from '../bench/peers.ts';
 import { rooflineLines, workIn } from '../bench/roofline.ts';
 import { series } from '../bench/scale.ts';
 import { PRESET_NAMES } from '../src/cli/presets.ts';
@@ -57,6 +57,7 @@ test('the convolutions that peers compares have the batch asked for, cut where t
   assert.equal([...one.keys()], [...ten.keys()]);
   assert.ok([...one.values()].every((N) => N === 1));
   assert.equal([ten.get('8,256,256,1,1'), ten.get('32,256,256,3,1')], [10, 1]);
+  assert.equal([stepBatch('tiny', 8), stepBatch('small', 128), stepBatch('ddpm-cifar10', 128)], [8, 8, 1]);
 });
 
 test('scale doubles the sides and the channels of every preset, at a quarter of the batch, and its models are made', () => {

@@ -19,8 +19,8 @@ export async function open(settle) {
   jax.defaultDevice('webgpu');
 
   const put = (shape, data) => np.array(data).reshape(shape);
-  /** The gradient of sum(f * dy), by all inputs. */
-  const gradient = (f, count) => jax.grad((...given) => np.sum(f(...given.slice(0, -1)).mul(given.at(-1))), { argnums: Array.from({ length: count }, (_, i) => i) });
+  /** The gradients of sum(f(a, b, c) * dy). */
+  const gradients = (f) => jax.grad((a, b, c, dy) => np.sum(f(a, b, c).mul(dy)), { argnums: [0, 1, 2] });
   const same = (outputs) => outputs;
   const job = (inputs, compute, home = same) => {
     const jitted = jax.jit(compute);
@@ -60,14 +60,14 @@ export async function open(settle) {
       };
       const inputs = [put([N, P, C], data.x), put([C], data.gamma), put([C], data.beta)];
       if (!backward) return job(inputs, forward);
-      return job([...inputs, put([N, P, C], data.dy)], gradient(forward, 3));
+      return job([...inputs, put([N, P, C], data.dy)], gradients(forward));
     },
     attention({ N, T, C }, backward, data) {
       // Its own dotProductAttention needs a newer Node; this is what it does.
       const forward = (q, k, v) => np.matmul(nn.softmax(np.matmul(q, k.transpose([0, 2, 1])).mul(1 / Math.sqrt(C)), -1), v);
       const inputs = [data.q, data.k, data.v].map((values) => put([N, T, C], values));
       if (!backward) return job(inputs, forward);
-      return job([...inputs, put([N, T, C], data.dy)], gradient(forward, 3));
+      return job([...inputs, put([N, T, C], data.dy)], gradients(forward));
     },
   };
 }
