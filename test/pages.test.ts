@@ -469,6 +469,7 @@ pages('kernels are checked on the GPU of the browser, beside their twins', async
   await until(page, `document.querySelector("#checked").textContent === "${rest} of ${rest} agree with their float64 twins on this GPU; ${more} need what it does not have" || document.querySelector("[role=alert]")?.checkVisibility()`);
   assert.match(await page.innerText('#checked'), new RegExp(`^${rest} of ${rest} agree`));
   await page.click('a[href="#kernels/matmul_subgroup"]');
+  await until(page, 'document.querySelector("h1").textContent === "matmul_subgroup"'); // the address changes before the page does
   assert.equal(await page.locator('a[aria-current]').allInnerTexts(), ['Kernels', 'matmul_subgroup']);
   assert.is(await page.evaluate('document.activeElement.textContent'), 'matmul_subgroup', 'the keyboard goes on from its heading');
   await page.click('#run-check');
